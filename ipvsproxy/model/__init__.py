@@ -1,0 +1,8 @@
+"""Values that every layer shares: immutable, hashable, without I/O and without libraries.
+
+* `addresses`: IP addresses and networks in the bytes that the kernel uses.
+* `objects`: what the agent knows of Services, EndpointSlices and its Node.
+* `ipvs`: virtual servers, real servers and the operations on them.
+* `firewall`: the sets of the nftables table and their elements.
+* `reasons`: why something is as it is, in the words that logs, `dump` and tests share.
+"""

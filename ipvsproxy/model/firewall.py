@@ -1,0 +1,30 @@
+"""The elements of the nftables table's dynamic sets.
+
+Each set exists once for IPv4 and once for IPv6; the family of an element is that of its first field.
+"""
+
+import enum
+from typing import NamedTuple
+
+from ipvsproxy.model.addresses import Address
+from ipvsproxy.model.objects import Protocol
+
+
+class FirewallSet(enum.StrEnum):
+    """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6`.
+
+    SERVICE_ADDRESSES holds (address,); SERVICE_PORTS holds (address, protocol, port) and is the kernel's record of
+    the virtual servers that are ours; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on
+    this node, so that one that reaches itself is recognised.
+    """
+
+    SERVICE_ADDRESSES = "service-addresses"
+    SERVICE_PORTS = "service-ports"
+    LOCAL_ENDPOINTS = "local-endpoints"
+
+
+class SetElement(NamedTuple):
+    """One element of a set; `fields` has the shape that FirewallSet gives for the set."""
+
+    set: FirewallSet
+    fields: tuple[Address] | tuple[Address, Protocol, int] | tuple[Address, Address]

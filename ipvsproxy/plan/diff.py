@@ -1,0 +1,144 @@
+"""From desired and actual state to the operations that lead from one to the other, in the order that is safe.
+
+Setting up goes firewall sets, virtual server with its real servers, address; tearing down is the reverse. Hence
+the order of `Operations`, which serves both directions at once: what goes, goes from the outside in, then one
+firewall transaction, then what comes, comes from the inside out.
+
+A real server that leaves is not deleted while it may have connections: it gets weight 0 and drains. "Weight 0 and not
+desired" is the record of that, and the kernel keeps it across restarts of the agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.objects import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.plan.desired import Desired, Touched
+
+
+@dataclass(slots=True)
+class Actual:
+    """What of the kernel's state is ours, as far as it is known.
+
+    `elsewhere` holds the addresses on the node's other interfaces: they need not be, and are not, bound again.
+    """
+
+    virtual_servers: dict[VirtualServerKey, VirtualServer] = field(default_factory=dict)
+    addresses: set[Address] = field(default_factory=set)
+    elements: set[SetElement] = field(default_factory=set)
+    elsewhere: AbstractSet[Address] = frozenset()
+
+
+class Edit(NamedTuple):
+    """The operations that bring one virtual server to its desired state, and the state that they leave."""
+
+    operations: list[IpvsOperation]
+    after: VirtualServer
+
+
+class Operations(NamedTuple):
+    """What has to be done, in this order."""
+
+    remove_addresses: list[Address]
+    delete_virtual_servers: list[VirtualServer]
+    remove_elements: list[SetElement]
+    add_elements: list[SetElement]
+    edits: list[Edit]
+    add_addresses: list[Address]
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to do."""
+        return any(self)
+
+
+def diff(desired: Desired, actual: Actual, touched: Touched, *, drain: bool) -> Operations:
+    """Compare the touched part of both states."""
+    delete: list[VirtualServer] = []
+    edits: list[Edit] = []
+    for key in touched.virtual_servers:
+        wanted, found = desired.virtual_server(key), actual.virtual_servers.get(key)
+        if wanted is not None:
+            if wanted != found:
+                edit = diff_virtual_server(wanted, found, drain=drain)
+                if edit.operations:
+                    edits.append(edit)
+        elif found is not None:
+            delete.append(found)
+    # Membership tests and no operations on whole sets: the cost is that of what was touched.
+    bindable = {
+        address: address not in actual.elsewhere
+        for address in touched.addresses
+        if address in desired.addresses
+    }
+    return Operations(
+        remove_addresses=[
+            address
+            for address in touched.addresses
+            if address in actual.addresses and not bindable.get(address, False)
+        ],
+        delete_virtual_servers=delete,
+        remove_elements=[
+            element
+            for element in touched.elements
+            if element in actual.elements and element not in desired.elements
+        ],
+        add_elements=[
+            element
+            for element in touched.elements
+            if element in desired.elements and element not in actual.elements
+        ],
+        edits=edits,
+        add_addresses=[
+            address for address, free in bindable.items() if free and address not in actual.addresses
+        ],
+    )
+
+
+def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:
+    """Return how `found` becomes `wanted`: everything is edited in place, nothing is re-created.
+
+    Without `drain`, and always for UDP, which has no end of a connection to wait for, a real server that leaves is
+    deleted at once.
+    """
+    if found is None:
+        operations = [IpvsOperation(Command.NEW_SERVICE, wanted)]
+        operations += [IpvsOperation(Command.NEW_DEST, wanted, server) for server in wanted.real_servers]
+        return Edit(operations, wanted)
+    operations = []
+    if wanted[1:4] != found[1:4]:  # scheduler, flags, timeout
+        operations.append(IpvsOperation(Command.SET_SERVICE, wanted))
+    leaving = {server[:2]: server for server in found.real_servers}
+    for server in wanted.real_servers:
+        known = leaving.pop(server[:2], None)
+        if known is None:
+            operations.append(IpvsOperation(Command.NEW_DEST, wanted, server))
+        elif known != server:
+            operations.append(IpvsOperation(Command.SET_DEST, wanted, server))
+    draining: list[RealServer] = []
+    for server in leaving.values():
+        if not drain or wanted.key.protocol is Protocol.UDP:
+            operations.append(IpvsOperation(Command.DEL_DEST, wanted, server))
+            continue
+        quiet = server._replace(weight=0)
+        draining.append(quiet)
+        if server.weight:
+            operations.append(IpvsOperation(Command.SET_DEST, wanted, quiet))
+    after = wanted
+    if draining:
+        after = wanted._replace(real_servers=tuple(sorted((*wanted.real_servers, *draining))))
+    return Edit(operations, after)
+
+
+def draining_real_servers(wanted: VirtualServer | None, found: VirtualServer) -> list[RealServer]:
+    """Return the real servers that drain: of weight 0, and not desired."""
+    kept = {server[:2] for server in wanted.real_servers} if wanted else set()
+    return [server for server in found.real_servers if server.weight == 0 and server[:2] not in kept]
