@@ -1,0 +1,55 @@
+"""The program `ipvsproxy`: finds the command, runs it, and turns how it ends into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ipvsproxy.cli.arguments import DumpArguments, parse
+from ipvsproxy.errors import IpvsProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# As a shell reports a program that SIGINT or SIGPIPE ended: 128 and the number of the signal.
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the words after the program's name ask for (default: the process's); return its exit code.
+
+    SystemExit after --help, --version and words that are wrong.
+    """
+    return exit_code(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Return the command's exit code; an IpvsProxyError becomes one line on standard error and its class's code."""
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except IpvsProxyError as error:
+        print(f"ipvsproxy: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - meant for a person
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer has no reader; without this the interpreter complains of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    """Import the one command that is asked for, and run it: the others' libraries take longer than --version."""
+    arguments = parse(argv)
+    if isinstance(arguments, DumpArguments):
+        from ipvsproxy.cli.dump import dump  # noqa: PLC0415 - imported late, as said above
+
+        return dump(arguments)
+    from ipvsproxy.cli.run import run  # noqa: PLC0415 - imported late, as said above
+
+    return run(arguments)

@@ -1,0 +1,1 @@
+"""What lets people see inside: logs, and the state that `dump` shows."""

@@ -1,0 +1,112 @@
+"""The log: one event a line, with fields, for a machine (JSON) or for a person at a terminal.
+
+Each line has `time` (ISO 8601, UTC), `level`, `event` and the fields of the event. The libraries' warnings, which
+come through the standard library's logging, become events too.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import TimeStamper, add_log_level, format_exc_info
+
+from ipvsproxy.config.settings import LogFormat
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+    from ipvsproxy.config.settings import LogLevel
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> FilteringBoundLogger:
+    """Return the logger that writes to `stream`, each line with one call, and send the libraries' warnings to it.
+
+    A later call takes the libraries' warnings away from the loggers of the calls before.
+    """
+    log = _logger(log_format, level, stream)
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _LibraryMessages)]:
+        root.removeHandler(handler)
+    root.addHandler(_LibraryMessages(log))
+    logging.captureWarnings(capture=True)
+    return log
+
+
+def _logger(log_format: LogFormat, level: LogLevel, stream: TextIO) -> FilteringBoundLogger:
+    """Build the pipeline; nothing in it is global."""
+    on_terminal = stream.isatty()
+    rendering: list[Processor]
+    if log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and on_terminal):
+        console = ConsoleRenderer(
+            colors=on_terminal, exception_formatter=plain_traceback, sort_keys=False, timestamp_key="time"
+        )
+        rendering = [console, _encode_text]
+    else:
+        rendering = [format_exc_info, _encode_json]
+    logger = structlog.wrap_logger(
+        structlog.BytesLogger(stream.buffer),
+        processors=[add_log_level, TimeStamper(fmt="iso", utc=True, key="time"), _render_values, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        context_class=dict,
+    )
+    return cast("FilteringBoundLogger", logger.bind())
+
+
+class _LibraryMessages(logging.Handler):
+    """Turns the records of the standard library's logging into events."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        """Take warnings and what is worse."""
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record, under the next lower level that structlog has a name for."""
+        try:
+            level = min(record.levelno // 10 * 10, logging.CRITICAL)
+            self._log.log(
+                level,
+                "message of a library",
+                logger=record.name,
+                message=record.getMessage(),
+                exc_info=record.exc_info,
+            )
+        except Exception:  # noqa: BLE001 - as all handlers do: a library must not fail because its message is malformed
+            self.handleError(record)
+
+
+def _render_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put the fields into the order of the line, and replace values that are objects by their text."""
+    ordered = {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event")}
+    exc_info = event.pop("exc_info", None)
+    ordered.update((name, _rendered(value)) for name, value in event.items())
+    if exc_info:
+        ordered["exc_info"] = exc_info
+    return ordered
+
+
+def _rendered(value: object) -> object:
+    """Return the value as JSON has it: an object's own `str()` goes before the fact that it is a tuple or an enum."""
+    if type(value) in _PLAIN:
+        return value
+    if type(value) in {list, tuple}:
+        return [_rendered(item) for item in cast("list[object]", value)]
+    if type(value) is dict:
+        return {str(key): _rendered(item) for key, item in value.items()}
+    return str(value)
+
+
+def _encode_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+    return msgspec.json.encode(event)
+
+
+def _encode_text(_logger: WrappedLogger, _method: str, line: object) -> bytes:
+    return str(line).encode()

@@ -1,0 +1,102 @@
+"""docs/configuration.md against the program: every flag, every field, and an example that works."""
+
+from __future__ import annotations
+
+import re
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from ipvsproxy.cli.arguments import parse
+from ipvsproxy.config.kubeproxy import KubeProxyConfiguration, Section
+from ipvsproxy.config.layers import combine
+from ipvsproxy.config.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipvsproxy.config.settings import Setting
+
+PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+
+
+def paths(section: type[Section], prefix: str = "") -> Iterator[str]:
+    types = typing.get_type_hints(section)
+    for field in msgspec.structs.fields(section):
+        path = prefix + field.encode_name
+        sections = [kind for kind in typing.get_args(types[field.name]) if isinstance(kind, type)]
+        below = next((kind for kind in sections if issubclass(kind, Section)), None)
+        if below:
+            yield from paths(below, f"{path}.")
+        else:
+            yield path
+
+
+FIELDS = list(paths(KubeProxyConfiguration))
+
+
+@pytest.mark.parametrize("command", ["run", "dump"])
+def test_every_flag_is_documented(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([command, "--help"])
+    flags = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+
+    assert len(flags) >= 3
+    assert {flag for flag in flags if not re.search(rf"`{flag}[ `=]", PAGE)} == set()
+
+
+def test_no_flag_is_documented_that_the_program_does_not_have() -> None:
+    known = {flag for setting in SETTINGS.values() for flag in setting.flags}
+    rows = "\n".join(re.findall(r"^\| `-.*", PAGE, re.MULTILINE))
+
+    assert set(re.findall(r"--[a-z-]+", rows)) == known | {"--config", "--manifests", "--service", "--output"}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_is_documented_in_one_row_with_its_field_and_default(setting: Setting) -> None:
+    [row] = re.findall(
+        rf"^\| `{setting.flags[0]}[ `].*\|.*\|.*\|.*\|$",
+        PAGE.partition("## Flags of `ipvsproxy dump`")[0],
+        re.MULTILINE,
+    )
+    _, flags, field, default, _, _ = (cell.strip() for cell in row.split("|"))
+
+    assert all(flag in flags for flag in setting.flags)
+    assert field == (f"`{setting.path}`" if setting.path else "")
+    if setting.default:
+        assert default == f"`{setting.default}`"
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_of_the_file_is_documented(path: str) -> None:
+    assert f"`{path}`" in PAGE
+
+
+def test_every_setting_with_a_field_names_one_that_the_file_can_have() -> None:
+    assert {setting.path for setting in SETTINGS.values() if setting.path} <= set(FIELDS)
+
+
+def test_a_field_that_has_an_effect_is_not_documented_as_one_without() -> None:
+    without = PAGE.partition("### Fields without effect")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", without, re.MULTILINE)
+    documented = {path for row in rows for path in re.findall(r"`([\w.]+)`", row)}
+
+    assert documented == set(FIELDS) - {setting.path for setting in SETTINGS.values()} - {
+        "apiVersion",
+        "kind",
+    }
+
+
+def test_the_example_is_read_and_all_of_it_has_an_effect(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "config.yaml"
+    file.write_text(example)
+
+    config, ignored = combine({}, file, "node-1")
+
+    assert ignored == ()
+    assert config.strict_arp
+    assert len(config.cluster_cidrs) == 2

@@ -1,0 +1,278 @@
+"""Defaults, the file and flags, put together; and what is said about a file that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipvsproxy.config.layers import combine
+from ipvsproxy.config.settings import Config, LogFormat, LogLevel
+from ipvsproxy.errors import UsageError
+from ipvsproxy.model.addresses import parse_network
+
+if TYPE_CHECKING:
+    from ipvsproxy.config.layers import Effective
+
+HEADER = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
+# What kubeadm puts into the ConfigMap kube-proxy of a cluster that sets little: zeros and nulls everywhere.
+KUBEADM = """\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection: {acceptContentTypes: "", burst: 0, contentType: "", kubeconfig: /var/lib/kubeconfig.conf, qps: 0}
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack: {maxPerCore: null, min: null, tcpBeLiberal: false, tcpCloseWaitTimeout: null, tcpEstablishedTimeout: null,
+  udpStreamTimeout: 0s, udpTimeout: 0s}
+detectLocal: {bridgeInterface: "", interfaceNamePrefix: ""}
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, syncPeriod: 0s, tcpFinTimeout: 0s,
+  tcpTimeout: 0s, udpTimeout: 0s}
+kind: KubeProxyConfiguration
+logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}, text: {infoBufferSize: "0"}}, verbosity: 0}
+metricsBindAddress: ""
+mode: ipvs
+nftables: {masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", rootHnsEndpointName: "", sourceVip: ""}
+"""
+# What kube-proxy --write-config-to writes: every default spelt out, here with the fields of older releases.
+KUBE_PROXY = """\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+clientConnection: {burst: 10, contentType: application/vnd.kubernetes.protobuf, qps: 5}
+configSyncPeriod: 15m0s
+conntrack: {maxPerCore: 32768, min: 131072, tcpCloseWaitTimeout: 1h0m0s, tcpEstablishedTimeout: 24h0m0s, max: null}
+featureGates: {}
+healthzBindAddress: 0.0.0.0:10256
+iptables: {localhostNodePorts: true, masqueradeBit: 14, minSyncPeriod: 1s, syncPeriod: 30s}
+ipvs: {excludeCIDRs: [], minSyncPeriod: 0s, syncPeriod: 30s}
+kind: KubeProxyConfiguration
+logging: {flushFrequency: 5s, format: text}
+metricsBindAddress: 127.0.0.1:10249
+nftables: {masqueradeBit: 14, minSyncPeriod: 1s, syncPeriod: 30s}
+oomScoreAdj: -999
+resourceContainer: /kube-proxy
+udpIdleTimeout: 250ms
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x.yaml"
+
+
+def effective(file: Path, text: str, **flags: object) -> Effective:
+    file.write_text(text)
+    return combine(flags, file, "node-1")
+
+
+def refusal(file: Path, text: str | bytes) -> str:
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError) as refused:
+        combine({}, file, "node-1")
+    message = str(refused.value)
+    assert "\n" not in message
+    return message.replace(str(file), "FILE")
+
+
+def test_without_file_and_flags_all_is_at_its_default() -> None:
+    assert combine({}, None, "Node-1") == (
+        Config(
+            kubeconfig=None,
+            scheduler="rr",
+            strict_arp=False,
+            sync_period=30.0,
+            min_sync_period=1.0,
+            drain_timeout=900.0,
+            cluster_cidrs=(),
+            masquerade_all=False,
+            masquerade_bit=14,
+            node_name="node-1",
+            run_directory=Path("/run/ipvsproxy"),
+            log_format=LogFormat.AUTO,
+            log_level=LogLevel.INFO,
+        ),
+        (),
+    )
+
+
+def test_the_file_goes_before_the_default(file: Path) -> None:
+    config, ignored = effective(
+        file,
+        HEADER
+        + "clientConnection: {kubeconfig: /etc/kubeconfig}\n"
+        + "clusterCIDR: 10.244.0.0/16,fd00::/64\n"
+        + "hostnameOverride: Worker-7\n"
+        + "ipvs: {scheduler: wlc, strictARP: true, syncPeriod: 1m, minSyncPeriod: 2s}\n"
+        + "iptables: {masqueradeAll: true, masqueradeBit: 0}\n",
+    )
+
+    assert config == Config(
+        kubeconfig=Path("/etc/kubeconfig"),
+        scheduler="wlc",
+        strict_arp=True,
+        sync_period=60.0,
+        min_sync_period=2.0,
+        cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00::/64")),
+        masquerade_all=True,
+        masquerade_bit=0,
+        node_name="worker-7",
+    )
+    assert ignored == ()
+
+
+def test_a_flag_goes_before_the_file(file: Path) -> None:
+    text = HEADER + "ipvs: {scheduler: wlc, strictARP: true}\n"
+
+    config = effective(file, text, scheduler="sh", strict_arp=False).config
+
+    assert (config.scheduler, config.strict_arp) == ("sh", False)
+
+
+def test_the_zeros_and_nulls_of_kubeadms_file_are_defaults(file: Path) -> None:
+    config, ignored = effective(file, KUBEADM)
+
+    assert config == Config(
+        kubeconfig=Path("/var/lib/kubeconfig.conf"),
+        cluster_cidrs=(parse_network("10.244.0.0/16"),),
+        min_sync_period=0.0,  # the one zero that is a value: kube-proxy's ipvs mode has no default for it
+        node_name="node-1",
+    )
+    assert ignored == ()
+
+
+def test_kube_proxys_own_defaults_spelt_out_are_no_reason_to_warn(file: Path) -> None:
+    assert effective(file, KUBE_PROXY).ignored == ()
+
+
+def test_a_section_or_field_without_a_value_is_as_good_as_none(file: Path) -> None:
+    assert effective(file, HEADER + "ipvs:\nclusterCIDR:\n") == combine({}, None, "node-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("mode: iptables", "mode"),
+        ("detectLocalMode: BridgeInterface", "detectLocalMode"),
+        ("detectLocal: {bridgeInterface: br0}", "detectLocal.bridgeInterface"),
+        ("conntrack: {maxPerCore: 65536}", "conntrack.maxPerCore"),
+        ("conntrack: {tcpEstablishedTimeout: 2h}", "conntrack.tcpEstablishedTimeout"),
+        ("ipvs: {tcpTimeout: 5m}", "ipvs.tcpTimeout"),
+        ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", "ipvs.excludeCIDRs"),
+        ("iptables: {syncPeriod: 10s}", "iptables.syncPeriod"),
+        ("nftables: {masqueradeAll: true}", "nftables.masqueradeAll"),
+        ("nodePortAddresses: [primary]", "nodePortAddresses"),
+        ("featureGates: {Foo: false}", "featureGates"),
+        ("logging: {vmodule: [{filePattern: a, verbosity: 3}]}", "logging.vmodule"),
+        ("logging: {options: {json: {splitStream: true}}}", "logging.options.json.splitStream"),
+        ("clientConnection: {qps: 20}", "clientConnection.qps"),
+        ("oomScoreAdj: -500", "oomScoreAdj"),
+        ("winkernel: {enableDSR: true}", "winkernel.enableDSR"),
+    ],
+)
+def test_a_field_that_asks_for_something_and_has_no_effect_is_named(file: Path, text: str, path: str) -> None:
+    assert effective(file, HEADER + text).ignored == (path,)
+
+
+def test_all_fields_without_effect_are_named_together(file: Path) -> None:
+    text = HEADER + "conntrack: {min: 1, maxPerCore: 2}\nmode: nftables\nipvs: {scheduler: sh}\n"
+
+    assert effective(file, text).ignored == ("mode", "conntrack.maxPerCore", "conntrack.min")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ipvs: {syncPeriod: abc}", "FILE: ipvs.syncPeriod: 'abc' is not a duration such as 30s or 1m30s"),
+        ("ipvs: {syncPeriod: 30}", "FILE: ipvs.syncPeriod: 30 is not a duration such as 30s or 1m30s"),
+        (
+            "conntrack: {udpTimeout: -1s}",
+            "FILE: conntrack.udpTimeout: '-1s' is not a duration such as 30s or 1m30s",
+        ),
+        ("ipvs: {bogus: 1}", "FILE: ipvs.bogus: unknown field"),
+        ("ipvs: {bogus: null}", "FILE: ipvs.bogus: unknown field"),
+        ("bogus: 1", "FILE: bogus: unknown field"),
+        ("clustercidr: 10.0.0.0/8", "FILE: clustercidr: unknown field"),
+        ("iptables: {masqueradeBit: x}", "FILE: iptables.masqueradeBit: expected int, got str"),
+        (
+            "iptables: {masqueradeBit: 32}",
+            "FILE: iptables.masqueradeBit: '32' is not a bit of the packet mark: 0 to 31",
+        ),
+        ("iptables: {masqueradeAll: 'true'}", "FILE: iptables.masqueradeAll: expected bool, got str"),
+        ("nodePortAddresses: [a, 3]", "FILE: nodePortAddresses[1]: expected str, got int"),
+        ("ipvs: [rr]", "FILE: ipvs: expected object, got array"),
+        ("featureGates: {3: true}", "FILE: featureGates: expected str, got int as a key"),
+        ("3: 4", "FILE: expected str as a key"),
+        (
+            "clusterCIDR: 10.0.0.0",
+            "FILE: clusterCIDR: '10.0.0.0' is not a network in CIDR notation: the prefix length is 0 to 32",
+        ),
+        ("clusterCIDR: a,b", "FILE: clusterCIDR: 'a' is not a network in CIDR notation"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_with_its_path(file: Path, text: str, message: str) -> None:
+    assert refusal(file, HEADER + text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER + "ipvs: a: b\n", "FILE: line 3: mapping values are not allowed here"),
+        (
+            HEADER + "\tipvs: {}\n",
+            "FILE: line 3: while scanning for the next token: found character '\\t' that cannot start any token",
+        ),
+        (
+            HEADER + "---\n" + HEADER,
+            "FILE: line 3: expected a single document in the stream: but found another document",
+        ),
+        (HEADER + "bindAddress: 2001-02-31\n", "FILE: is not YAML: day is out of range for month"),
+        (b"\xff\xfe\x00", "FILE: is not YAML: unacceptable character #x0000: truncated data"),
+        ("", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
+        ("- a\n", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
+        (
+            "kind: KubeProxyConfiguration\n",
+            "FILE: apiVersion: is missing, expected kubeproxy.config.k8s.io/v1alpha1",
+        ),
+        (
+            HEADER.replace("v1alpha1", "v1alpha2"),
+            "FILE: apiVersion: is 'kubeproxy.config.k8s.io/v1alpha2', expected kubeproxy.config.k8s.io/v1alpha1",
+        ),
+        (
+            HEADER.replace("KubeProxy", "Kubelet"),
+            "FILE: kind: is 'KubeletConfiguration', expected KubeProxyConfiguration",
+        ),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused(file: Path, text: str | bytes, message: str) -> None:
+    assert refusal(file, text) == message
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"absent\.yaml: No such file or directory$"):
+        combine({}, tmp_path / "absent.yaml", "node-1")
+    with pytest.raises(UsageError, match=r"Is a directory$"):
+        combine({}, tmp_path, "node-1")
+
+
+def test_a_minimum_sync_period_longer_than_the_sync_period_is_refused() -> None:
+    with pytest.raises(UsageError) as refused:
+        combine({"sync_period": 60.0, "min_sync_period": 90.0}, None, "node-1")
+    assert str(refused.value) == (
+        "--min-sync-period (ipvs.minSyncPeriod) 1m30s is longer than --sync-period (ipvs.syncPeriod) 1m"
+    )
+
+
+def test_the_default_minimum_gives_way_to_a_shorter_sync_period() -> None:
+    assert combine({"sync_period": 0.5}, None, "node-1").config.min_sync_period == 0.5
