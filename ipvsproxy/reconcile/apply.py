@@ -1,0 +1,261 @@
+"""Carries operations out in their order, and keeps the record of the kernel's state true to what happened.
+
+One refused operation harms its own virtual server, address or element only; what builds on it is held back, so that
+the order of set-up and tear-down holds whatever fails.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ipvsproxy.kernel.interface import FirewallError
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.ipvs import Command, IpvsOperation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from structlog.typing import FilteringBoundLogger
+
+    from ipvsproxy.kernel.interface import KernelError, NodeKernel
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.plan.diff import Actual, Edit, Operations
+    from ipvsproxy.reconcile.retry import Item
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of some operations: how many of each kind were done, and why the others were not.
+
+    `foreign` holds the addresses on which somebody else turned out to have the virtual server that was to be created.
+    """
+
+    done: Counter[str] = field(default_factory=Counter)
+    failures: dict[Item, str] = field(default_factory=dict)
+    foreign: set[Address] = field(default_factory=set)
+
+    def absorb(self, other: Outcome) -> None:
+        """Add what became of further operations."""
+        self.done.update(other.done)
+        self.failures.update(other.failures)
+
+
+_DOING = {
+    Command.NEW_SERVICE: "creating the virtual server",
+    Command.SET_SERVICE: "changing the virtual server",
+    Command.DEL_SERVICE: "deleting the virtual server",
+    Command.NEW_DEST: "adding real server",
+    Command.SET_DEST: "changing real server",
+    Command.DEL_DEST: "deleting real server",
+}
+_DONE = {
+    Command.NEW_SERVICE: "virtual servers created",
+    Command.SET_SERVICE: "virtual servers changed",
+    Command.DEL_SERVICE: "virtual servers deleted",
+    Command.NEW_DEST: "real servers added",
+    Command.SET_DEST: "real servers changed",
+    Command.DEL_DEST: "real servers deleted",
+}
+# No scheduler has this name, so a comparison with the desired state sets the right one.
+UNKNOWN_SCHEDULER = ""
+
+
+class Applier:
+    """Applies operations to the kernel and notes their effect in `actual`."""
+
+    def __init__(self, kernel: NodeKernel, actual: Actual, log: FilteringBoundLogger) -> None:
+        """Take the kernel's adapters and the record to keep."""
+        self._kernel = kernel
+        self._actual = actual
+        self._log = log
+        self._stuck: set[Address] = set()
+        self._uncreated: set[VirtualServerKey] = set()
+
+    def apply(self, operations: Operations) -> Outcome:
+        """Apply all operations; every failure is in the outcome, under the item that it left as it was."""
+        outcome = Outcome()
+        self._remove_addresses(operations.remove_addresses, outcome)
+        self._delete_virtual_servers(operations.delete_virtual_servers, outcome)
+        self._change_elements(operations, outcome)
+        self._edit_virtual_servers(operations, outcome)
+        self._add_addresses(operations.add_addresses, outcome)
+        return outcome
+
+    def delete_real_servers(
+        self, doomed: Mapping[VirtualServerKey, Sequence[RealServer]], outcome: Outcome
+    ) -> None:
+        """Delete real servers of virtual servers that are ours; one that is gone already is no failure."""
+        known = self._actual.virtual_servers
+        operations = [
+            IpvsOperation(Command.DEL_DEST, known[key], server)
+            for key, servers in doomed.items()
+            if key in known
+            for server in servers
+        ]
+        refused = self._run(operations, outcome)
+        for index, operation in enumerate(operations):
+            key, server = operation.virtual_server.key, operation.real_server
+            error = refused.get(index)
+            if error and error.code not in (errno.ENOENT, errno.ESRCH):
+                outcome.failures[key] = f"{_sentence(operation)}: {error}"
+                continue
+            remaining = tuple(each for each in known[key].real_servers if server and each[:2] != server[:2])
+            known[key] = known[key]._replace(real_servers=remaining)
+
+    def _remove_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
+        if not addresses:
+            return
+        refused = self._kernel.addresses.apply((), addresses)
+        for address in addresses:
+            error = refused.get(address)
+            if error and error.code != errno.EADDRNOTAVAIL:
+                outcome.failures[address] = f"removing the address: {error}"
+                self._stuck.add(address)
+                continue
+            self._stuck.discard(address)
+            self._actual.addresses.discard(address)
+            outcome.done["addresses removed"] += 1
+
+    def _delete_virtual_servers(self, virtual_servers: list[VirtualServer], outcome: Outcome) -> None:
+        ready = []
+        for virtual_server in virtual_servers:
+            if virtual_server.key.address in self._stuck:
+                outcome.failures[virtual_server.key] = "its address could not be removed first"
+            else:
+                ready.append(virtual_server)
+        if not ready:
+            return
+        operations = [IpvsOperation(Command.DEL_SERVICE, each) for each in ready]
+        refused = self._run(operations, outcome)
+        for index, virtual_server in enumerate(ready):
+            error = refused.get(index)
+            if error and error.code != errno.ESRCH:
+                outcome.failures[virtual_server.key] = f"{_sentence(operations[index])}: {error}"
+            else:
+                self._actual.virtual_servers.pop(virtual_server.key, None)
+
+    def _change_elements(self, operations: Operations, outcome: Outcome) -> None:
+        add = operations.add_elements
+        # The record that a virtual server is ours outlives it, and the guard of an address the address.
+        remove = [
+            element
+            for element in operations.remove_elements
+            if element.fields not in self._actual.virtual_servers
+            and (element.set is not FirewallSet.SERVICE_ADDRESSES or element.fields[0] not in self._stuck)
+        ]
+        if not add and not remove:
+            return
+        try:
+            self._kernel.firewall.change(add, remove)
+        except FirewallError as refusal:
+            # What the transaction builds on may be gone, the table above all: the whole state repairs that.
+            self._log.warning("firewall change refused, installing the whole table", reason=str(refusal))
+            try:
+                self._kernel.firewall.install((self._actual.elements | set(add)) - set(remove))
+            except FirewallError as error:
+                outcome.failures.update((element, f"changing the firewall: {error}") for element in add)
+                outcome.failures.update((element, f"changing the firewall: {error}") for element in remove)
+                return
+        self._actual.elements.update(add)
+        self._actual.elements.difference_update(remove)
+        outcome.done["set elements added"] += len(add)
+        outcome.done["set elements removed"] += len(remove)
+
+    def _edit_virtual_servers(self, operations: Operations, outcome: Outcome) -> None:
+        ready = {}
+        for edit in operations.edits:
+            key = edit.after.key
+            if SetElement(FirewallSet.SERVICE_PORTS, key) in self._actual.elements:
+                ready[key] = edit
+            else:
+                outcome.failures[key] = "its firewall elements could not be added first"
+                self._uncreated.add(key)
+        self._create_virtual_servers(ready, set(operations.add_elements), outcome)
+        flat = [
+            operation
+            for edit in ready.values()
+            for operation in edit.operations
+            if operation.command is not Command.NEW_SERVICE
+        ]
+        errors: dict[Item, str] = {}
+        for index, error in sorted(self._run(flat, outcome).items()):
+            errors.setdefault(flat[index].virtual_server.key, f"{_sentence(flat[index])}: {error}")
+        for key, edit in ready.items():
+            if key not in errors:
+                self._actual.virtual_servers[key] = edit.after
+        outcome.failures.update(errors)
+        self._reread([edit.after for key, edit in ready.items() if key in errors])
+
+    def _create_virtual_servers(
+        self, edits: dict[VirtualServerKey, Edit], recorded: AbstractSet[SetElement], outcome: Outcome
+    ) -> None:
+        """Create what is new, apart from and before its real servers: these must never land on somebody else's."""
+        create = [edit.operations[0] for edit in edits.values() if _creates(edit)]
+        refused = self._run(create, outcome)
+        self._uncreated.difference_update(operation.virtual_server.key for operation in create)
+        for index, error in refused.items():
+            after = edits.pop(create[index].virtual_server.key).after
+            self._uncreated.add(after.key)
+            if error.code != errno.EEXIST:
+                outcome.failures[after.key] = f"{_sentence(create[index])}: {error}"
+            elif SetElement(FirewallSet.SERVICE_PORTS, after.key) in recorded:
+                outcome.foreign.add(after.key.address)
+            else:
+                outcome.failures[after.key] = "the virtual server was there already and is read again"
+                self._reread([after])
+
+    def _run(self, operations: list[IpvsOperation], outcome: Outcome) -> dict[int, KernelError]:
+        if not operations:
+            return {}
+        refused = self._kernel.ipvs.apply(operations)
+        outcome.done.update(
+            _DONE[operation.command] for index, operation in enumerate(operations) if index not in refused
+        )
+        return refused
+
+    def _reread(self, virtual_servers: list[VirtualServer]) -> None:
+        """Take in what the kernel really has of virtual servers whose change went wrong half-way."""
+        if not virtual_servers:
+            return
+        found = self._kernel.ipvs.real_servers([each.key for each in virtual_servers])
+        for virtual_server in virtual_servers:
+            statuses = found.get(virtual_server.key)
+            if statuses is None:
+                self._actual.virtual_servers.pop(virtual_server.key, None)
+                continue
+            self._actual.virtual_servers[virtual_server.key] = virtual_server._replace(
+                scheduler=UNKNOWN_SCHEDULER,
+                real_servers=tuple(status.real_server for status in statuses),
+            )
+
+    def _add_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
+        # An address without a virtual server behind it would answer for nobody.
+        without = {key.address for key in self._uncreated}
+        if not without.isdisjoint(addresses):
+            without -= {key.address for key in self._actual.virtual_servers}
+        without |= outcome.foreign
+        ready = [address for address in addresses if address not in without]
+        if not ready:
+            return
+        refused = self._kernel.addresses.apply(ready, ())
+        for address in ready:
+            error = refused.get(address)
+            if error and error.code != errno.EEXIST:
+                outcome.failures[address] = f"adding the address: {error}"
+                continue
+            self._actual.addresses.add(address)
+            outcome.done["addresses added"] += 1
+
+
+def _creates(edit: Edit) -> bool:
+    return edit.operations[0].command is Command.NEW_SERVICE
+
+
+def _sentence(operation: IpvsOperation) -> str:
+    what = _DOING[operation.command]
+    return f"{what} {operation.real_server}" if operation.real_server else what

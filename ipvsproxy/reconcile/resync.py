@@ -1,0 +1,139 @@
+"""The comparison of everything with the kernel: at the start, and on a period to repair what others changed.
+
+The kernel is dumped once and compared in slices. What was settled since the dump is newer than the dump, and is left
+to the next resync.
+
+What is whose: a virtual server is ours if its address is on the dummy interface or its key is in the firewall's
+record. The order is that of every change: the record first and the addresses last for what comes, and the reverse
+for what goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.plan.desired import Touched
+from ipvsproxy.reconcile.apply import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ipvsproxy.kernel.interface import NodeKernel
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.reconcile.state import NodeState
+
+VIRTUAL_SERVERS_PER_SLICE = 64
+
+
+class Resync:
+    """One comparison of the whole state. Iterate over `slices` to the end; `outcome` has what was changed."""
+
+    def __init__(self, state: NodeState, kernel: NodeKernel, clock: Callable[[], float]) -> None:
+        """Prepare the comparison; nothing is read yet."""
+        self._state = state
+        self._kernel = kernel
+        self._clock = clock
+        self.outcome = Outcome()
+
+    def slices(self) -> Iterator[None]:
+        """Do a slice of the work at each step. OSError if the kernel can't be read."""
+        actual, desired = self._state.actual, self._state.desired
+        intact = self._read_record()
+        yield
+        bound = self._read_addresses()
+        yield
+        # Who owns what is settled by the record as it was found, before anything is added to it.
+        found: dict[VirtualServerKey, VirtualServer] = {}
+        foreign: set[Address] = set()
+        for chunk in self._kernel.ipvs.virtual_servers():
+            self._sort_out(chunk, bound, found, foreign)
+            yield
+        touched = self._state.leave_alone(foreign)
+        if not intact:
+            self._install_firewall()
+            yield
+        touched.elements |= desired.elements - actual.elements
+        touched.addresses |= bound - desired.addresses
+        touched.addresses |= bound & actual.elsewhere
+        self._settle(touched)
+        yield
+        yield from self._compare_virtual_servers(found)
+        self._settle(
+            Touched(
+                addresses=set(desired.addresses - actual.addresses),
+                elements=set(actual.elements - desired.elements),
+            )
+        )
+
+    def _read_record(self) -> bool:
+        """Read the firewall's sets if others may have changed them; say whether the table is intact."""
+        if not self._kernel.firewall.changed_by_others():
+            return True
+        found = self._kernel.firewall.read()
+        self._state.actual.elements.clear()
+        self._state.actual.elements.update(found.elements)
+        return found.intact
+
+    def _install_firewall(self) -> None:
+        # What is ours by the old record stays on record until it is gone.
+        elements = self._state.actual.elements | self._state.desired.elements
+        self._kernel.firewall.install(elements)
+        self._state.actual.elements.update(elements)
+        self.outcome.done["firewall tables installed"] += 1
+
+    def _read_addresses(self) -> frozenset[Address]:
+        actual = self._state.actual
+        self._kernel.addresses.ensure_interface()
+        bound = frozenset(self._kernel.addresses.bound())
+        actual.addresses.clear()
+        actual.addresses.update(bound)
+        actual.elsewhere = self._kernel.addresses.elsewhere()
+        self._state.recently_settled.clear()
+        return bound
+
+    def _sort_out(
+        self,
+        chunk: list[VirtualServer],
+        bound: frozenset[Address],
+        found: dict[VirtualServerKey, VirtualServer],
+        foreign: set[Address],
+    ) -> None:
+        """Put the virtual servers that are ours into `found`, and the addresses of the others into `foreign`."""
+        actual = self._state.actual
+        for virtual_server in chunk:
+            key = virtual_server.key
+            if key in self._state.recently_settled:
+                continue
+            recorded = SetElement(FirewallSet.SERVICE_PORTS, key) in actual.elements
+            if key.address in bound or recorded or key in actual.virtual_servers:
+                found[key] = virtual_server
+            else:
+                foreign.add(key.address)
+
+    def _compare_virtual_servers(self, found: dict[VirtualServerKey, VirtualServer]) -> Iterator[None]:
+        known = self._state.desired.owners.keys() | self._state.actual.virtual_servers.keys()
+        keys = itertools.chain(found, known - found.keys())
+        while chunk := list(itertools.islice(keys, VIRTUAL_SERVERS_PER_SLICE)):
+            self._compare([key for key in chunk if key not in self._state.recently_settled], found)
+            yield
+
+    def _compare(self, keys: list[VirtualServerKey], found: dict[VirtualServerKey, VirtualServer]) -> None:
+        virtual_servers = self._state.actual.virtual_servers
+        real_servers = self._kernel.ipvs.real_servers([key for key in keys if key in found])
+        for key in keys:
+            statuses = real_servers.get(key)
+            if statuses is None:
+                virtual_servers.pop(key, None)
+            else:
+                seen = found[key]._replace(real_servers=tuple(status.real_server for status in statuses))
+                wanted = self._state.desired.virtual_server(key)
+                # Equal states share one value: the kernel's tables are held once.
+                virtual_servers[key] = wanted if seen == wanted else seen
+        self._settle(Touched(virtual_servers=set(keys)))
+
+    def _settle(self, touched: Touched) -> None:
+        if touched:
+            self.outcome.absorb(self._state.settle(touched, self._clock()))

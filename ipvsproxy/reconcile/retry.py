@@ -1,0 +1,77 @@
+"""What failed, why, and when to try it again: with a pause of its own for each item, that doubles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.ipvs import VirtualServerKey
+from ipvsproxy.plan.desired import Touched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ipvsproxy.model.addresses import Address
+
+    Item: TypeAlias = VirtualServerKey | SetElement | Address
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 300.0
+
+
+class Failure(NamedTuple):
+    """Why an item is not as it should be; `next_try` is in the seconds of the reconciler's clock."""
+
+    reason: str
+    attempts: int
+    next_try: float
+
+
+class Retries:
+    """The failures that wait for their next try."""
+
+    def __init__(self) -> None:
+        """Begin without failures."""
+        self._failures: dict[Item, Failure] = {}
+
+    @property
+    def failures(self) -> Mapping[Item, Failure]:
+        """All failures by item."""
+        return self._failures
+
+    def settle(self, tried: Touched, failures: Mapping[Item, str], now: float) -> None:
+        """Forget what was tried and went well; put off what failed."""
+        if self._failures:
+            tried_items: tuple[Item, ...] = (*tried.virtual_servers, *tried.elements, *tried.addresses)
+            for item in tried_items:
+                if item not in failures:
+                    self._failures.pop(item, None)
+        for item, reason in failures.items():
+            known = self._failures.get(item)
+            attempts = known.attempts + 1 if known else 1
+            pause = min(FIRST_PAUSE * 2 ** (attempts - 1), LONGEST_PAUSE)
+            self._failures[item] = Failure(reason, attempts, now + pause)
+
+    def due(self, now: float) -> Touched:
+        """Return the items whose pause is over."""
+        return _touched(item for item, failure in self._failures.items() if failure.next_try <= now)
+
+    def next_try(self) -> float | None:
+        """Return when the next item is due; None if nothing failed."""
+        return min((failure.next_try for failure in self._failures.values()), default=None)
+
+
+def _touched(items: Iterable[Item]) -> Touched:
+    touched = Touched()
+    for item in items:
+        if isinstance(item, VirtualServerKey):
+            touched.virtual_servers.add(item)
+            # What waited for the virtual server: its address to be bound, its elements to be removed.
+            touched.addresses.add(item.address)
+            touched.elements.add(SetElement(FirewallSet.SERVICE_PORTS, item))
+            touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (item.address,)))
+        elif isinstance(item, SetElement):
+            touched.elements.add(item)
+        else:
+            touched.addresses.add(item)
+    return touched

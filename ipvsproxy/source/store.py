@@ -1,0 +1,252 @@
+"""Where sources and the reconciler meet: the latest objects, and which Services changed since the last look.
+
+Sources write from threads of their own; the reconciler alone takes. A Service is dirty when its own object or one
+of its EndpointSlices changed; several changes of one Service before a look are one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service
+    from ipvsproxy.model.reasons import Rejection
+
+
+class ServiceState(NamedTuple):
+    """One Service as the reconciler plans it; `service` is None when it does not exist (any more).
+
+    `slices` is sorted by key, so that equal states compare equal.
+    """
+
+    service: Service | None
+    slices: tuple[EndpointSlice, ...]
+
+
+class Changes(NamedTuple):
+    """What changed since the last `Store.take`: Services by key, and whether the own Node did."""
+
+    services: dict[ObjectKey, ServiceState]
+    node_changed: bool
+
+
+class Store:
+    """The latest good state of every object, and the keys of the Services that changed.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        """Start empty: neither list has been received."""
+        self._news = threading.Condition()
+        self._services: dict[ObjectKey, Service] = {}
+        self._slices: dict[ObjectKey, EndpointSlice] = {}
+        self._slices_of: dict[ObjectKey, dict[ObjectKey, EndpointSlice]] = {}
+        self._node: Node | None = None
+        self._rejections: dict[tuple[str, ObjectKey], tuple[Rejection, ...]] = {}
+        self._dirty: set[ObjectKey] = set()
+        self._node_dirty = False
+        self._services_received = False
+        self._slices_received = False
+        self._woken = False
+
+    # --- for sources ---
+
+    def replace_services(self, services: Iterable[Service], rejected: Iterable[Rejection] = ()) -> None:
+        """Take a complete list: what it does not have is gone; only what differs becomes dirty.
+
+        A rejection of an object that `services` has is about a part that was left out. A rejected object that
+        it does not have keeps its last good state, if it was held.
+        """
+        listed = {service.key: service for service in services}
+        refused = _by_object(rejected)
+        with self._news:
+            for key in self._services.keys() - listed.keys():
+                if ("Service", key) not in refused:
+                    self._drop_service(key)
+            for service in listed.values():
+                self._hold_service(service)
+            self._replace_rejections(("Service",), refused)
+            self._received(services=True)
+
+    def replace_slices(self, slices: Iterable[EndpointSlice], rejected: Iterable[Rejection] = ()) -> None:
+        """Take a complete list of EndpointSlices, by the rules of `replace_services`.
+
+        Rejections of kind Endpoints belong here too: they are about the objects that slices were made from.
+        """
+        listed = {endpoint_slice.key: endpoint_slice for endpoint_slice in slices}
+        refused = _by_object(rejected)
+        with self._news:
+            for key in self._slices.keys() - listed.keys():
+                if ("EndpointSlice", key) not in refused:
+                    self._drop_slice(key)
+            for endpoint_slice in listed.values():
+                self._hold_slice(endpoint_slice)
+            self._replace_rejections(("EndpointSlice", "Endpoints"), refused)
+            self._received(slices=True)
+
+    def put_service(self, service: Service, rejected: Iterable[Rejection] = ()) -> None:
+        """Hold the Service; `rejected` tells which parts of it were left out, in place of what was said before."""
+        with self._news:
+            self._hold_service(service)
+            self._set_rejections("Service", service.key, rejected)
+            self._news.notify_all()
+
+    def put_slice(self, endpoint_slice: EndpointSlice, rejected: Iterable[Rejection] = ()) -> None:
+        """Hold the EndpointSlice; `rejected` as for `put_service`."""
+        with self._news:
+            self._hold_slice(endpoint_slice)
+            self._set_rejections("EndpointSlice", endpoint_slice.key, rejected)
+            self._news.notify_all()
+
+    def remove_service(self, key: ObjectKey) -> None:
+        """Forget the Service and what was rejected of it; one that is not held is no error."""
+        with self._news:
+            self._drop_service(key)
+            self._set_rejections("Service", key, ())
+            self._news.notify_all()
+
+    def remove_slice(self, key: ObjectKey) -> None:
+        """Forget the EndpointSlice and what was rejected of it; one that is not held is no error."""
+        with self._news:
+            self._drop_slice(key)
+            self._set_rejections("EndpointSlice", key, ())
+            self._news.notify_all()
+
+    def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
+        """Hold the agent's own Node; `rejected` as for `put_service`."""
+        with self._news:
+            if node != self._node:
+                self._node = node
+                self._node_dirty = True
+            self._replace_rejections(("Node",), _by_object(rejected))
+            self._news.notify_all()
+
+    def reject(self, rejection: Rejection) -> None:
+        """Record that an object could not be read; its last good state stays until a good one or a removal.
+
+        It takes the place of what was rejected of the object before.
+        """
+        with self._news:
+            self._rejections[rejection.kind, rejection.key] = (rejection,)
+
+    # --- for the reconciler ---
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until something changed and both lists are in, or `wake` is called; False when the time ran out.
+
+        That both lists have come in is a change by itself, so an empty cluster is seen too. `timeout` is in seconds.
+        """
+        with self._news:
+            in_time = self._news.wait_for(self._has_news, timeout)
+            self._woken = False
+            return in_time
+
+    def wake(self) -> None:
+        """End the wait under way, or else the next one."""
+        with self._news:
+            self._woken = True
+            self._news.notify_all()
+
+    def take(self) -> Changes:
+        """Return what changed and forget that it did. Nothing before both lists were received once."""
+        with self._news:
+            if not self.synced:
+                return Changes({}, node_changed=False)
+            changes = Changes({key: self._state(key) for key in self._dirty}, node_changed=self._node_dirty)
+            self._dirty.clear()
+            self._node_dirty = False
+            return changes
+
+    # --- for readers ---
+
+    @property
+    def synced(self) -> bool:
+        """Whether both lists were received once."""
+        return self._services_received and self._slices_received
+
+    @property
+    def node(self) -> Node | None:
+        """The agent's own Node; None before it was received."""
+        return self._node
+
+    def state(self, key: ObjectKey) -> ServiceState:
+        """Return the latest state of one Service, without taking it; an unknown one is (None, ())."""
+        with self._news:
+            return self._state(key)
+
+    def service_keys(self) -> list[ObjectKey]:
+        """Return the keys of all Services that exist, sorted."""
+        with self._news:
+            return sorted(self._services)
+
+    def rejections(self) -> list[Rejection]:
+        """Return all that is rejected at the moment, sorted by kind, object and field."""
+        with self._news:
+            return sorted(rejection for found in self._rejections.values() for rejection in found)
+
+    # --- with the condition held ---
+
+    def _has_news(self) -> bool:
+        return self._woken or (self.synced and (bool(self._dirty) or self._node_dirty))
+
+    def _state(self, key: ObjectKey) -> ServiceState:
+        slices = self._slices_of.get(key, {})
+        return ServiceState(self._services.get(key), tuple(sorted(slices.values())))
+
+    def _received(self, *, services: bool = False, slices: bool = False) -> None:
+        was_synced = self.synced
+        self._services_received |= services
+        self._slices_received |= slices
+        if self.synced and not was_synced:
+            self._woken = True
+        self._news.notify_all()
+
+    def _hold_service(self, service: Service) -> None:
+        if self._services.get(service.key) != service:
+            self._services[service.key] = service
+            self._dirty.add(service.key)
+
+    def _drop_service(self, key: ObjectKey) -> None:
+        if self._services.pop(key, None) is not None:
+            self._dirty.add(key)
+
+    def _hold_slice(self, endpoint_slice: EndpointSlice) -> None:
+        if self._slices.get(endpoint_slice.key) == endpoint_slice:
+            return
+        self._drop_slice(endpoint_slice.key)
+        self._slices[endpoint_slice.key] = endpoint_slice
+        self._slices_of.setdefault(endpoint_slice.service, {})[endpoint_slice.key] = endpoint_slice
+        self._dirty.add(endpoint_slice.service)
+
+    def _drop_slice(self, key: ObjectKey) -> None:
+        held = self._slices.pop(key, None)
+        if held is None:
+            return
+        siblings = self._slices_of[held.service]
+        del siblings[key]
+        if not siblings:
+            del self._slices_of[held.service]
+        self._dirty.add(held.service)
+
+    def _set_rejections(self, kind: str, key: ObjectKey, rejected: Iterable[Rejection]) -> None:
+        self._rejections.pop((kind, key), None)
+        self._rejections.update(_by_object(rejected))
+
+    def _replace_rejections(
+        self, kinds: tuple[str, ...], refused: dict[tuple[str, ObjectKey], tuple[Rejection, ...]]
+    ) -> None:
+        others = {identity: found for identity, found in self._rejections.items() if identity[0] not in kinds}
+        self._rejections = others | refused
+
+
+def _by_object(rejected: Iterable[Rejection]) -> dict[tuple[str, ObjectKey], tuple[Rejection, ...]]:
+    """Group rejections by the kind and key of their object."""
+    grouped: dict[tuple[str, ObjectKey], tuple[Rejection, ...]] = {}
+    for rejection in rejected:
+        identity = (rejection.kind, rejection.key)
+        grouped[identity] = (*grouped.get(identity, ()), rejection)
+    return grouped

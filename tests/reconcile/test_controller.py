@@ -1,0 +1,395 @@
+"""The loop against strict fakes of the kernel."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+from ipvsproxy.kernel.fake_firewall import FirewallChange
+
+from ipvsproxy.kernel.fake import AddressOperation
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.objects import ObjectKey
+from tests.builders import (
+    address,
+    endpoint_slice,
+    key,
+    port,
+    real_server,
+    service,
+    virtual_server,
+)
+from tests.reconcile.world import SETTINGS, World
+
+WEB = key("10.96.0.1")
+WEB_ADDRESS = address("10.96.0.1")
+ONE, TWO = real_server("10.244.0.1"), real_server("10.244.0.2")
+OTHER = ObjectKey("default", "other")
+OTHER_KEY = key("10.96.0.2")
+
+
+def words(log: list[object]) -> list[str]:
+    """Say what took effect, in a word for each."""
+    said = []
+    for entry in log:
+        if isinstance(entry, IpvsOperation):
+            said.append(f"{entry.command.name} {entry.real_server or entry.virtual_server.key}")
+        elif isinstance(entry, AddressOperation):
+            said.append("address added" if entry.bound else "address removed")
+        elif isinstance(entry, FirewallChange):
+            said.append("elements added" if entry.add else "elements removed")
+        else:
+            said.append(str(entry))
+    return said
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def running() -> World:
+    """Return a world in which default/web serves with two endpoints, and default/other with one."""
+    world = World()
+    world.list_objects(
+        service("10.96.0.1"),
+        endpoint_slice("10.244.0.1", "10.244.0.2"),
+        service("10.96.0.2", of=OTHER),
+        endpoint_slice("10.244.0.3", of=OTHER, name="other-1"),
+    )
+    world.taken_log()
+    return world
+
+
+def test_nothing_is_written_before_both_lists_are_in(world: World) -> None:
+    world.store.replace_services([service("10.96.0.1")])
+    world.settle()
+    assert world.addresses.kind is None
+    assert world.log == []
+    world.store.replace_slices([])
+    world.settle()
+    assert world.ipvs.state() == {WEB: virtual_server(WEB)}
+
+
+def test_set_up_goes_from_the_firewall_to_the_virtual_server_to_the_address(world: World) -> None:
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+    assert words(world.log) == [
+        "elements added",
+        "NEW_SERVICE 10.96.0.1:80/tcp",
+        "NEW_DEST 10.244.0.1:8080",
+        "address added",
+    ]
+
+
+def test_a_later_service_is_set_up_in_the_same_order(running: World) -> None:
+    running.put(service("10.96.0.3", of=ObjectKey("default", "new")))
+    assert words(running.log) == ["elements added", "NEW_SERVICE 10.96.0.3:80/tcp", "address added"]
+
+
+def test_tear_down_goes_the_other_way(running: World) -> None:
+    running.store.remove_service(OTHER)
+    running.settle()
+    assert words(running.log) == ["address removed", "DEL_SERVICE 10.96.0.2:80/tcp", "elements removed"]
+
+
+def test_a_changed_slice_costs_work_for_its_service_only_and_no_firewall_change(running: World) -> None:
+    running.put(endpoint_slice("10.244.0.3", "10.244.0.4", of=OTHER, name="other-1"))
+    assert words(running.log) == ["NEW_DEST 10.244.0.4:8080"]
+
+
+def test_what_follows_a_change_within_the_minimum_sync_period_waits_and_goes_together() -> None:
+    world = World(SETTINGS._replace(minimum_sync_period=1.0))
+    world.list_objects(service("10.96.0.1"))
+    world.advance(1.0)
+    world.taken_log()
+    world.put(endpoint_slice("10.244.0.1"))
+    assert words(world.taken_log()) == ["NEW_DEST 10.244.0.1:8080"]
+    world.put(endpoint_slice("10.244.0.2", name="web-2"))
+    world.put(endpoint_slice("10.244.0.3", name="web-3"))
+    assert words(world.taken_log()) == []
+    assert world.controller.step().paced
+    world.advance(1.0)
+    assert words(world.taken_log()) == ["NEW_DEST 10.244.0.2:8080", "NEW_DEST 10.244.0.3:8080"]
+
+
+def test_a_start_over_what_is_right_already_writes_nothing(running: World) -> None:
+    before = running.ipvs.state()
+    running.restart()
+    running.list_objects(
+        service("10.96.0.1"),
+        endpoint_slice("10.244.0.1", "10.244.0.2"),
+        service("10.96.0.2", of=OTHER),
+        endpoint_slice("10.244.0.3", of=OTHER, name="other-1"),
+    )
+    assert running.log == []
+    assert running.ipvs.state() == before
+
+
+def test_a_start_removes_what_of_ours_is_not_desired_any_more(running: World) -> None:
+    running.restart()
+    running.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1", "10.244.0.2"))
+    assert words(running.log) == ["address removed", "DEL_SERVICE 10.96.0.2:80/tcp", "elements removed"]
+
+
+class TestDraining:
+    def leave(self, world: World, active: int = 1) -> None:
+        world.ipvs.set_connections(WEB, TWO.address, TWO.port, active)
+        world.put(endpoint_slice("10.244.0.1"))
+
+    def test_a_real_server_that_leaves_keeps_its_connections_and_gets_no_new_ones(
+        self, running: World
+    ) -> None:
+        self.leave(running)
+        assert running.ipvs.state()[WEB].real_servers == (ONE, TWO._replace(weight=0))
+        running.advance(600)
+        assert running.ipvs.state()[WEB].real_servers == (ONE, TWO._replace(weight=0))
+
+    def test_it_goes_when_its_connections_have_ended(self, running: World) -> None:
+        self.leave(running)
+        running.ipvs.set_connections(WEB, TWO.address, TWO.port, 0, inactive=1)
+        running.advance(10)
+        assert len(running.ipvs.state()[WEB].real_servers) == 2
+        running.ipvs.set_connections(WEB, TWO.address, TWO.port, 0)
+        running.advance(10)
+        assert running.ipvs.state()[WEB].real_servers == (ONE,)
+
+    def test_it_goes_at_the_deadline_whatever_its_connections(self, running: World) -> None:
+        self.leave(running)
+        running.advance(899)
+        assert len(running.ipvs.state()[WEB].real_servers) == 2
+        running.advance(10)
+        assert running.ipvs.state()[WEB].real_servers == (ONE,)
+
+    def test_one_that_returns_gets_its_weight_back_in_place(self, running: World) -> None:
+        self.leave(running)
+        running.taken_log()
+        running.put(endpoint_slice("10.244.0.1", "10.244.0.2"))
+        assert words(running.log) == ["SET_DEST 10.244.0.2:8080"]
+        running.advance(1000)
+        assert running.ipvs.state()[WEB].real_servers == (ONE, TWO)
+
+    def test_a_restart_lets_it_drain_on(self, running: World) -> None:
+        self.leave(running)
+        running.taken_log()
+        running.restart()
+        running.list_objects(
+            service("10.96.0.1"),
+            endpoint_slice("10.244.0.1"),
+            service("10.96.0.2", of=OTHER),
+            endpoint_slice("10.244.0.3", of=OTHER, name="other-1"),
+        )
+        assert running.taken_log() == []
+        running.ipvs.set_connections(WEB, TWO.address, TWO.port, 0)
+        running.advance(10)
+        assert words(running.log) == ["DEL_DEST 10.244.0.2:8080"]
+
+
+class TestFailures:
+    def test_a_refused_virtual_server_harms_only_itself_and_is_tried_again(self, world: World) -> None:
+        world.ipvs.refuse(WEB, errno.ENOENT, times=2)
+        world.list_objects(service("10.96.0.1"), service("10.96.0.2", of=OTHER))
+        assert world.ipvs.state().keys() == {OTHER_KEY}
+        assert world.addresses.bound() == {OTHER_KEY.address}
+        world.advance(1)
+        assert WEB not in world.ipvs.state()
+        world.advance(1)
+        assert WEB not in world.ipvs.state()
+        world.advance(1)
+        assert world.ipvs.state().keys() == {WEB, OTHER_KEY}
+        assert world.addresses.bound() == {WEB_ADDRESS, OTHER_KEY.address}
+
+    def test_a_failure_is_logged_with_its_reason_and_shown(self, world: World) -> None:
+        world.ipvs.refuse(WEB, errno.ENOENT, times=1)
+        world.list_objects(service("10.96.0.1"))
+        (event,) = [each for each in world.events.entries if each["event"] == "not programmed"]
+        assert event["item"] == "10.96.0.1:80/tcp"
+        assert event["reason"] == "creating the virtual server: ENOENT: No such file or directory"
+        assert event["next_try_in_seconds"] == 1
+
+    def test_a_virtual_server_that_cannot_be_deleted_stays_on_record(self, running: World) -> None:
+        running.ipvs.refuse(OTHER_KEY, errno.ENOMEM)
+        running.store.remove_service(OTHER)
+        running.settle()
+        record = SetElement(FirewallSet.SERVICE_PORTS, OTHER_KEY)
+        assert record in running.firewall.read().elements
+        running.advance(1)
+        assert OTHER_KEY not in running.ipvs.state()
+        assert record not in running.firewall.read().elements
+
+    def test_an_address_that_cannot_be_removed_keeps_its_virtual_server(self, running: World) -> None:
+        running.addresses.refuse(OTHER_KEY.address, errno.EPERM)
+        running.store.remove_service(OTHER)
+        running.settle()
+        assert OTHER_KEY in running.ipvs.state()
+        running.advance(1)
+        assert OTHER_KEY not in running.ipvs.state()
+        assert running.addresses.bound() == {WEB_ADDRESS}
+
+    def test_without_its_firewall_elements_a_virtual_server_is_not_created(self, running: World) -> None:
+        new = ObjectKey("default", "new")
+        running.firewall.refuse(times=2)
+        running.put(service("10.96.0.3", of=new))
+        assert key("10.96.0.3") not in running.ipvs.state()
+        running.advance(1)
+        assert key("10.96.0.3") in running.ipvs.state()
+        assert address("10.96.0.3") in running.addresses.bound()
+
+    def test_lost_answers_are_made_up_for(self, running: World) -> None:
+        running.ipvs.lose_answers(1)
+        running.put(endpoint_slice("10.244.0.1", "10.244.0.2", "10.244.0.5"))
+        running.advance(1)
+        assert len(running.ipvs.state()[WEB].real_servers) == 3
+
+    def test_a_broken_socket_puts_everything_off(self, running: World) -> None:
+        running.ipvs.fail_calls(OSError(errno.EIO, "broken"))
+        running.put(endpoint_slice("10.244.0.1", "10.244.0.2", "10.244.0.5"))
+        assert len(running.ipvs.state()[WEB].real_servers) == 2
+        running.advance(1)
+        assert len(running.ipvs.state()[WEB].real_servers) == 3
+
+    def test_a_resync_that_cannot_read_the_kernel_is_made_up_for_by_the_next(self, running: World) -> None:
+        running.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, virtual_server(WEB))])
+        running.ipvs.fail_calls(OSError(errno.EIO, "broken"))
+        running.advance(30)
+        assert WEB not in running.ipvs.state()
+        running.advance(30)
+        assert WEB in running.ipvs.state()
+
+
+class TestResync:
+    def test_it_writes_nothing_where_all_is_right(self, running: World) -> None:
+        running.advance(30)
+        assert running.log == []
+
+    def test_it_repairs_what_others_changed_and_counts_it(self, running: World) -> None:
+        running.ipvs.apply(
+            [
+                IpvsOperation(Command.DEL_SERVICE, virtual_server(WEB)),
+                IpvsOperation(
+                    Command.SET_DEST, virtual_server(OTHER_KEY), real_server("10.244.0.3", weight=7)
+                ),
+                IpvsOperation(Command.NEW_DEST, virtual_server(OTHER_KEY), real_server("10.244.0.9")),
+            ]
+        )
+        running.addresses.apply((), [WEB_ADDRESS])
+        running.advance(29)
+        assert WEB not in running.ipvs.state()
+        running.advance(1)
+        assert running.ipvs.state()[WEB].real_servers == (ONE, TWO)
+        assert real_server("10.244.0.3") in running.ipvs.state()[OTHER_KEY].real_servers
+        assert WEB_ADDRESS in running.addresses.bound()
+        (event,) = [
+            each for each in running.events.entries if each["event"] == "repaired what others changed"
+        ]
+        assert event["virtual_servers_created"] == 1
+        assert event["real_servers_added"] == 2
+        assert event["real_servers_changed"] == 2
+        assert event["addresses_added"] == 1
+
+    def test_it_brings_a_deleted_table_back(self, running: World) -> None:
+        before = running.firewall.read()
+        running.firewall.delete_table()
+        running.advance(30)
+        assert running.firewall.read() == before
+
+    def test_it_brings_a_deleted_interface_back(self, running: World) -> None:
+        running.addresses.delete_interface()
+        running.advance(30)
+        assert running.addresses.bound() == {WEB_ADDRESS, OTHER_KEY.address}
+
+    def test_changes_go_between_its_slices(self, running: World) -> None:
+        running.now += 30
+        assert running.controller.step().seconds == 0
+        running.store.put_slice(endpoint_slice("10.244.0.1", "10.244.0.2", "10.244.0.5"))
+        assert running.controller.step().seconds == 0
+        assert words(running.taken_log()) == ["NEW_DEST 10.244.0.5:8080"]
+        running.settle()
+        assert running.log == []
+
+    @pytest.mark.parametrize("slices_before", range(8))
+    def test_a_change_in_the_midst_of_it_is_neither_undone_nor_taken_for_somebody_elses(
+        self, running: World, slices_before: int
+    ) -> None:
+        running.now += 30
+        for _ in range(slices_before):
+            running.controller.step()
+        running.store.remove_service(OTHER)
+        running.put(service("10.96.0.3", of=ObjectKey("default", "new")))
+        assert running.ipvs.state().keys() == {WEB, key("10.96.0.3")}
+        assert running.addresses.bound() == {WEB_ADDRESS, address("10.96.0.3")}
+        assert not [each for each in running.events.entries if each["log_level"] == "warning"]
+
+
+class TestForeignVirtualServers:
+    FOREIGN = virtual_server(WEB, real_server("192.0.2.1"), scheduler="wlc")
+
+    def create(self, world: World) -> None:
+        operations = [IpvsOperation(Command.NEW_SERVICE, self.FOREIGN)]
+        operations += [
+            IpvsOperation(Command.NEW_DEST, self.FOREIGN, each) for each in self.FOREIGN.real_servers
+        ]
+        assert not world.ipvs.apply(operations)
+        world.taken_log()
+
+    def test_one_that_is_there_at_the_start_is_not_touched_nor_is_its_address(self, world: World) -> None:
+        self.create(world)
+        world.list_objects(
+            service("10.96.0.1", ports=(port(80), port(443, "https"))), endpoint_slice("10.244.0.1")
+        )
+        assert world.ipvs.state() == {WEB: self.FOREIGN}
+        assert world.addresses.bound() == set()
+        assert world.firewall.read().elements == frozenset()
+
+    def test_one_that_comes_between_two_looks_is_met_with_care(self, running: World) -> None:
+        foreign = virtual_server(key("10.96.0.3"), real_server("192.0.2.1"))
+        running.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign._replace(real_servers=()))])
+        before = running.firewall.read().elements
+        running.put(
+            service("10.96.0.3", of=ObjectKey("default", "new"), ports=(port(80), port(443, "https"))),
+            endpoint_slice("10.244.0.1", of=ObjectKey("default", "new"), name="new-1"),
+        )
+        assert running.ipvs.state()[key("10.96.0.3")].real_servers == ()
+        assert key("10.96.0.3", 443) not in running.ipvs.state()
+        assert address("10.96.0.3") not in running.addresses.bound()
+        assert running.firewall.read().elements == before
+
+    def test_when_it_goes_the_next_resync_takes_over(self, world: World) -> None:
+        self.create(world)
+        world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+        world.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, self.FOREIGN)])
+        world.advance(30)
+        assert world.ipvs.state() == {WEB: virtual_server(WEB, ONE)}
+        assert world.addresses.bound() == {WEB_ADDRESS}
+
+    def test_it_is_reported_once(self, world: World) -> None:
+        self.create(world)
+        world.list_objects(service("10.96.0.1"))
+        world.advance(30)
+        warnings = [each for each in world.events.entries if each["log_level"] == "warning"]
+        assert [each["address"] for each in warnings] == ["10.96.0.1"]
+
+
+def test_an_address_that_the_node_has_elsewhere_is_not_bound_but_served(world: World) -> None:
+    world.addresses.other_addresses = {WEB_ADDRESS}
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+    assert world.addresses.bound() == set()
+    assert WEB in world.ipvs.state()
+    world.taken_log()
+    world.restart()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+    assert world.log == []
+
+
+def test_a_view_is_answered_by_the_loop_and_stopping_ends_it(running: World) -> None:
+    loop = threading.Thread(target=running.controller.run)
+    loop.start()
+    view = running.controller.view(timeout=10)
+    running.controller.stop()
+    loop.join(10)
+    assert not loop.is_alive()
+    assert view.owners[OTHER_KEY] == OTHER
+    assert view.virtual_servers[WEB] == virtual_server(WEB, ONE, TWO)
+    assert view.synced
