@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.objects import Node, ObjectKey, Protocol, Service, ServicePort, ServiceType
+from ipvsproxy.model.reasons import Rejection
+from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_node, read_service
+from tests.builders import WEB
+from tests.source.documents import endpoint_slice, is_ignored, metadata, problems, service
+
+
+def only_service(document: dict[str, Any]) -> Service:
+    """Return the Service that both ways of reading give, without any rejection."""
+    decoded = read_service(document)
+    assert decoded == read_service(json.dumps(document).encode())
+    assert decoded.rejections == ()
+    assert decoded.value is not None
+    return decoded.value
+
+
+def test_a_service_is_read_from_what_an_api_server_sends() -> None:
+    raw = msgspec.Raw(
+        b'{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"default","uid":"7",'
+        b'"creationTimestamp":"2024-05-01T12:34:56Z","labels":{"app":"web"},"managedFields":[{"manager":"kubectl"}]},'
+        b'"spec":{"ports":[{"name":"http","protocol":"TCP","port":80,"targetPort":"http","nodePort":30080},'
+        b'{"name":"dns","protocol":"UDP","port":53,"targetPort":53}],"selector":{"app":"web"},'
+        b'"clusterIP":"10.96.0.10","clusterIPs":["10.96.0.10","fd00:10:96::a"],"type":"LoadBalancer",'
+        b'"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":600}},'
+        b'"ipFamilies":["IPv4","IPv6"],"internalTrafficPolicy":"Cluster"},"status":{"loadBalancer":{}}}'
+    )
+    assert read_service(raw) == Decoded(
+        Service(
+            WEB,
+            ServiceType.LOAD_BALANCER,
+            (parse_address("10.96.0.10"), parse_address("fd00:10:96::a")),
+            (ServicePort("http", Protocol.TCP, 80), ServicePort("dns", Protocol.UDP, 53)),
+            session_affinity_timeout=600,
+            created=1714566896,
+        )
+    )
+
+
+def test_what_a_service_does_not_say_has_the_defaults_of_the_api() -> None:
+    assert only_service(service({"port": 80})) == Service(
+        WEB, ServiceType.CLUSTER_IP, (parse_address("10.96.0.10"),), (ServicePort("", Protocol.TCP, 80),)
+    )
+
+
+def test_null_means_the_same_as_a_field_that_is_not_there() -> None:
+    document = service(
+        {"port": 80, "name": None, "protocol": None},
+        type=None,
+        clusterIPs=None,
+        sessionAffinity=None,
+        sessionAffinityConfig=None,
+    )
+    document["metadata"]["creationTimestamp"] = None
+    assert only_service(document) == only_service(service({"port": 80}))
+
+
+@pytest.mark.parametrize(
+    "spec", [{"clusterIP": "None"}, {"clusterIP": ""}, {"clusterIP": None}, {"clusterIPs": ["None"]}]
+)
+def test_a_headless_service_has_no_cluster_ips(spec: dict[str, Any]) -> None:
+    assert only_service(service(**spec)).cluster_ips == ()
+
+
+def test_a_headless_service_needs_no_ports() -> None:
+    assert only_service({"metadata": metadata(), "spec": {"clusterIP": "None"}}).ports == ()
+
+
+def test_an_external_name_keeps_its_type_and_needs_no_ports() -> None:
+    document = {"metadata": metadata(), "spec": {"type": "ExternalName", "externalName": "example.org"}}
+    assert only_service(document) == Service(WEB, ServiceType.EXTERNAL_NAME, (), ())
+    document["spec"]["clusterIP"] = "10.96.0.10"
+    assert only_service(document).cluster_ips == (parse_address("10.96.0.10"),)
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({}, 0),
+        ({"sessionAffinity": "None"}, 0),
+        ({"sessionAffinity": "ClientIP"}, 10800),
+        ({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}}, 10800),
+        ({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}, 60),
+        ({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}, 0),
+    ],
+)
+def test_session_affinity_is_a_number_of_seconds(spec: dict[str, Any], seconds: int) -> None:
+    assert only_service(service(**spec)).session_affinity_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    "label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"]
+)
+@pytest.mark.parametrize("value", ["", "other", None])
+def test_what_another_proxy_serves_is_of_no_concern(label: str, value: str | None) -> None:
+    labels = {label: value, "kubernetes.io/service-name": "web"}
+    assert is_ignored(read_service(service(labels=labels)))
+    assert is_ignored(read_endpoint_slice(endpoint_slice(metadata=metadata(labels=labels))))
+    assert is_ignored(read_endpoints({"metadata": metadata(labels=labels)}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "reason"),
+    [
+        ({}, "port", "is missing"),
+        ({"port": 0}, "port", "0 is not from 1 to 65535"),
+        ({"port": -1}, "port", "-1 is not from 1 to 65535"),
+        ({"port": 65536}, "port", "65536 is not from 1 to 65535"),
+        ({"port": 80, "protocol": "ICMP"}, "protocol", "'ICMP' is not TCP, UDP or SCTP"),
+        ({"port": 80, "protocol": "tcp"}, "protocol", "'tcp' is not TCP, UDP or SCTP"),
+        ({"name": "other", "port": 443}, "port", "443/TCP is listed twice"),
+        (
+            {"name": "https", "port": 8443},
+            "name",
+            "another port has the name 'https' too: each needs its own",
+        ),
+    ],
+)
+def test_a_bad_port_is_left_out_and_the_others_stay(entry: dict[str, Any], field: str, reason: str) -> None:
+    decoded = read_service(
+        service({"name": "https", "port": 443}, entry, {"name": "dns", "port": 53, "protocol": "UDP"})
+    )
+    assert decoded.value is not None
+    assert [port.port for port in decoded.value.ports] == [443, 53]
+    assert decoded.rejections == (Rejection("Service", WEB, f"spec.ports[1].{field}", reason),)
+
+
+def test_one_number_may_serve_two_protocols() -> None:
+    ports = only_service(
+        service({"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53})
+    ).ports
+    assert ports == (ServicePort("udp", Protocol.UDP, 53), ServicePort("tcp", Protocol.TCP, 53))
+
+
+def test_a_service_without_a_usable_port_is_rejected_for_the_first_reason() -> None:
+    decoded = read_service(service({"port": 0}, {"port": 80, "protocol": "IP"}))
+    assert decoded == Decoded(
+        None, (Rejection("Service", WEB, "spec.ports[0].port", "0 is not from 1 to 65535"),)
+    )
+
+
+def test_a_service_with_an_address_and_no_port_is_rejected() -> None:
+    assert problems(read_service(service(ports=[]))) == [("spec.ports", "has no entry")]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("10.96.0", "'10.96.0' is not an IP address"),
+        ("", "is missing"),
+        ("0.0.0.0", "0.0.0.0 is the unspecified address"),
+        ("::", ":: is the unspecified address"),
+        ("127.0.0.1", "127.0.0.1 is a loopback address"),
+        ("::1", "::1 is a loopback address"),
+        ("169.254.169.254", "169.254.169.254 is a link-local address"),
+        ("fe80::1", "fe80::1 is a link-local address"),
+        ("239.1.1.1", "239.1.1.1 is a multicast address"),
+        ("ff02::1", "ff02::1 is a multicast address"),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1 is an IPv4-mapped IPv6 address"),
+        ("10.96.0.10", "10.96.0.10 is listed twice"),
+    ],
+)
+def test_a_bad_cluster_ip_is_left_out_and_the_others_stay(text: str, reason: str) -> None:
+    decoded = read_service(service(clusterIPs=["10.96.0.10", text]))
+    assert decoded.value is not None
+    assert decoded.value.cluster_ips == (parse_address("10.96.0.10"),)
+    assert problems(decoded) == [("spec.clusterIPs[1]", reason)]
+
+
+def test_a_service_without_a_usable_cluster_ip_is_rejected() -> None:
+    decoded = read_service(service(clusterIP="10.96.0.1000"))
+    assert decoded == Decoded(
+        None, (Rejection("Service", WEB, "spec.clusterIP", "'10.96.0.1000' is not an IP address"),)
+    )
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 86401])
+def test_a_session_affinity_timeout_out_of_range_counts_as_the_default(seconds: int) -> None:
+    decoded = read_service(
+        service(sessionAffinity="ClientIP", sessionAffinityConfig={"clientIP": {"timeoutSeconds": seconds}})
+    )
+    assert decoded.value is not None
+    assert decoded.value.session_affinity_timeout == 10800
+    field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+    assert problems(decoded) == [(field, f"{seconds} is not from 1 to 86400 seconds; 10800 is used")]
+
+
+def test_an_unknown_session_affinity_counts_as_none() -> None:
+    decoded = read_service(service(sessionAffinity="Cookie"))
+    assert decoded.value is not None
+    assert decoded.value.session_affinity_timeout == 0
+    assert problems(decoded) == [("spec.sessionAffinity", "'Cookie' is not ClientIP or None; None is used")]
+
+
+def test_a_node_is_read_with_sorted_labels_and_networks() -> None:
+    raw = (
+        b'{"metadata":{"name":"node-a","labels":{"topology.kubernetes.io/zone":"z","kubernetes.io/hostname":"node-a"}},'
+        b'"spec":{"podCIDR":"10.244.3.0/24","podCIDRs":["10.244.3.0/24","fd00:10:244:3::/64"]},"status":{}}'
+    )
+    labels = (("kubernetes.io/hostname", "node-a"), ("topology.kubernetes.io/zone", "z"))
+    assert read_node(raw) == Decoded(Node("node-a", labels, ("10.244.3.0/24", "fd00:10:244:3::/64")))
+
+
+def test_a_node_may_have_next_to_nothing() -> None:
+    assert read_node({"metadata": {"name": "node-a"}}) == Decoded(Node("node-a"))
+    assert read_node(
+        {"metadata": {"name": "node-a", "labels": None}, "spec": {"podCIDR": "10.244.3.0/24"}}
+    ) == Decoded(Node("node-a", pod_cidrs=("10.244.3.0/24",)))
+
+
+def test_a_network_of_a_node_that_is_none_is_left_out() -> None:
+    decoded = read_node({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.244.3.0", "fd00::/64"]}})
+    assert decoded.value == Node("node-a", pod_cidrs=("fd00::/64",))
+    assert [found.field for found in decoded.rejections] == ["spec.podCIDRs[0]"]
+    assert decoded.rejections[0].key == ObjectKey("", "node-a")

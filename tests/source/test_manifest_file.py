@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service
+from ipvsproxy.source.manifest_file import Manifest, ManifestError, Remark, keep_last_good, read_manifest
+from tests.builders import WEB
+
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  clusterIP: 10.96.0.10
+  ports:
+  - port: 80
+"""
+NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n"
+
+
+def read(text: str, name: str = "web.yaml") -> Manifest:
+    return read_manifest(name, text.encode())
+
+
+def refused(text: str | bytes, name: str = "web.yaml") -> tuple[int, str]:
+    with pytest.raises(ManifestError) as error:
+        read_manifest(name, text if isinstance(text, bytes) else text.encode())
+    return error.value.line, error.value.reason
+
+
+def only_service(text: str) -> Service:
+    (found,) = read(text).objects
+    (service,) = found.values
+    assert isinstance(service, Service)
+    return service
+
+
+def test_a_file_may_have_several_documents_each_with_its_line() -> None:
+    manifest = read(f"# the shop\n---\n{SERVICE}---\n---\n# the node\n{NODE}")
+    assert [(found.kind, found.key, found.line) for found in manifest.objects] == [
+        ("Service", WEB, 3),
+        ("Node", ObjectKey("", "node-a"), 14),
+    ]
+    assert manifest.objects[1].values == (Node("node-a"),)
+    assert (manifest.ignored, manifest.unusable) == ((), ())
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# nothing yet\n", "---\n---\n", "null\n"])
+def test_a_file_may_have_no_document(text: str) -> None:
+    assert read(text) == Manifest()
+
+
+def test_a_list_counts_as_its_items_each_with_its_line() -> None:
+    items = "".join(f"- {block.rstrip().replace(chr(10), chr(10) + '  ')}\n" for block in (SERVICE, NODE))
+    manifest = read(f"kind: List\napiVersion: v1\nitems:\n{items}")
+    assert [(found.kind, found.line) for found in manifest.objects] == [("Service", 4), ("Node", 12)]
+    assert read("kind: List\napiVersion: v1\nitems:\n") == Manifest()
+    assert read("kind: List\napiVersion: v1\nitems: 5\n").unusable[0].line == 1
+
+
+def test_json_is_read_with_its_tabs() -> None:
+    node = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}}'
+    text = f'{{\n\t"apiVersion": "v1",\n\t"kind": "List",\n\t"items": [{node}]\n}}'
+    assert [found.values for found in read(text, "list.json").objects] == [(Node("a"),)]
+
+
+def test_the_namespace_is_default_where_there_is_none() -> None:
+    assert only_service(SERVICE).key == WEB
+    assert only_service(SERVICE.replace("name: web", "name: web\n  namespace: shop")).key == ObjectKey(
+        "shop", "web"
+    )
+    assert read(NODE).objects[0].key == ObjectKey("", "node-a")
+
+
+def test_dates_are_text_as_they_are_to_the_api() -> None:
+    dated = SERVICE.replace(
+        "name: web", "name: web\n  creationTimestamp: 2024-05-01T12:34:56Z\n  labels: {since: 2024-05-01}"
+    )
+    assert only_service(dated).created == 1714566896
+
+
+@pytest.mark.parametrize("address", ["", "  clusterIP: ''\n", "  clusterIP:\n", "  clusterIPs: []\n"])
+def test_a_service_that_leaves_its_address_to_the_api_server_is_rejected(address: str) -> None:
+    (found,) = read(SERVICE.replace("  clusterIP: 10.96.0.10\n", address)).objects
+    assert found.values == ()
+    assert [str(rejection) for rejection in found.rejections] == [
+        "Service default/web: spec.clusterIP: no address: a directory of manifests has no allocator, so name one"
+    ]
+
+
+def test_a_service_without_a_spec_is_rejected_too() -> None:
+    (found,) = read("apiVersion: v1\nkind: Service\nmetadata: {name: web}\n").objects
+    assert found.rejections[0].field == "spec.clusterIP"
+
+
+def test_headless_services_and_external_names_need_no_address() -> None:
+    assert only_service(SERVICE.replace("10.96.0.10", "None")).cluster_ips == ()
+    external = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {type: ExternalName}\n"
+    assert only_service(external).cluster_ips == ()
+
+
+def test_an_ipv6_address_needs_no_quotes() -> None:
+    assert only_service(SERVICE.replace("10.96.0.10", "fd00:10:96::a")).cluster_ips == (
+        parse_address("fd00:10:96::a"),
+    )
+
+
+def test_a_service_of_another_proxy_is_of_no_concern_even_without_an_address() -> None:
+    text = SERVICE.replace(
+        "name: web", "name: web\n  labels: {service.kubernetes.io/service-proxy-name: other}"
+    )
+    (found,) = read(text.replace("  clusterIP: 10.96.0.10\n", "")).objects
+    assert (found.values, found.rejections) == ((), ())
+
+
+def test_endpoints_have_a_value_for_each_of_their_slices() -> None:
+    text = """\
+apiVersion: v1
+kind: Endpoints
+metadata: {name: web}
+subsets:
+- addresses: [{ip: 192.0.2.1}, {ip: "2001:db8::1"}]
+  ports: [{port: 8080}]
+"""
+    (found,) = read(text).objects
+    assert (found.kind, found.key) == ("Endpoints", WEB)
+    assert [type(value) for value in found.values] == [EndpointSlice, EndpointSlice]
+
+
+def test_kinds_that_the_agent_has_no_use_for_are_told_with_their_line() -> None:
+    others = (
+        "---\napiVersion: apps/v1\nkind: Deployment\n---\napiVersion: serving.knative.dev/v1\nkind: Service\n"
+    )
+    assert read(SERVICE + others).ignored == (
+        Remark(10, "apps/v1/Deployment"),
+        Remark(13, "serving.knative.dev/v1/Service"),
+    )
+
+
+@pytest.mark.parametrize("text", ["just words\n", "- a\n- b\n", "kind: Service\n", "apiVersion: v1\n", "5\n"])
+def test_a_document_that_is_no_api_object_is_told_and_the_others_count(text: str) -> None:
+    manifest = read(f"{NODE}---\n{text}")
+    assert len(manifest.objects) == 1
+    assert manifest.unusable == (Remark(5, "is no API object, which has apiVersion and kind"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (f"{NODE}a: b: c\n", 4, "mapping values are not allowed"),
+        ("a: [1\nb: 2\n", 2, "while parsing a flow sequence"),
+        ("a: *b\n", 1, "undefined alias"),
+        ("a: 1\nb: \x01\n", 2, "characters are not allowed"),
+        (f"{NODE}---\na: !!bool maybe\n", 5, "a value does not suit its tag: 'maybe'"),
+        ("a:\n  b: !!python/object:os.system x\n", 2, "could not determine a constructor for the tag"),
+        ("\n" + "[" * 101 + "]" * 101, 2, "is nested deeper than 100 levels"),
+        ("[" * 1_000_000, 1, "is nested deeper than 100 levels"),
+    ],
+)
+def test_yaml_that_does_not_parse_is_refused_with_its_line(text: str, line: int, reason: str) -> None:
+    found = refused(text)
+    assert found[0] == line
+    assert reason in found[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ('{\n"a": 1,\n}', 3, "Expecting property name enclosed in double quotes"),
+        ("", 1, "Expecting value"),
+        ('{"a": 1}\n{"b": 2}', 2, "Extra data"),
+        (
+            "[" * 1_000_000,
+            1,
+            "is nested too deeply",
+        ),
+    ],
+)
+def test_json_that_does_not_parse_is_refused_with_its_line(text: str, line: int, reason: str) -> None:
+    assert refused(text, "web.json") == (line, reason)
+
+
+def test_text_in_another_encoding_is_refused_with_its_line() -> None:
+    assert refused("a: b\nname: Zürich\n".encode("latin-1")) == (2, "is not UTF-8")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+    assert len(read("\ufeff" + NODE).objects) == 1
+
+
+def test_an_object_that_became_unusable_keeps_its_last_good_values() -> None:
+    text = f"{SERVICE}---\n{SERVICE.replace('web', 'dns')}"
+    earlier = read(text)
+    later = read(text.replace("80", "0", 1))
+    assert later.objects[0].values == ()
+    kept = keep_last_good(earlier, later)
+    assert [found.values for found in kept.objects] == [found.values for found in earlier.objects]
+    assert [bool(found.rejections) for found in kept.objects] == [True, False]
+
+
+def test_an_object_that_is_of_no_concern_any_more_keeps_nothing() -> None:
+    labelled = SERVICE.replace("name: web", "name: web\n  labels: {service.kubernetes.io/headless: ''}")
+    kept = keep_last_good(read(SERVICE), read(labelled))
+    assert kept.objects[0].values == ()
+
+
+@given(
+    st.binary(max_size=60) | st.text("[]{}!&*:-? \n\t'\"#|>%@`abc01\\", max_size=40).map(str.encode),
+    st.sampled_from(["a.yaml", "a.json"]),
+)
+def test_a_file_of_anything_is_read_or_refused(data: bytes, name: str) -> None:
+    with contextlib.suppress(ManifestError):
+        read_manifest(name, data)
