@@ -107,7 +107,7 @@ class Firewall(Protocol):
     def changed_by_others(self) -> bool:
         """Say, without reading the table, whether it may have changed but by this object's own calls.
 
-        True before the first `read` or `install`; a change by others is said once.
+        True until `read` has found the table intact or `install` has made it so.
         """
 
 

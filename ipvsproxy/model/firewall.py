@@ -14,12 +14,14 @@ class FirewallSet(enum.StrEnum):
     """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6`.
 
     SERVICE_ADDRESSES holds (address,); SERVICE_PORTS holds (address, protocol, port) and is the kernel's record of
-    the virtual servers that are ours; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on
-    this node, so that one that reaches itself is recognised.
+    the virtual servers that are ours; PORTS_WITHOUT_ENDPOINTS those of SERVICE_PORTS that nobody serves, and on which
+    clients are refused; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that
+    one that reaches itself is recognised.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
     SERVICE_PORTS = "service-ports"
+    PORTS_WITHOUT_ENDPOINTS = "service-ports-without-endpoints"
     LOCAL_ENDPOINTS = "local-endpoints"
 
 

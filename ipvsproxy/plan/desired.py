@@ -86,9 +86,10 @@ class Desired:
         planned = self._planned.get(key)
         return planned.virtual_server if planned else None
 
-    def virtual_servers(self) -> dict[VirtualServerKey, VirtualServer]:
-        """Return all virtual servers as they should be."""
-        return {key: planned.virtual_server for key, planned in self._planned.items()}
+    @property
+    def virtual_servers(self) -> Mapping[VirtualServerKey, PlannedVirtualServer]:
+        """The virtual servers as they should be."""
+        return self._planned
 
     def replace(self, service: ObjectKey, plan: ServicePlan) -> Touched:
         """Put the plan in the place of the Service's last one; return what that touches."""
@@ -170,6 +171,8 @@ def elements_of(planned: PlannedVirtualServer) -> Iterator[SetElement]:
     key = planned.virtual_server.key
     yield SetElement(FirewallSet.SERVICE_ADDRESSES, (key.address,))
     yield SetElement(FirewallSet.SERVICE_PORTS, key)
+    if not planned.virtual_server.real_servers:
+        yield SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key)
     for address in set(planned.local_endpoints):
         yield SetElement(FirewallSet.LOCAL_ENDPOINTS, (address, address))
 

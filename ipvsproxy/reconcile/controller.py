@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.services import plan_service
 from ipvsproxy.reconcile.pace import Pace
@@ -25,16 +26,17 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
-    from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.model.reasons import Rejection
-    from ipvsproxy.plan.services import PlanSettings
+    from ipvsproxy.plan.services import PlannedVirtualServer, PlanSettings
     from ipvsproxy.reconcile.apply import Outcome
     from ipvsproxy.reconcile.drain import DrainKey
     from ipvsproxy.reconcile.retry import Failure, Item
     from ipvsproxy.source.store import ServiceState, Store
 
 DRAIN_CHECK_PERIOD = 5.0
+START_RETRY_PERIOD = 1.0
 
 
 class Settings(NamedTuple):
@@ -58,7 +60,7 @@ class View(NamedTuple):
 
     now: float
     owners: Mapping[VirtualServerKey, ObjectKey]
-    virtual_servers: Mapping[VirtualServerKey, VirtualServer]
+    virtual_servers: Mapping[VirtualServerKey, PlannedVirtualServer]
     rejections: list[Rejection]
     failures: Mapping[Item, Failure]
     drains: Mapping[DrainKey, float]
@@ -147,19 +149,25 @@ class Controller:
         return Pause(min(seconds, paced), paced=True) if paced > 0 else Pause(seconds)
 
     def _start(self) -> Pause:
-        """Take over the kernel as it is: one full comparison before anything else."""
+        """Take over the kernel as it is: one full comparison before anything else, tried until it is done."""
         if not self._store.synced:
             return Pause(None)
         began = self._clock()
+        if began < self._next_resync:
+            return Pause(self._next_resync - began, paced=True)
         self._pace.began(began)
-        services = self._store.take().services
-        self._plan(services)
+        self._plan(self._store.take().services)
         resync = Resync(self._state, self._kernel, self._clock)
-        for _ in resync.slices():
-            pass
+        try:
+            for _ in resync.slices():
+                pass
+        except (OSError, FirewallError) as error:
+            self._next_resync = began + START_RETRY_PERIOD
+            self._log.error("first sync failed", reason=str(error), next_try_in_seconds=START_RETRY_PERIOD)
+            return Pause(START_RETRY_PERIOD, paced=True)
         self._started = True
         self._next_resync = self._clock() + self._settings.sync_period
-        self._report("first sync", resync.outcome, began, services=len(services))
+        self._report("first sync", resync.outcome, began, virtual_servers=len(self._state.desired.owners))
         return Pause(0)
 
     def _sync_changes(self, now: float) -> bool:
@@ -191,7 +199,7 @@ class Controller:
             self._log.debug("resynced", repaired=dict(resync.outcome.done))
             if resync.outcome.done:
                 self._log.warning("repaired what others changed", **_fields(resync.outcome))
-        except OSError as error:
+        except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
         else:
             return True
@@ -238,7 +246,7 @@ class Controller:
                 View(
                     now=self._clock(),
                     owners=dict(desired.owners),
-                    virtual_servers=desired.virtual_servers(),
+                    virtual_servers=dict(desired.virtual_servers),
                     rejections=list(desired.rejections()),
                     failures=dict(self._state.retries.failures),
                     drains=self._state.drains.deadlines(),

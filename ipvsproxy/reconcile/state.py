@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, diff
@@ -43,7 +44,7 @@ class NodeState:
         """Bring the touched part of the kernel to its desired state; what fails is put off, and in the outcome."""
         try:
             outcome = self._applier.apply(diff(self.desired, self.actual, touched, drain=self._drain))
-        except OSError as error:
+        except (OSError, KernelUnavailableError) as error:
             self._log.error("kernel unreachable", reason=str(error))
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
         self.retries.settle(touched, outcome.failures, now)

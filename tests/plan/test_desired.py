@@ -37,6 +37,15 @@ def test_a_new_service_touches_its_virtual_server_address_and_elements() -> None
     }
 
 
+def test_a_port_without_endpoints_is_on_record_as_such_until_it_has_one() -> None:
+    desired = Desired()
+    without = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0.1"))
+    desired.replace(OLD, plan_service(service("10.96.0.1"), [], SETTINGS))
+    assert without in desired.elements
+    assert without in desired.replace(OLD, plan("10.96.0.1")).elements
+    assert without not in desired.elements
+
+
 def test_the_same_plan_again_touches_nothing() -> None:
     desired = Desired()
     desired.replace(OLD, plan("10.96.0.1"))
@@ -119,7 +128,7 @@ def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
     plans: dict[ObjectKey, ServicePlan] = {}
     foreign: set[str] = set()
     for step in steps:
-        before = desired.virtual_servers(), set(desired.addresses), set(desired.elements)
+        before = dict(desired.virtual_servers), set(desired.addresses), set(desired.elements)
         touched: Touched
         if isinstance(step, set):
             foreign = step
@@ -142,8 +151,8 @@ def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
         }
         changed = {
             each
-            for each in before[0].keys() | desired.virtual_servers().keys()
-            if before[0].get(each) != desired.virtual_server(each)
+            for each in before[0].keys() | desired.virtual_servers.keys()
+            if before[0].get(each) != desired.virtual_servers.get(each)
         }
         assert changed <= touched.virtual_servers
         assert before[1] ^ set(desired.addresses) <= touched.addresses

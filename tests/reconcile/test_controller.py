@@ -6,9 +6,10 @@ import errno
 import threading
 
 import pytest
-from ipvsproxy.kernel.fake_firewall import FirewallChange
 
 from ipvsproxy.kernel.fake import AddressOperation
+from ipvsproxy.kernel.fake_firewall import FirewallChange
+from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey
@@ -237,6 +238,23 @@ class TestFailures:
         assert key("10.96.0.3") in running.ipvs.state()
         assert address("10.96.0.3") in running.addresses.bound()
 
+    def test_a_first_sync_that_fails_is_tried_until_it_is_done(self, world: World) -> None:
+        world.firewall.refuse(times=2)
+        world.list_objects(service("10.96.0.1"))
+        assert world.ipvs.state() == {}
+        world.put(endpoint_slice("10.244.0.1"))
+        world.advance(1)
+        assert world.ipvs.state() == {}
+        world.advance(1)
+        assert world.ipvs.state() == {WEB: virtual_server(WEB, ONE)}
+
+    def test_a_missing_nft_puts_changes_off_and_does_not_end_the_agent(self, running: World) -> None:
+        running.firewall.fail_calls(KernelUnavailableError("the program nft can't be run"))
+        running.put(service("10.96.0.3", of=ObjectKey("default", "new")))
+        assert key("10.96.0.3") not in running.ipvs.state()
+        running.advance(1)
+        assert key("10.96.0.3") in running.ipvs.state()
+
     def test_lost_answers_are_made_up_for(self, running: World) -> None:
         running.ipvs.lose_answers(1)
         running.put(endpoint_slice("10.244.0.1", "10.244.0.2", "10.244.0.5"))
@@ -391,5 +409,5 @@ def test_a_view_is_answered_by_the_loop_and_stopping_ends_it(running: World) -> 
     loop.join(10)
     assert not loop.is_alive()
     assert view.owners[OTHER_KEY] == OTHER
-    assert view.virtual_servers[WEB] == virtual_server(WEB, ONE, TWO)
+    assert view.virtual_servers[WEB].virtual_server == virtual_server(WEB, ONE, TWO)
     assert view.synced

@@ -1,0 +1,132 @@
+"""Interfaces and their addresses as bytes of rtnetlink messages, and back, without I/O.
+
+A service address is bound as /32 or /128. An IPv6 one skips duplicate address detection: every node of the cluster
+has it, and until the detection is over, which it never is on an interface that is down, the address does not serve.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.kernel.netlink_codec import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    decode_attributes,
+    encode_attribute,
+    encode_message,
+)
+from ipvsproxy.model.addresses import Address, Family, family, parse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+# linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RT_SCOPE_UNIVERSE = 0
+
+# linux/if_addr.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_F_NODAD = 0x02
+
+# linux/if_link.h
+IFLA_IFNAME = 3
+IFLA_LINKINFO = 18
+IFLA_INFO_KIND = 1
+
+# struct ifaddrmsg: family, prefix length, flags, scope, interface index.
+_ADDRESS_HEADER = struct.Struct("=BBBBI")
+# struct ifinfomsg: family, device type, interface index, flags, mask of the flags.
+_LINK_HEADER = struct.Struct("=BxHiII")
+
+_LINK_LOCAL = parse_network("fe80::/10")
+
+
+class Link(NamedTuple):
+    """A network interface: its index, and its driver's name, "" for one that is not virtual."""
+
+    interface_index: int
+    kind: str
+
+
+class InterfaceAddress(NamedTuple):
+    """An address, with the index of the interface that has it."""
+
+    interface_index: int
+    address: Address
+
+
+def encode_changes(
+    interface_index: int, add: Collection[Address], remove: Collection[Address]
+) -> Iterator[bytes]:
+    """Yield the messages that remove addresses from the interface, then those that add addresses."""
+    removals = {each: _encode_change(RTM_DELADDR, 0, interface_index, each) for each in Family}
+    additions = {
+        each: _encode_change(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, interface_index, each) for each in Family
+    }
+    for address in remove:
+        yield removals[family(address)] + address
+    for address in add:
+        yield additions[family(address)] + address
+
+
+def encode_get_addresses(interface_index: int = 0) -> bytes:
+    """Return the request for a dump of the addresses of the interface of that index; 0 for those of all."""
+    return encode_message(RTM_GETADDR, 0, _ADDRESS_HEADER.pack(0, 0, 0, 0, interface_index))
+
+
+def encode_get_link(name: str) -> bytes:
+    """Return the request for the interface of that name."""
+    return encode_message(RTM_GETLINK, 0, _LINK_HEADER.pack(0, 0, 0, 0, 0) + _encode_name(name))
+
+
+def encode_new_dummy(name: str) -> bytes:
+    """Return the request for a new dummy interface; it is down, without ARP, as the driver makes it."""
+    kind = encode_attribute(IFLA_INFO_KIND, b"dummy\0")
+    return encode_message(
+        RTM_NEWLINK,
+        NLM_F_CREATE | NLM_F_EXCL,
+        _LINK_HEADER.pack(0, 0, 0, 0, 0) + _encode_name(name) + encode_attribute(IFLA_LINKINFO, kind),
+    )
+
+
+def decode_address(payload: bytes) -> InterfaceAddress | None:
+    """Return the address of a GETADDR answer; None for an IPv6 link-local one, which no Service has."""
+    *_, interface_index = _ADDRESS_HEADER.unpack_from(payload)
+    attributes = decode_attributes(payload, _ADDRESS_HEADER.size)
+    # IFA_ADDRESS is the other end's on a point-to-point interface, and all that IPv6 has elsewhere.
+    address = attributes.get(IFA_LOCAL) or attributes[IFA_ADDRESS]
+    return (
+        None
+        if _LINK_LOCAL.contains(Address(address))
+        else InterfaceAddress(interface_index, Address(address))
+    )
+
+
+def decode_link(payload: bytes) -> Link:
+    """Return the interface of a GETLINK answer."""
+    _, _, interface_index, _, _ = _LINK_HEADER.unpack_from(payload)
+    attributes = decode_attributes(payload, _LINK_HEADER.size)
+    information = decode_attributes(attributes.get(IFLA_LINKINFO, b""))
+    return Link(interface_index, information.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode())
+
+
+def _encode_change(message_type: int, flags: int, interface_index: int, address_family: Family) -> bytes:
+    """Return the message to add or remove an address, up to the address itself."""
+    no_address = bytes(address_family.bits // 8)
+    address_flags = IFA_F_NODAD if address_family is Family.IPV6 else 0
+    header = _ADDRESS_HEADER.pack(
+        address_family, address_family.bits, address_flags, RT_SCOPE_UNIVERSE, interface_index
+    )
+    message = encode_message(message_type, flags, header + encode_attribute(IFA_LOCAL, no_address))
+    return message[: -len(no_address)]
+
+
+def _encode_name(name: str) -> bytes:
+    """Return the attribute with an interface's name."""
+    return encode_attribute(IFLA_IFNAME, name.encode() + b"\0")

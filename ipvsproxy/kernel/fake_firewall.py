@@ -1,0 +1,192 @@
+"""The table `inet ipvsproxy` in memory, as strict as nft: all or nothing, with others who change nftables too.
+
+The contract suite of the tests holds it to what nft does. On top it fails on demand, and keeps a log of what took
+effect, which it can share with the other fakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.kernel.interface import FirewallError, FirewallState
+from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.firewall import SETS, FieldType, FirewallSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ipvsproxy.model.firewall import SetElement
+
+_MAX_PORT = 65535
+
+
+class FirewallChange(NamedTuple):
+    """One transaction, in the log: the elements that came and went, by a change or by an installation."""
+
+    add: frozenset[SetElement]
+    remove: frozenset[SetElement]
+
+
+@dataclass(slots=True)
+class _Table:
+    """A table: the settings that its rules follow from, None if somebody edited them."""
+
+    settings: FirewallSettings | None
+    elements: frozenset[SetElement]
+    sets: set[FirewallSet] = field(default_factory=lambda: set(FirewallSet))
+
+
+class FakeFirewall:
+    """The table in memory; `log` has a FirewallChange for each transaction that changed elements.
+
+    `runs` counts the runs of nft. Others are played by the methods beyond those of the interface.
+    """
+
+    def __init__(
+        self,
+        log: list[object] | None = None,
+        settings: FirewallSettings = FirewallSettings(),  # noqa: B008 - an immutable value
+    ) -> None:
+        """Begin without the table; changes are appended to `log`."""
+        self.log: list[object] = [] if log is None else log
+        self.runs = 0
+        self._settings = settings
+        self._table: _Table | None = None
+        self._generation = 1
+        self._known: int | None = None
+        self._refusals: list[str] = []
+        self._errors: list[Exception] = []
+
+    def reopen(self, settings: FirewallSettings | None = None) -> None:
+        """Forget what an agent forgets that ends; the next one may have other settings."""
+        self._known = None
+        self._settings = settings or self._settings
+
+    def refuse(self, message: str = "Error: Could not process rule: No buffer space", times: int = 1) -> None:
+        """Refuse the next transactions with nft's message; nothing of them takes effect."""
+        self._refusals = [message] * times
+
+    def fail_calls(self, error: Exception, calls: int = 1) -> None:
+        """Raise the error from the next calls, as if nft or the kernel were out of reach."""
+        self._errors = [error] * calls
+
+    def change_another_table(self) -> None:
+        """Change something in nftables that is not the agent's."""
+        self._generation += 1
+
+    def delete_table(self) -> None:
+        """Delete the agent's table."""
+        self._generation += 1
+        self._table = None
+
+    def edit_rules(self) -> None:
+        """Change a rule of the agent's table; LookupError if it is not there."""
+        self._generation += 1
+        self._present().settings = None
+
+    def delete_set(self, of: FirewallSet) -> None:
+        """Delete a set of the agent's table, and the rules that refer to it."""
+        self.edit_rules()
+        table = self._present()
+        table.sets.discard(of)
+        table.elements = frozenset(element for element in table.elements if element.set is not of)
+
+    def add_element(self, element: SetElement) -> None:
+        """Add an element to a set of the agent's table."""
+        self._generation += 1
+        self._present().elements |= {element}
+
+    def install(self, elements: Collection[SetElement]) -> None:
+        """Replace the whole table, rules and elements, in one transaction; FirewallError if it is refused."""
+        self._begin_call()
+        self._begin_transaction()
+        before = self._table.elements if self._table else frozenset()
+        after = frozenset(elements)
+        table = _Table(self._settings, before)
+        _check(table, after)
+        self._table = table
+        self._generation += 1
+        self._apply(table, after - before, before - after)
+        self._known = self._generation
+
+    def read(self) -> FirewallState:
+        """Return what the kernel has; a table that is not there is empty and not intact."""
+        self._begin_call()
+        self.runs += 1
+        self._known = None
+        if self._table is None:
+            return FirewallState(frozenset(), intact=False)
+        intact = self._table.settings == self._settings
+        if intact:
+            self._known = self._generation
+        return FirewallState(self._table.elements, intact)
+
+    def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
+        """Change elements in one transaction, all or nothing; FirewallError if it is refused.
+
+        Adding what is there and removing what is not are no errors. Without changes no program runs.
+        """
+        self._begin_call()
+        if not add and not remove:
+            return
+        known = self._known == self._generation
+        self._begin_transaction()
+        if self._table is None:
+            raise FirewallError("Error: No such file or directory")
+        _check(self._table, (*add, *remove))
+        before = self._table.elements
+        self._apply(self._table, frozenset(add) - before, frozenset(remove) & before - frozenset(add))
+        if known:
+            self._known = self._generation
+
+    def changed_by_others(self) -> bool:
+        """Say whether the table, without a look at it, may have changed but by this object's own transactions."""
+        self._begin_call()
+        return self._known != self._generation
+
+    def _begin_call(self) -> None:
+        if self._errors:
+            raise self._errors.pop()
+
+    def _begin_transaction(self) -> None:
+        self.runs += 1
+        self._known = None
+        if self._refusals:
+            raise FirewallError(self._refusals.pop())
+
+    def _apply(self, table: _Table, add: frozenset[SetElement], remove: frozenset[SetElement]) -> None:
+        if add or remove:
+            table.elements = (table.elements - remove) | add
+            self._generation += 1
+            self.log.append(FirewallChange(add, remove))
+
+    def _present(self) -> _Table:
+        if self._table is None:
+            raise LookupError("the table is not there")
+        return self._table
+
+
+def _check(table: _Table, elements: Collection[SetElement]) -> None:
+    """Raise FirewallError for an element that nft would not take."""
+    for element in elements:
+        if element.set not in table.sets:
+            raise FirewallError(f"Error: No such file or directory: {element.set}")
+        if not _fits(element):
+            raise FirewallError(f"Error: Could not resolve or out of range: {element}")
+
+
+def _fits(element: SetElement) -> bool:
+    """Say whether the element has the shape of its set."""
+    fields: tuple[object, ...] = element.fields
+    types = SETS[element.set]
+    length = len(element.fields[0])
+    return len(fields) == len(types) and all(
+        isinstance(value, bytes) and len(value) == length
+        if field_type is FieldType.ADDRESS
+        else isinstance(value, Protocol)
+        if field_type is FieldType.PROTOCOL
+        else isinstance(value, int) and 0 <= value <= _MAX_PORT
+        for value, field_type in zip(fields, types, strict=True)
+    )

@@ -1,0 +1,101 @@
+"""The kernel's IPVS tables over generic netlink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from ipvsproxy.kernel.interface import KernelUnavailableError
+from ipvsproxy.kernel.ipvs_codec import (
+    IPVS_GENL_NAME,
+    decode_real_server,
+    decode_virtual_server,
+    encode_get_destinations,
+    encode_get_info,
+    encode_get_service,
+    encode_get_services,
+    encode_operations,
+)
+from ipvsproxy.kernel.netlink import NETLINK_GENERIC, NetlinkClient, generic_family, open_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from ipvsproxy.kernel.interface import KernelError
+    from ipvsproxy.kernel.netlink import DatagramSocket
+    from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
+
+
+class IpvsNetlink:
+    """The IPVS tables of one network namespace: that of the thread that makes the object."""
+
+    def __init__(self, open_socket: Callable[[int], DatagramSocket] = open_socket) -> None:
+        """Open a netlink socket; KernelUnavailableError without IPVS in the kernel, or without CAP_NET_ADMIN."""
+        self._client = NetlinkClient(NETLINK_GENERIC, open_socket)
+        try:
+            self._message_type = generic_family(self._client, IPVS_GENL_NAME)
+            # Anyone may look the family up, but only those who may change the tables get an answer from it.
+            self._client.ask(encode_get_info(self._message_type))
+        except FileNotFoundError:
+            self.close()
+            raise KernelUnavailableError(
+                "the kernel has no IPVS: load the module with `modprobe ip_vs`, or boot a kernel with CONFIG_IP_VS"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the object, whose socket the end of the `with` statement closes."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the socket."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; the tables stay."""
+        self._client.close()
+
+    def apply(self, operations: Iterable[IpvsOperation]) -> dict[int, KernelError]:
+        """Apply the operations in their order; return the refused ones by their index.
+
+        ENOBUFS as an error means that the answers were lost: the operation may or may not have been done.
+        Operations on one virtual server are encoded fastest when they follow each other and share the object.
+        """
+        return self._client.execute(encode_operations(operations, self._message_type))
+
+    def virtual_servers(self) -> Iterator[list[VirtualServer]]:
+        """Return all virtual servers, everybody's, without their real servers, in chunks of a few dozen.
+
+        They are as they were at the call: the kernel's answer is read to its end then, and decoded chunk by chunk.
+        Those that no key identifies are left out: by firewall mark, or of a protocol that Kubernetes does not know.
+        """
+        chunks = self._client.dump(encode_get_services(self._message_type))
+        return (
+            [server for server in map(decode_virtual_server, payloads) if server is not None]
+            for payloads in chunks
+        )
+
+    def real_servers(
+        self, keys: Sequence[VirtualServerKey]
+    ) -> dict[VirtualServerKey, list[RealServerStatus]]:
+        """Return the real servers of each virtual server, sorted by address and port; a missing one has no entry.
+
+        One dump for each: the kernel refuses a second one over the same socket before the first is at its end.
+        """
+        found: dict[VirtualServerKey, list[RealServerStatus]] = {}
+        for key in keys:
+            chunks = self._client.dump(encode_get_destinations(key, self._message_type))
+            statuses = sorted(decode_real_server(payload) for payloads in chunks for payload in payloads)
+            # The kernel answers alike for a virtual server without real servers and for one that is not there.
+            if statuses or self._exists(key):
+                found[key] = statuses
+        return found
+
+    def _exists(self, key: VirtualServerKey) -> bool:
+        """Say whether the virtual server is there."""
+        try:
+            self._client.ask(encode_get_service(key, self._message_type))
+        except ProcessLookupError:
+            return False
+        return True

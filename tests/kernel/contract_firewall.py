@@ -1,0 +1,217 @@
+"""What every implementation of `Firewall` does: run on the fake everywhere, and on nft in netns_tests.
+
+A subclass named Test* provides the fixture `node`: a node without the table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from ipvsproxy.kernel.interface import FirewallError, FirewallState
+from ipvsproxy.model.addresses import parse_network
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.objects import Protocol as Transport
+from ipvsproxy.plan.firewall import FirewallSettings
+from tests.builders import address, key
+
+if TYPE_CHECKING:
+    from ipvsproxy.kernel.interface import Firewall
+
+PLAIN = FirewallSettings()
+WITH_CLUSTER_CIDRS = FirewallSettings((parse_network("10.244.0.0/16"), parse_network("fd00:244::/56")))
+
+ADDRESS = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("10.96.0.1"),))
+ADDRESS6 = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("fd00:96::1"),))
+PORT = SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1"))
+PORT6 = SetElement(FirewallSet.SERVICE_PORTS, key("fd00:96::1"))
+WITHOUT_ENDPOINTS = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0.1", 81))
+ENDPOINT = SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.1.2"), address("10.244.1.2")))
+
+EACH_SHAPE = frozenset(
+    (
+        ADDRESS,
+        ADDRESS6,
+        PORT6,
+        *(SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 53, each)) for each in Transport),
+        *(
+            SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("fd00:96::1", 65535, each))
+            for each in Transport
+        ),
+        ENDPOINT,
+        SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("fd00:244::2"), address("fd00:244::2"))),
+        SetElement(FirewallSet.SERVICE_ADDRESSES, (address("::ffff:10.96.0.9"),)),
+    )
+)
+
+
+class Node(Protocol):
+    """A node whose nftables others change, too."""
+
+    def firewall(self, settings: FirewallSettings = PLAIN) -> Firewall:
+        """Return the firewall as an agent has it that starts now; earlier ones have ended."""
+
+    def change_another_table(self) -> None:
+        """Change something that is not the agent's."""
+
+    def delete_table(self) -> None:
+        """Delete the agent's table."""
+
+    def edit_rules(self) -> None:
+        """Change a rule of the agent's table."""
+
+    def delete_set(self, of: FirewallSet) -> None:
+        """Delete a set of the agent's table for both families, and the rules that refer to it."""
+
+    def add_element(self, element: SetElement) -> None:
+        """Add an element to a set of the agent's table."""
+
+
+class FirewallContract:
+    def test_without_the_table_there_is_nothing_and_it_is_not_intact(self, node: Node) -> None:
+        assert node.firewall().read() == FirewallState(frozenset(), intact=False)
+
+    def test_an_installed_table_is_intact_and_has_the_elements_of_every_shape(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install(EACH_SHAPE)
+        assert firewall.read() == FirewallState(EACH_SHAPE, intact=True)
+
+    def test_an_installation_replaces_what_was_there(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS, PORT])
+        firewall.install([PORT, ENDPOINT])
+        assert firewall.read() == FirewallState(frozenset((PORT, ENDPOINT)), intact=True)
+
+    def test_a_refused_installation_leaves_the_table_as_it_was(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        with pytest.raises(FirewallError):
+            firewall.install([PORT, SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 70000))])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_elements_come_and_go_in_one_change(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS, PORT, PORT6])
+        firewall.change([ADDRESS6, ENDPOINT, WITHOUT_ENDPOINTS], [PORT, PORT6])
+        assert firewall.read() == FirewallState(
+            frozenset((ADDRESS, ADDRESS6, ENDPOINT, WITHOUT_ENDPOINTS)), intact=True
+        )
+
+    def test_adding_what_is_there_and_removing_what_is_not_are_no_errors(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        firewall.change([ADDRESS, PORT], [ADDRESS6, PORT6, ENDPOINT])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=True)
+
+    def test_an_element_that_goes_and_comes_in_one_change_is_there(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        firewall.change([ADDRESS, PORT], [ADDRESS, PORT])
+        assert firewall.read().elements == {ADDRESS, PORT}
+
+    def test_a_refused_change_applies_nothing_and_calls_for_a_look(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS, PORT])
+        with pytest.raises(FirewallError):
+            firewall.change(
+                [ADDRESS6, SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 70000))], [PORT]
+            )
+        assert firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=True)
+
+    def test_a_change_without_the_table_is_refused(self, node: Node) -> None:
+        with pytest.raises(FirewallError, match="No such file or directory"):
+            node.firewall().change([ADDRESS], [])
+
+    def test_a_change_without_one_of_the_sets_is_refused_as_a_whole(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        node.delete_set(FirewallSet.LOCAL_ENDPOINTS)
+        with pytest.raises(FirewallError, match="No such file or directory"):
+            firewall.change([PORT, ENDPOINT], [ADDRESS])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=False)
+
+    def test_no_change_needs_no_table(self, node: Node) -> None:
+        node.firewall().change([], [])
+
+    def test_a_restarted_agent_finds_the_table_intact(self, node: Node) -> None:
+        node.firewall().install([ADDRESS, PORT])
+        node.firewall().change([ENDPOINT], [PORT])
+        assert node.firewall().read() == FirewallState(frozenset((ADDRESS, ENDPOINT)), intact=True)
+
+    def test_an_agent_with_other_rules_finds_the_elements_and_the_table_not_intact(self, node: Node) -> None:
+        node.firewall(PLAIN).install([ADDRESS, PORT])
+        restarted = node.firewall(WITH_CLUSTER_CIDRS)
+        assert restarted.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=False)
+        restarted.install([ADDRESS])
+        assert restarted.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_rules_that_others_edited_are_found_also_after_a_restart_and_replaced(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        node.edit_rules()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=False)
+        restarted = node.firewall()
+        assert restarted.read() == FirewallState(frozenset((ADDRESS,)), intact=False)
+        restarted.install([ADDRESS])
+        assert restarted.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_a_deleted_table_is_found_and_installed_again(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        node.delete_table()
+        assert firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset(), intact=False)
+        firewall.install([ADDRESS])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_elements_of_others_are_read_and_can_be_removed(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        node.add_element(PORT6)
+        assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT6)), intact=True)
+        firewall.change([], [PORT6])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_an_agent_that_has_not_looked_yet_must_look(self, node: Node) -> None:
+        assert node.firewall().changed_by_others()
+        node.firewall().install([ADDRESS])
+        assert node.firewall().changed_by_others()
+
+    def test_installing_settles_what_others_did(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        assert not firewall.changed_by_others()
+        node.delete_table()
+        firewall.install([ADDRESS])
+        assert not firewall.changed_by_others()
+
+    def test_a_table_that_is_not_intact_calls_for_a_look_until_it_is_installed(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.read()
+        assert firewall.changed_by_others()
+        firewall.install([ADDRESS])
+        node.edit_rules()
+        firewall.read()
+        assert firewall.changed_by_others()
+        firewall.install([ADDRESS])
+        assert not firewall.changed_by_others()
+
+    def test_the_agents_own_changes_are_not_those_of_others(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        firewall.change([PORT], [ADDRESS])
+        firewall.change([PORT], [ADDRESS])
+        firewall.change([], [])
+        assert not firewall.changed_by_others()
+
+    def test_any_change_by_others_shows_until_the_table_is_read(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([ADDRESS])
+        node.change_another_table()
+        assert firewall.changed_by_others()
+        firewall.change([PORT], [])
+        assert firewall.changed_by_others()
+        firewall.read()
+        assert not firewall.changed_by_others()

@@ -1,0 +1,122 @@
+"""The fakes keep the contracts, and fail on demand."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from ipvsproxy.kernel.fake import AddressOperation, FakeAddresses, FakeIpvs
+from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServerStatus
+from tests.builders import address, key, real_server, virtual_server
+from tests.kernel.contract_addresses import IPV4, LOOPBACK, AddressesContract
+from tests.kernel.contract_ipvs import (
+    FIRST,
+    SECOND,
+    WEB,
+    WEB6,
+    IpvsContract,
+    codes,
+    create,
+    destinations,
+    services,
+)
+
+
+class TestFakeIpvs(IpvsContract):
+    @pytest.fixture
+    def ipvs(self) -> FakeIpvs:
+        return FakeIpvs()
+
+
+class FakeNode:
+    def __init__(self) -> None:
+        self.addresses = FakeAddresses()
+        self.addresses.other_addresses |= LOOPBACK
+
+    def bind_elsewhere(self, text: str) -> None:
+        self.addresses.other_addresses.add(address(text))
+
+    def occupy_name(self) -> None:
+        self.addresses.kind = "bridge"
+
+    def delete_interface(self) -> None:
+        self.addresses.delete_interface()
+
+    def disable_ipv6(self) -> None:
+        self.addresses.ipv6_disabled = True
+
+
+class TestFakeAddresses(AddressesContract):
+    @pytest.fixture
+    def node(self) -> FakeNode:
+        return FakeNode()
+
+
+def test_the_log_has_what_took_effect_in_order_across_fakes() -> None:
+    log: list[object] = []
+    ipvs, addresses = FakeIpvs(log), FakeAddresses(log)
+    addresses.ensure_interface()
+    web = virtual_server(WEB)
+    ipvs.apply([*services(Command.NEW_SERVICE, web, web), *destinations(Command.NEW_DEST, web, FIRST)])
+    addresses.apply([WEB.address, WEB.address], [])
+    addresses.apply([], [WEB.address, WEB6.address])
+    assert log == [
+        IpvsOperation(Command.NEW_SERVICE, web),
+        IpvsOperation(Command.NEW_DEST, web, FIRST),
+        AddressOperation(WEB.address, bound=True),
+        AddressOperation(WEB.address, bound=False),
+    ]
+
+
+def test_operations_on_one_virtual_server_are_refused_on_demand() -> None:
+    ipvs = FakeIpvs()
+    create(ipvs, virtual_server(WEB), virtual_server(WEB6))
+    ipvs.refuse(WEB, errno.ENOMEM, times=2)
+    operations = [
+        *destinations(Command.NEW_DEST, virtual_server(WEB6), real_server("fd00:244::1")),
+        *destinations(Command.NEW_DEST, virtual_server(WEB), FIRST, SECOND, FIRST),
+    ]
+    assert codes(ipvs, operations) == {1: errno.ENOMEM, 2: errno.ENOMEM}
+    assert ipvs.state() == {
+        WEB: virtual_server(WEB, FIRST),
+        WEB6: virtual_server(WEB6, real_server("fd00:244::1")),
+    }
+
+
+def test_an_operation_whose_answer_is_lost_takes_effect_or_not() -> None:
+    ipvs = FakeIpvs()
+    ipvs.lose_answers(2)
+    other = virtual_server(key("10.96.0.2"))
+    operations = services(Command.NEW_SERVICE, virtual_server(WEB), virtual_server(WEB), other, other)
+    assert codes(ipvs, operations) == {0: errno.ENOBUFS, 1: errno.ENOBUFS, 3: errno.EEXIST}
+    assert ipvs.log == services(Command.NEW_SERVICE, virtual_server(WEB), other)
+
+
+def test_connections_are_set_and_survive_an_edit() -> None:
+    ipvs = FakeIpvs()
+    web = virtual_server(WEB, FIRST)
+    create(ipvs, web)
+    ipvs.set_connections(WEB, FIRST.address, FIRST.port, active=3, inactive=1)
+    ipvs.apply(destinations(Command.SET_DEST, web, FIRST._replace(weight=0)))
+    assert ipvs.real_servers([WEB]) == {WEB: [RealServerStatus(FIRST._replace(weight=0), 3, 1)]}
+    ipvs.apply(destinations(Command.DEL_DEST, web, FIRST))
+    with pytest.raises(KeyError):
+        ipvs.set_connections(WEB, FIRST.address, FIRST.port, active=1)
+
+
+def test_the_kernel_is_out_of_reach_on_demand() -> None:
+    ipvs = FakeIpvs()
+    ipvs.fail_calls(OSError(errno.ENOBUFS, "no answer"), calls=3)
+    for call in (lambda: ipvs.apply([]), ipvs.virtual_servers, lambda: ipvs.real_servers([])):
+        with pytest.raises(OSError, match="no answer"):
+            call()
+    assert ipvs.apply([]) == {}
+
+
+def test_an_address_is_refused_on_demand() -> None:
+    addresses = FakeAddresses()
+    addresses.ensure_interface()
+    addresses.refuse(IPV4, errno.ENOMEM)
+    assert {each: error.code for each, error in addresses.apply([IPV4], []).items()} == {IPV4: errno.ENOMEM}
+    assert addresses.apply([IPV4], []) == {}
