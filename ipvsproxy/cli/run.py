@@ -1,0 +1,165 @@
+"""`ipvsproxy run`: the agent. Puts the parts together, starts the threads and waits for a signal.
+
+The threads: one for each watched resource, one reconciler that alone owns the kernel's sockets, one for the agent's
+own socket, and the main one, which waits for signals. The kernel stays as it is when the agent ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from ipvsproxy import __version__
+from ipvsproxy.cli.lock import AgentLock
+from ipvsproxy.kernel.addresses import DummyInterface
+from ipvsproxy.kernel.interface import NodeKernel
+from ipvsproxy.kernel.ipvs import IpvsNetlink
+from ipvsproxy.kernel.nfnetlink import NfTables
+from ipvsproxy.kernel.nft import NftTable
+from ipvsproxy.kernel.preflight import require_net_admin
+from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
+from ipvsproxy.observe.log import configure
+from ipvsproxy.observe.report import Identity, build_report
+from ipvsproxy.plan.firewall import FirewallSettings
+from ipvsproxy.plan.services import PlanSettings
+from ipvsproxy.reconcile.controller import Controller, Settings
+from ipvsproxy.source.store import Store
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from ipvsproxy.cli.arguments import RunArguments
+    from ipvsproxy.config.settings import Config
+    from ipvsproxy.observe.schema import AgentReport
+
+# A terminated agent is gone within a second; a thread that hangs in a system call does not change that.
+STOP_TIMEOUT = 0.5
+# The longest that the reconciler is busy with one thing: the first sync of a large cluster.
+VIEW_TIMEOUT = 10.0
+
+
+class Source(Protocol):
+    """What fills the store."""
+
+    def start(self) -> None:
+        """Start the threads."""
+
+    def stop(self) -> None:
+        """Make the threads end soon."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the threads to end, at most for `timeout` seconds."""
+
+
+def run(arguments: RunArguments) -> int:
+    """Run the agent until SIGTERM or SIGINT; return the exit code."""
+    config = arguments.config
+    log = configure(config.log_format, config.log_level, sys.stderr)
+    require_net_admin()
+    lock = AgentLock(config.run_directory)
+    try:
+        kernel = open_kernel(config)
+        _log_start(arguments, log)
+        store = Store()
+        source = _source(arguments, store, log)
+        controller = Controller(store, kernel, _settings(config), time.monotonic, log)
+        report = partial(_report, config, store, controller)
+        agent_socket = AgentSocket(config.run_directory, {REPORT_COMMAND: report}, log)
+        try:
+            return _run_threads(source, controller, log)
+        finally:
+            agent_socket.stop()
+    finally:
+        lock.release()
+
+
+def _run_threads(source: Source, controller: Controller, log: FilteringBoundLogger) -> int:
+    ending = threading.Event()
+    failure: list[Exception] = []
+
+    def reconcile() -> None:
+        try:
+            controller.run()
+        except Exception as error:  # noqa: BLE001 - the main thread raises it again
+            failure.append(error)
+        ending.set()
+
+    def end(signal_number: int, _frame: object) -> None:
+        log.info("ending, the kernel stays as it is", signal=signal.Signals(signal_number).name)
+        ending.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    reconciler = threading.Thread(target=reconcile, name="reconciler", daemon=True)
+    source.start()
+    reconciler.start()
+    ending.wait()
+    source.stop()
+    controller.stop()
+    reconciler.join(STOP_TIMEOUT)
+    source.join(STOP_TIMEOUT)
+    if failure:
+        raise failure[0]
+    return 0
+
+
+def open_kernel(config: Config) -> NodeKernel:
+    """Open the adapters to this network namespace's kernel; KernelUnavailableError says what is missing."""
+    return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(_firewall_settings(config), NfTables()))
+
+
+def _firewall_settings(config: Config) -> FirewallSettings:
+    return FirewallSettings(config.cluster_cidrs, config.masquerade_all, config.masquerade_bit)
+
+
+def _report(config: Config, store: Store, controller: Controller) -> AgentReport:
+    identity = Identity(__version__, os.getpid(), config.node_name, _firewall_settings(config))
+    view = controller.view(VIEW_TIMEOUT)
+    states = [store.state(key) for key in store.service_keys()]
+    return build_report(identity, view, states, store.rejections())
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        plan=PlanSettings(config.node_name, config.scheduler),
+        sync_period=config.sync_period,
+        minimum_sync_period=config.min_sync_period,
+        drain_timeout=config.drain_timeout,
+    )
+
+
+def _source(arguments: RunArguments, store: Store, log: FilteringBoundLogger) -> Source:
+    # Each source needs libraries that the other does without, and they take long to import.
+    if arguments.manifests:
+        from ipvsproxy.source.manifests import ManifestSource  # noqa: PLC0415 - see above
+
+        return ManifestSource(arguments.manifests, store, arguments.config.node_name, log)
+    from ipvsproxy.source.kubernetes import KubernetesSource  # noqa: PLC0415 - see above
+
+    return KubernetesSource(arguments.config.kubeconfig, store, arguments.config.node_name, log)
+
+
+def _log_start(arguments: RunArguments, log: FilteringBoundLogger) -> None:
+    config = arguments.config
+    log.info(
+        "starting",
+        version=__version__,
+        node=config.node_name,
+        source=str(arguments.manifests or config.kubeconfig or "service account"),
+        cluster_cidrs=[str(network) for network in config.cluster_cidrs],
+        masquerade_all=config.masquerade_all,
+        scheduler=config.scheduler,
+        sync_period=config.sync_period,
+        min_sync_period=config.min_sync_period,
+    )
+    if arguments.ignored_fields:
+        log.warning(
+            "configuration fields without effect",
+            file=str(arguments.config_file),
+            fields=list(arguments.ignored_fields),
+        )

@@ -1,0 +1,193 @@
+"""What `ipvsproxy dump` prints for a person: columns as kubectl has them, nothing cut short, `-` for nothing.
+
+Every row has all the names in full, so that a line that grep finds stands for itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from ipvsproxy.config.durations import format_duration
+from ipvsproxy.model.addresses import format_endpoint, parse_address
+from ipvsproxy.observe.schema import RealServerState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ipvsproxy.observe.schema import Balancing, Dump, RealServer, VirtualServer
+
+    _Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+_SEPARATOR = " " * 3
+_NOTHING = "-"
+
+
+class _Row(NamedTuple):
+    """A row of the main table, wide."""
+
+    service: str
+    port_name: str = _NOTHING
+    virtual_server: str = _NOTHING
+    scheduler: str = _NOTHING
+    persistence: str = _NOTHING
+    real_server: str = _NOTHING
+    weight: str = _NOTHING
+    active: str = _NOTHING
+    inactive: str = _NOTHING
+    state: str = _NOTHING
+    reason: str = _NOTHING
+
+
+# The other columns are for `wide`.
+_COMPACT = ("service", "virtual_server", "real_server", "weight", "active", "inactive", "state")
+
+
+def render(dump: Dump, *, wide: bool) -> str:
+    """Return the tables, an empty line between two: first the real servers, last what is not as it should be."""
+    columns = _Row._fields if wide else _COMPACT
+    main = _table(
+        [column.replace("_", " ").upper() for column in columns],
+        [[getattr(row, column) for column in columns] for row in _rows(dump, wide=wide)],
+    )
+    details = [_addresses(dump), _elements(dump)] if wide else []
+    others = [*details, _differences(dump), _rejections(dump), _failures(dump)]
+    return "\n".join((main, *(_table(headers, rows) for headers, rows in others if rows)))
+
+
+def _rows(dump: Dump, *, wide: bool) -> list[_Row]:
+    """Return the virtual servers with their real servers, and the Services without any, by Service."""
+    rows = [
+        _Row(_object(service.namespace, service.name), state=f"not programmed, {service.not_programmed}")
+        for service in dump.services or ()
+        if service.not_programmed
+    ]
+    comparable = dump.differences is not None
+    for virtual_server in dump.virtual_servers:
+        rows += _virtual_server_rows(virtual_server, wide=wide, comparable=comparable)
+    return sorted(rows, key=lambda row: (row.service == _NOTHING, row.service))
+
+
+def _virtual_server_rows(virtual_server: VirtualServer, *, wide: bool, comparable: bool) -> Iterator[_Row]:
+    wanted, found = virtual_server.desired, virtual_server.actual
+    row = _Row(
+        virtual_server.service or _NOTHING,
+        virtual_server.port_name or _NOTHING,
+        f"{_endpoint(virtual_server)}/{virtual_server.protocol.lower()}",
+        _beside(_scheduler(found), _scheduler(wanted)),
+        _beside(_persistence(found), _persistence(wanted)),
+    )
+    shown = [
+        each for each in virtual_server.real_servers if wide or each.state is not RealServerState.EXCLUDED
+    ]
+    if not shown:
+        yield row._replace(state=_state_without_real_servers(virtual_server, comparable=comparable))
+    for each in shown:
+        actual = each.actual
+        yield row._replace(
+            real_server=_endpoint(each),
+            weight=_beside(
+                str(actual.weight) if actual else None, str(each.desired.weight) if each.desired else None
+            ),
+            active=str(actual.active_connections) if actual else _NOTHING,
+            inactive=str(actual.inactive_connections) if actual else _NOTHING,
+            state=_state(each),
+            reason=each.reason or _NOTHING,
+        )
+
+
+def _state(real_server: RealServer) -> str:
+    left = real_server.drain_seconds_left
+    return real_server.state if left is None else f"{real_server.state}, {format_duration(left)} left"
+
+
+def _state_without_real_servers(virtual_server: VirtualServer, *, comparable: bool) -> str:
+    if virtual_server.actual is None:
+        return RealServerState.MISSING
+    if comparable and virtual_server.desired is None:
+        return RealServerState.UNWANTED
+    return "refusing, no real servers"
+
+
+def _addresses(dump: Dump) -> _Table:
+    comparable = dump.differences is not None
+    return ("ADDRESS", "STATE"), [
+        (
+            each.address,
+            "on another interface"
+            if each.elsewhere and not each.actual
+            else _presence(desired=each.desired or not comparable, actual=each.actual),
+        )
+        for each in dump.addresses
+    ]
+
+
+def _elements(dump: Dump) -> _Table:
+    comparable = dump.differences is not None
+    return ("SET", "ELEMENT", "STATE"), [
+        (each.set, each.element, _presence(desired=each.desired or not comparable, actual=each.actual))
+        for each in dump.firewall.elements
+    ]
+
+
+def _presence(*, desired: bool, actual: bool) -> str:
+    if desired:
+        return "present" if actual else RealServerState.MISSING
+    return RealServerState.UNWANTED
+
+
+def _differences(dump: Dump) -> _Table:
+    return ("SERVICE", "DIFFERENCE"), [
+        (each.service or _NOTHING, each.sentence) for each in dump.differences or ()
+    ]
+
+
+def _rejections(dump: Dump) -> _Table:
+    return ("REJECTED", "OBJECT", "FIELD", "REASON"), [
+        (each.kind, _object(each.namespace, each.name), each.field or _NOTHING, each.reason)
+        for each in dump.rejections
+    ]
+
+
+def _failures(dump: Dump) -> _Table:
+    return ("FAILED", "ATTEMPTS", "NEXT TRY", "REASON"), [
+        (each.item, str(each.attempts), format_duration(each.seconds_until_next_try), each.reason)
+        for each in dump.failures
+    ]
+
+
+def _beside(actual: str | None, desired: str | None) -> str:
+    """Return what is, and what should be if that is something else."""
+    if desired is None or actual == desired:
+        return actual or _NOTHING
+    return f"{actual or _NOTHING}, desired {desired}"
+
+
+def _scheduler(balancing: Balancing | None) -> str | None:
+    if balancing is None:
+        return None
+    return ",".join((balancing.scheduler, *(flag for flag in balancing.flags if flag != "persistent")))
+
+
+def _persistence(balancing: Balancing | None) -> str | None:
+    if balancing is None:
+        return None
+    timeout = balancing.persistence_timeout_seconds
+    return format_duration(timeout) if timeout else "none"
+
+
+def _endpoint(server: VirtualServer | RealServer) -> str:
+    return format_endpoint(parse_address(server.address), server.port)
+
+
+def _object(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the columns under their headers, each as wide as its widest cell."""
+    lines = [headers, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        _SEPARATOR.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )

@@ -1,0 +1,99 @@
+"""The difference between what should be and what is, as sentences; no sentence where there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipvsproxy.config.durations import format_duration
+from ipvsproxy.model.addresses import format_endpoint
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.observe.schema import RealServerState
+from ipvsproxy.observe.words import describe, flag_names
+from ipvsproxy.plan.firewall import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer
+
+# The fields of model.ipvs.RealServer behind its address and port.
+_NUMBERS = ("weight", "upper threshold", "lower threshold")
+
+
+def state_of(protocol: Protocol, wanted: RealServer | None, found: RealServer | None) -> RealServerState:
+    """Return the state of a real server, or of an endpoint that is none; for UDP, nothing drains."""
+    if found is None:
+        return RealServerState.EXCLUDED if wanted is None else RealServerState.MISSING
+    if wanted is not None:
+        return RealServerState.SERVING if found == wanted else RealServerState.DIFFERS
+    drains = found.weight == 0 and protocol is not Protocol.UDP
+    return RealServerState.DRAINING if drains else RealServerState.UNWANTED
+
+
+def compare_virtual_server(
+    wanted: VirtualServer | None, found: VirtualServer | None, excluded: Mapping[tuple[Address, int], str]
+) -> Iterator[str]:
+    """Compare a virtual server with its real servers; `excluded` are its endpoints that do not serve, with reasons."""
+    if wanted is None:
+        if found is not None:
+            yield f"{describe(found.key)} is there, and no Service asks for it"
+        return
+    name = describe(wanted.key)
+    if found is None:
+        yield f"{name} is missing"
+        return
+    if found.scheduler != wanted.scheduler:
+        yield f"{name} has scheduler {found.scheduler} instead of {wanted.scheduler}"
+    if found.flags != wanted.flags:
+        yield f"{name} has flags {_flags(found)} instead of {_flags(wanted)}"
+    if found.timeout != wanted.timeout:
+        yield (
+            f"{name} has persistence timeout {format_duration(found.timeout)} "
+            f"instead of {format_duration(wanted.timeout)}"
+        )
+    desired = {server[:2]: server for server in wanted.real_servers}
+    actual = {server[:2]: server for server in found.real_servers}
+    for place in sorted(desired.keys() | actual.keys()):
+        real_server = f"real server {format_endpoint(*place)} of {name}"
+        state = state_of(wanted.key.protocol, desired.get(place), actual.get(place))
+        if state is RealServerState.MISSING:
+            yield f"{real_server} is missing"
+        elif state is RealServerState.UNWANTED and place in excluded:
+            yield f"{real_server} is there, although its endpoint does not serve: {excluded[place]}"
+        elif state is RealServerState.UNWANTED:
+            yield f"{real_server} is there, and no endpoint asks for it"
+        elif state is RealServerState.DIFFERS:
+            for what, should_be, is_ in zip(_NUMBERS, desired[place][2:], actual[place][2:], strict=True):
+                if should_be != is_:
+                    yield f"{real_server} has {what} {is_} instead of {should_be}"
+
+
+def compare_table(*, intact: bool) -> Iterator[str]:
+    """Say so if chains, rules or sets are not as the agent makes them."""
+    if not intact:
+        yield f"table inet {TABLE} is not as the agent makes it"
+
+
+def compare_address(address: Address, *, desired: bool, bound: bool, elsewhere: bool) -> Iterator[str]:
+    """Compare an address: whether the dummy interface has it, and whether another interface does."""
+    name = describe(address)
+    if desired and not bound and not elsewhere:
+        yield f"{name} is missing on the dummy interface"
+    elif bound and not desired:
+        yield f"{name} is on the dummy interface, and no Service asks for it"
+    elif bound and elsewhere:
+        yield f"{name} is on the dummy interface, although another interface has it"
+
+
+def compare_element(element: SetElement, *, desired: bool, found: bool) -> Iterator[str]:
+    """Compare an element of the firewall's sets."""
+    if desired and not found:
+        yield f"{describe(element)} is missing"
+    elif found and not desired:
+        yield f"{describe(element)} is there, and no Service asks for it"
+
+
+def _flags(virtual_server: VirtualServer) -> str:
+    return ",".join(flag_names(virtual_server.flags)) or "none"

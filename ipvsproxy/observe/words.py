@@ -1,0 +1,78 @@
+"""What virtual servers, addresses and set elements are called in what people read, and in which order they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from ipvsproxy.kernel.nft_text import SET_NAMES
+from ipvsproxy.model.addresses import family, format_address
+from ipvsproxy.model.firewall import SetElement
+from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
+from ipvsproxy.model.objects import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipvsproxy.model.addresses import Address
+
+    Item: TypeAlias = VirtualServerKey | SetElement | Address
+
+
+def describe(item: Item) -> str:
+    """Return what the item is, and which one: `virtual server 10.96.0.1:80/tcp`."""
+    if isinstance(item, VirtualServerKey):
+        return f"virtual server {item}"
+    if isinstance(item, SetElement):
+        return f"element {element_text(item)} of set {set_name(item)}"
+    return f"address {format_address(item)}"
+
+
+def address_of(item: Item) -> Address:
+    """Return the address that the item is about."""
+    if isinstance(item, VirtualServerKey):
+        return item.address
+    return item.fields[0] if isinstance(item, SetElement) else item
+
+
+def element_text(element: SetElement) -> str:
+    """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`."""
+    return " . ".join(_field_text(field) for field in element.fields)
+
+
+def set_name(element: SetElement) -> str:
+    """Return the name of the element's set in nftables."""
+    return SET_NAMES[element.set, family(element.fields[0])]
+
+
+def flag_names(flags: int) -> list[str]:
+    """Return the names of a virtual server's flags, in lower case with hyphens, as `dump` has them."""
+    return [(flag.name or "").lower().replace("_", "-") for flag in ServiceFlag(flags)]
+
+
+def flags_of(names: Iterable[str]) -> int:
+    """Return the flags with these names; KeyError for one that is no flag's."""
+    flags = ServiceFlag(0)
+    for name in names:
+        flags |= ServiceFlag[name.upper().replace("-", "_")]
+    return int(flags)
+
+
+def by_address(address: Address) -> tuple[int, Address]:
+    """Return what IPv4 addresses sort before IPv6 ones by, and each family by number."""
+    return len(address), address
+
+
+def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
+    """Return what virtual servers sort by: the address as in `by_address`, then the protocol, then the port."""
+    return len(key.address), key
+
+
+def by_element(element: SetElement) -> tuple[str, int, tuple[Address | int, ...]]:
+    """Return what set elements sort by: the name of the set, then the fields by number."""
+    return element.set, len(element.fields[0]), element.fields
+
+
+def _field_text(field: Address | Protocol | int) -> str:
+    if isinstance(field, Protocol):
+        return field.name.lower()
+    return str(field) if isinstance(field, int) else format_address(field)

@@ -1,0 +1,373 @@
+"""What should be beside what is, and the difference in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, example, given, strategies
+
+from ipvsproxy.kernel.interface import FirewallState
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
+from ipvsproxy.model.objects import ObjectKey, Protocol
+from ipvsproxy.model.reasons import Rejection
+from ipvsproxy.observe.comparison import Comparison
+from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState
+from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.diff import Actual, diff
+from ipvsproxy.reconcile.drain import DrainKey
+from ipvsproxy.reconcile.retry import Failure
+from tests.builders import (
+    WEB,
+    address,
+    endpoint,
+    endpoint_slice,
+    key,
+    port,
+    real_server,
+    service,
+    virtual_server,
+)
+from tests.observe.node import NOW, Kernel, kernel_of, planned, report_of, state, view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import VirtualServer
+    from ipvsproxy.observe.schema import AgentReport, Dump
+
+NOT_READY = endpoint("10.244.0.3", ready=False, serving=False)
+STATE = state(service("10.96.0.1", affinity=300), endpoint_slice("10.244.0.1", "10.244.0.2", NOT_READY))
+DNS = state(
+    service("10.96.0.2", of=ObjectKey("kube-system", "dns"), ports=(port(53, "dns", Protocol.UDP),)),
+    endpoint_slice("10.244.0.4", of=ObjectKey("kube-system", "dns"), name="dns-1"),
+)
+KEY = key("10.96.0.1")
+NAME = "virtual server 10.96.0.1:80/tcp"
+STRAY = key("10.96.0.9")
+
+
+def compare(report: AgentReport | None, kernel: Kernel, of: ObjectKey | None = None) -> Dump:
+    comparison = Comparison(report, kernel.tables, of)
+    assert set(comparison.virtual_servers) <= kernel.virtual_servers.keys()
+    return comparison.dump({each: kernel.real_servers[each] for each in comparison.virtual_servers})
+
+
+def sentences(kernel: Kernel, report: AgentReport | None = None) -> list[str]:
+    return [each.sentence for each in compare(report or report_of(STATE), kernel).differences or ()]
+
+
+def states(dump: Dump, index: int = 0) -> dict[str, RealServerState]:
+    return {each.address: each.state for each in dump.virtual_servers[index].real_servers}
+
+
+def test_nothing_differs_when_the_kernel_has_what_the_agent_wants() -> None:
+    dump = compare(report_of(STATE, DNS), kernel_of(STATE, DNS))
+    assert dump.differences == []
+    assert states(dump) == {
+        "10.244.0.1": RealServerState.SERVING,
+        "10.244.0.2": RealServerState.SERVING,
+        "10.244.0.3": RealServerState.EXCLUDED,
+    }
+    assert [each.reason for each in dump.virtual_servers[0].real_servers] == ["ready", "ready", "not ready"]
+    assert all(virtual.desired == virtual.actual for virtual in dump.virtual_servers)
+    assert all(address.desired and address.actual for address in dump.addresses)
+    assert all(element.desired and element.actual for element in dump.firewall.elements)
+    assert dump.firewall.intact
+
+
+def test_connections_are_the_kernels() -> None:
+    kernel = kernel_of(STATE)
+    comparison = Comparison(report_of(STATE), kernel.tables)
+    dump = comparison.dump({KEY: [RealServerStatus(real_server("10.244.0.1"), 12, 3)]})
+    assert dump.virtual_servers[0].real_servers[0].actual == ActualRealServer(1, 12, 3)
+
+
+def test_a_missing_virtual_server_is_one_difference_whatever_it_should_have() -> None:
+    kernel = kernel_of(STATE)
+    del kernel.virtual_servers[KEY]
+    assert sentences(kernel) == [f"{NAME} is missing"]
+    dump = compare(report_of(STATE), kernel)
+    assert dump.virtual_servers[0].actual is None
+    assert states(dump)["10.244.0.1"] is RealServerState.MISSING
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"scheduler": "wlc"}, "has scheduler wlc instead of rr"),
+        ({"flags": 0}, "has flags none instead of persistent"),
+        (
+            {"flags": ServiceFlag.PERSISTENT | ServiceFlag.ONE_PACKET},
+            "has flags persistent,one-packet instead of persistent",
+        ),
+        ({"timeout": 10800}, "has persistence timeout 3h instead of 5m"),
+    ],
+)
+def test_each_setting_of_a_virtual_server_that_differs_is_named(
+    change: dict[str, object], difference: str
+) -> None:
+    kernel = kernel_of(STATE)
+    kernel.virtual_servers[KEY] = kernel.virtual_servers[KEY]._replace(**change)  # type: ignore[arg-type]
+    assert sentences(kernel) == [f"{NAME} {difference}"]
+
+
+@pytest.mark.parametrize(
+    ("found", "difference", "real_server_state"),
+    [
+        ([], "10.244.0.2:8080 of {} is missing", RealServerState.MISSING),
+        (
+            [real_server("10.244.0.2", weight=0)],
+            "10.244.0.2:8080 of {} has weight 0 instead of 1",
+            RealServerState.DIFFERS,
+        ),
+        (
+            [real_server("10.244.0.2")._replace(upper_threshold=5)],
+            "10.244.0.2:8080 of {} has upper threshold 5 instead of 0",
+            RealServerState.DIFFERS,
+        ),
+        (
+            [real_server("10.244.0.2"), real_server("10.244.0.3")],
+            "10.244.0.3:8080 of {} is there, although its endpoint does not serve: not ready",
+            RealServerState.UNWANTED,
+        ),
+        (
+            [real_server("10.244.0.2"), real_server("10.244.0.7")],
+            "10.244.0.7:8080 of {} is there, and no endpoint asks for it",
+            RealServerState.UNWANTED,
+        ),
+    ],
+)
+def test_a_real_server_that_differs_is_named(
+    found: list[object], difference: str, real_server_state: RealServerState
+) -> None:
+    kernel = kernel_of(STATE)
+    servers = (real_server("10.244.0.1"), *found)
+    kernel.virtual_servers[KEY] = kernel.virtual_servers[KEY]._replace(real_servers=servers)  # type: ignore[arg-type]
+    assert sentences(kernel) == [f"real server {difference.format(NAME)}"]
+    assert states(compare(report_of(STATE), kernel))[difference.partition(":")[0]] is real_server_state
+
+
+def test_a_real_server_that_drains_is_no_difference_and_has_its_time_left() -> None:
+    kernel = kernel_of(STATE)
+    found = kernel.virtual_servers[KEY]
+    quiet = [real_server(each, weight=0) for each in ("10.244.0.3", "10.244.0.7")]
+    kernel.virtual_servers[KEY] = found._replace(real_servers=(*found.real_servers, *quiet))
+    drains = {DrainKey(KEY, address("10.244.0.7"), 8080): NOW + 860}
+    report = report_of(STATE, view=view_of(STATE, drains=drains))
+    assert sentences(kernel, report) == []
+    excluded, gone = compare(report, kernel).virtual_servers[0].real_servers[2:]
+    assert (excluded.state, excluded.reason, excluded.drain_seconds_left) == (
+        RealServerState.DRAINING,
+        "not ready",
+        None,
+    )
+    assert (gone.state, gone.reason, gone.drain_seconds_left) == (RealServerState.DRAINING, None, 860)
+
+
+@pytest.mark.parametrize(
+    ("bound", "elsewhere", "difference"),
+    [
+        (False, False, ["address 10.96.0.1 is missing on the dummy interface"]),
+        (False, True, []),
+        (True, False, []),
+        (True, True, ["address 10.96.0.1 is on the dummy interface, although another interface has it"]),
+    ],
+)
+def test_an_address_belongs_on_the_dummy_interface_unless_another_one_has_it(
+    *, bound: bool, elsewhere: bool, difference: list[str]
+) -> None:
+    here = {address("10.96.0.1")}
+    kernel = kernel_of(STATE)._replace(bound=here if bound else set(), elsewhere=here if elsewhere else set())
+    assert sentences(kernel) == difference
+
+
+def test_missing_elements_and_a_changed_table_are_named() -> None:
+    kernel = kernel_of(STATE)
+    gone = SetElement(FirewallSet.SERVICE_PORTS, KEY)
+    left = kernel.firewall.elements - {gone}
+    assert sentences(kernel._replace(firewall=FirewallState(left, intact=False))) == [
+        "table inet ipvsproxy is not as the agent makes it",
+        "element 10.96.0.1 . tcp . 80 of set service-ports-ipv4 is missing",
+    ]
+
+
+def with_stray(change: Callable[[Kernel], Kernel]) -> Kernel:
+    kernel = change(kernel_of(STATE))
+    kernel.virtual_servers[STRAY] = virtual_server(STRAY, real_server("10.244.0.1"))
+    return kernel
+
+
+def test_what_is_ours_and_nothing_asks_for_is_named() -> None:
+    record = SetElement(FirewallSet.SERVICE_PORTS, STRAY)
+    by_address = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
+    by_record = with_stray(
+        lambda kernel: kernel._replace(
+            firewall=FirewallState(kernel.firewall.elements | {record}, intact=True)
+        )
+    )
+    virtual = "virtual server 10.96.0.9:80/tcp is there, and no Service asks for it"
+    assert sentences(by_address) == [
+        virtual,
+        "address 10.96.0.9 is on the dummy interface, and no Service asks for it",
+    ]
+    assert sentences(by_record) == [
+        virtual,
+        "element 10.96.0.9 . tcp . 80 of set service-ports-ipv4 is there, and no Service asks for it",
+    ]
+    dump = compare(report_of(STATE), by_record)
+    assert (dump.virtual_servers[1].service, states(dump, 1)) == (
+        None,
+        {"10.244.0.1": RealServerState.UNWANTED},
+    )
+
+
+def test_a_virtual_server_of_somebody_else_is_not_shown() -> None:
+    dump = compare(report_of(STATE), with_stray(lambda kernel: kernel))
+    assert [each.address for each in dump.virtual_servers] == ["10.96.0.1"]
+    assert dump.differences == []
+
+
+def test_differences_say_which_service_they_are_about() -> None:
+    kernel = kernel_of(STATE)
+    assert {
+        (each.service, each.sentence.partition(" ")[0])
+        for each in compare(report_of(STATE, DNS), kernel).differences or ()
+    } == {("kube-system/dns", "virtual"), ("kube-system/dns", "address"), ("kube-system/dns", "element")}
+
+
+def test_without_the_agent_everything_of_ours_is_shown_and_nothing_compared() -> None:
+    kernel = with_stray(lambda kernel: kernel)
+    quiet = kernel.virtual_servers[KEY]._replace(real_servers=(real_server("10.244.0.1", weight=0),))
+    kernel.virtual_servers[KEY] = quiet
+    dump = compare(None, kernel._replace(firewall=kernel.firewall._replace(intact=False)))
+    assert (dump.agent, dump.services, dump.differences, dump.firewall.intact) == (None, None, None, None)
+    (found,) = dump.virtual_servers
+    assert (found.service, found.port_name, found.desired) == (None, None, None)
+    assert found.actual is not None
+    assert states(dump) == {"10.244.0.1": RealServerState.DRAINING}
+    assert [(each.address, each.desired) for each in dump.addresses] == [("10.96.0.1", False)]
+
+
+def test_without_the_agent_a_real_server_with_a_weight_serves() -> None:
+    assert set(states(compare(None, kernel_of(STATE))).values()) == {RealServerState.SERVING}
+
+
+def test_until_the_agent_is_synced_nothing_is_compared() -> None:
+    report = report_of(STATE, view=view_of(synced=False))
+    dump = compare(report, kernel_of(STATE))
+    assert dump.agent == report.agent
+    assert (dump.services, dump.differences) == (None, None)
+    assert set(states(dump).values()) == {RealServerState.SERVING}
+
+
+def test_a_virtual_server_that_went_while_the_kernel_was_read_is_missing_or_no_stray() -> None:
+    kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
+    dump = Comparison(report_of(STATE), kernel.tables).dump({})
+    assert [(each.address, each.actual) for each in dump.virtual_servers] == [("10.96.0.1", None)]
+    assert Difference("default/web", f"{NAME} is missing") in (dump.differences or ())
+
+
+def test_one_service_is_shown_by_itself() -> None:
+    failed = Failure("EINVAL: Invalid argument", 1, NOW + 1)
+    view = view_of(STATE, DNS, failures={KEY: failed, address("10.96.0.2"): failed})
+    rejections = [
+        Rejection("EndpointSlice", ObjectKey("default", "never-readable"), "", "-"),
+        Rejection("EndpointSlice", ObjectKey("kube-system", "dns-1"), "", "-"),
+        Rejection("EndpointSlice", ObjectKey("kube-system", "never-readable"), "", "-"),
+        Rejection("Service", ObjectKey("default", "other"), "", "-"),
+        Rejection("Service", WEB, "spec.ports[1]", "-"),
+    ]
+    kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
+    dump = compare(report_of(STATE, DNS, view=view, rejections=rejections), kernel, WEB)
+    assert [each.name for each in dump.services or ()] == ["web"]
+    assert [each.address for each in dump.virtual_servers] == ["10.96.0.1"]
+    assert [each.address for each in dump.addresses] == ["10.96.0.1"]
+    assert {each.element.partition(" ")[0] for each in dump.firewall.elements} <= {"10.96.0.1", "10.244.0.1"}
+    assert dump.differences == []
+    assert [(each.kind, each.name) for each in dump.rejections] == [
+        ("EndpointSlice", "never-readable"),
+        ("Service", "web"),
+    ]
+    assert [each.item for each in dump.failures] == [NAME]
+
+
+def test_virtual_servers_come_by_service_then_by_number_and_strays_last() -> None:
+    many = state(service("10.96.0.10", "10.96.0.9", "fd00::1", of=ObjectKey("a", "z")))
+    kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
+    stray = key("10.1.0.1")
+    kernel.virtual_servers[stray] = virtual_server(stray)
+    kernel.bound.add(stray.address)
+    dump = compare(report_of(STATE, DNS, many), kernel)
+    assert [(each.service, each.address) for each in dump.virtual_servers] == [
+        ("a/z", "10.96.0.9"),
+        ("a/z", "10.96.0.10"),
+        ("a/z", "fd00::1"),
+        ("default/web", "10.96.0.1"),
+        ("kube-system/dns", "10.96.0.2"),
+        (None, "10.1.0.1"),
+    ]
+
+
+def test_for_udp_nothing_drains() -> None:
+    kernel = kernel_of(DNS)
+    dns = key("10.96.0.2", 53, Protocol.UDP)
+    left = real_server("10.244.0.5", weight=0)
+    kernel.virtual_servers[dns] = virtual_server(dns, *kernel.virtual_servers[dns].real_servers, left)
+    name = "real server 10.244.0.5:8080 of virtual server 10.96.0.2:53/udp"
+    assert sentences(kernel, report_of(DNS)) == [f"{name} is there, and no endpoint asks for it"]
+
+
+PLACES = [real_server(f"10.244.0.{number}") for number in range(1, 4)]
+ELEMENTS = sorted(kernel_of(STATE, DNS).firewall.elements) + [
+    SetElement(FirewallSet.SERVICE_PORTS, STRAY),
+    SetElement(FirewallSet.SERVICE_ADDRESSES, (STRAY.address,)),
+]
+ADDRESSES = [address(f"10.96.0.{number}") for number in (1, 2, 9)]
+FOUND = strategies.builds(
+    lambda of, scheduler, timeout, servers: virtual_server(
+        of, *servers, scheduler=scheduler, flags=bool(timeout), timeout=timeout
+    ),
+    strategies.sampled_from([KEY, key("10.96.0.2", 53, Protocol.UDP), STRAY]),
+    strategies.sampled_from(["rr", "sh"]),
+    strategies.sampled_from([0, 300]),
+    strategies.lists(
+        strategies.builds(
+            lambda server, weight: server._replace(weight=weight),
+            strategies.sampled_from([*PLACES, real_server("10.244.0.4")]),
+            strategies.sampled_from([1, 1, 0]),
+        ),
+        unique_by=lambda server: server.address,
+    ),
+)
+
+
+@given(
+    found=strategies.lists(FOUND, unique_by=lambda virtual: virtual.key),
+    bound=strategies.sets(strategies.sampled_from(ADDRESSES)),
+    elsewhere=strategies.sets(strategies.sampled_from(ADDRESSES)),
+    elements=strategies.sets(strategies.sampled_from(ELEMENTS)),
+)
+@example(
+    found=list(kernel_of(STATE, DNS).virtual_servers.values()),
+    bound=kernel_of(STATE, DNS).bound,
+    elsewhere=set(),
+    elements=set(kernel_of(STATE, DNS).firewall.elements),
+)
+def test_something_differs_exactly_when_the_agent_would_do_something(
+    found: list[VirtualServer], bound: set[Address], elsewhere: set[Address], elements: set[SetElement]
+) -> None:
+    kernel = Kernel(
+        {each.key: each for each in found}, bound, elsewhere, FirewallState(frozenset(elements), intact=True)
+    )
+    ours = {key: each for key, each in kernel.virtual_servers.items() if kernel.tables.owns(key)}
+    desired = planned([STATE, DNS])
+    everything = Touched(
+        set(ours) | set(desired.owners), bound | set(desired.addresses), elements | set(desired.elements)
+    )
+    operations = diff(desired, Actual(ours, bound, elements, elsewhere), everything, drain=True)
+    # What the agent wants at the place of somebody else's virtual server is refused by its first look at it.
+    assume(desired.owners.keys() & kernel.virtual_servers.keys() <= ours.keys())
+    assert bool(compare(report_of(STATE, DNS), kernel).differences) == bool(operations)
