@@ -1,0 +1,101 @@
+"""What the benches share: fresh network namespaces, Services to program, and the lines that they print."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from ipvsproxy.model.addresses import Address, Family
+from ipvsproxy.model.objects import (
+    Endpoint,
+    EndpointSlice,
+    ObjectKey,
+    Protocol,
+    Service,
+    ServicePort,
+    ServiceType,
+    SlicePort,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+def in_new_network_namespace(measure: Callable[[], Result]) -> Result:
+    """Return what `measure` returns in a thread with an empty network namespace of its own.
+
+    IPVS searches the real servers that were deleted within the last two minutes for each one that is added, so
+    a measurement in a used namespace would be another one.
+    """
+    results: list[Result] = []
+
+    def enter_and_measure() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare: run the bench as root")
+        # Without any address the kernel takes no real servers.
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        results.append(measure())
+
+    thread = threading.Thread(target=enter_and_measure)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def machine() -> str:
+    """Return a line that names the machine, the kernel and Python."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    kernel = f"Linux {platform.release()}"
+    if any("user mode" in line.lower() for line in _lines("/proc/cpuinfo")):
+        kernel += " (user-mode)"
+    return f"{cpu}, {os.cpu_count()} CPU, {kernel}, Python {platform.python_version()}"
+
+
+def services(count: int) -> list[Service]:
+    """Return Services default/service-0 … with clusterIPs from 10.96.0.0 on and one port."""
+    return [
+        Service(
+            ObjectKey("default", f"service-{number}"),
+            ServiceType.CLUSTER_IP,
+            (Address((0x0A600000 + number).to_bytes(4)),),
+            (ServicePort("", Protocol.TCP, 80),),
+        )
+        for number in range(count)
+    ]
+
+
+def endpoint_slice(number: int, endpoints: int, *, unready: int = 0) -> EndpointSlice:
+    """Return the EndpointSlice of Service `number`, all on other nodes; the first `unready` are not ready."""
+    name = f"service-{number}"
+    first = 0x0AF40000 + number * endpoints
+    return EndpointSlice(
+        ObjectKey("default", f"{name}-abcde"),
+        ObjectKey("default", name),
+        Family.IPV4,
+        (SlicePort("", Protocol.TCP, 8080),),
+        tuple(
+            Endpoint(
+                Address((first + each).to_bytes(4)),
+                ready=each >= unready,
+                serving=each >= unready,
+                node_name=f"node-{each}",
+            )
+            for each in range(endpoints)
+        ),
+    )
+
+
+def _lines(path: str) -> list[str]:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - one line either way
+        return file.readlines()
