@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import FirewallError
+from ipvsproxy.kernel.interface import FirewallError, KernelError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.kernel.interface import KernelError, NodeKernel
+    from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.plan.diff import Actual, Edit, Operations
@@ -76,6 +76,11 @@ class Applier:
         self._stuck: set[Address] = set()
         self._uncreated: set[VirtualServerKey] = set()
 
+    @property
+    def _stuck_addresses(self) -> AbstractSet[Address]:
+        """The addresses that could not be removed, and are still there."""
+        return self._stuck & self._actual.addresses
+
     def apply(self, operations: Operations) -> Outcome:
         """Apply all operations; every failure is in the outcome, under the item that it left as it was."""
         outcome = Outcome()
@@ -124,7 +129,7 @@ class Applier:
     def _delete_virtual_servers(self, virtual_servers: list[VirtualServer], outcome: Outcome) -> None:
         ready = []
         for virtual_server in virtual_servers:
-            if virtual_server.key.address in self._stuck:
+            if virtual_server.key.address in self._stuck_addresses:
                 outcome.failures[virtual_server.key] = "its address could not be removed first"
             else:
                 ready.append(virtual_server)
@@ -141,13 +146,7 @@ class Applier:
 
     def _change_elements(self, operations: Operations, outcome: Outcome) -> None:
         add = operations.add_elements
-        # The record that a virtual server is ours outlives it, and the guard of an address the address.
-        remove = [
-            element
-            for element in operations.remove_elements
-            if element.fields not in self._actual.virtual_servers
-            and (element.set is not FirewallSet.SERVICE_ADDRESSES or element.fields[0] not in self._stuck)
-        ]
+        remove = [element for element in operations.remove_elements if not self._is_needed(element)]
         if not add and not remove:
             return
         try:
@@ -165,6 +164,16 @@ class Applier:
         self._actual.elements.difference_update(remove)
         outcome.done["set elements added"] += len(add)
         outcome.done["set elements removed"] += len(remove)
+
+    def _is_needed(self, element: SetElement) -> bool:
+        """Say whether what the element is about, a virtual server or an address, would not go, so that it stays too."""
+        match element.set:
+            case FirewallSet.SERVICE_PORTS:
+                return element.fields in self._actual.virtual_servers
+            case FirewallSet.SERVICE_ADDRESSES:
+                return element.fields[0] in self._stuck_addresses
+            case _:
+                return False
 
     def _edit_virtual_servers(self, operations: Operations, outcome: Outcome) -> None:
         ready = {}
@@ -189,7 +198,7 @@ class Applier:
             if key not in errors:
                 self._actual.virtual_servers[key] = edit.after
         outcome.failures.update(errors)
-        self._reread([edit.after for key, edit in ready.items() if key in errors])
+        self._take_in([edit.after for key, edit in ready.items() if key in errors])
 
     def _create_virtual_servers(
         self, edits: dict[VirtualServerKey, Edit], recorded: AbstractSet[SetElement], outcome: Outcome
@@ -203,26 +212,39 @@ class Applier:
             self._uncreated.add(after.key)
             if error.code != errno.EEXIST:
                 outcome.failures[after.key] = f"{_sentence(create[index])}: {error}"
+                if error.code == errno.ENOBUFS:
+                    self._take_in([after])
             elif SetElement(FirewallSet.SERVICE_PORTS, after.key) in recorded:
                 outcome.foreign.add(after.key.address)
             else:
                 outcome.failures[after.key] = "the virtual server was there already and is read again"
-                self._reread([after])
+                self._take_in([after])
 
     def _run(self, operations: list[IpvsOperation], outcome: Outcome) -> dict[int, KernelError]:
         if not operations:
             return {}
-        refused = self._kernel.ipvs.apply(operations)
+        try:
+            refused = self._kernel.ipvs.apply(operations)
+        except OSError as error:
+            refused = dict.fromkeys(range(len(operations)), KernelError(errno.ENOBUFS, str(error)))
         outcome.done.update(
             _DONE[operation.command] for index, operation in enumerate(operations) if index not in refused
         )
         return refused
 
-    def _reread(self, virtual_servers: list[VirtualServer]) -> None:
-        """Take in what the kernel really has of virtual servers whose change went wrong half-way."""
+    def _take_in(self, virtual_servers: list[VirtualServer]) -> None:
+        """Note what the kernel really has of virtual servers whose change went wrong or may have.
+
+        Where the kernel does not tell, each is taken to be there: a virtual server that is not is found out at the next
+        operation on it, but one that is and nobody knows of would stay for ever.
+        """
         if not virtual_servers:
             return
-        found = self._kernel.ipvs.real_servers([each.key for each in virtual_servers])
+        try:
+            found = self._kernel.ipvs.real_servers([each.key for each in virtual_servers])
+        except OSError as error:
+            self._log.error("virtual servers not read", reason=str(error))
+            found = {each.key: [] for each in virtual_servers}
         for virtual_server in virtual_servers:
             statuses = found.get(virtual_server.key)
             if statuses is None:

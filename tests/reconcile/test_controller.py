@@ -101,9 +101,19 @@ def test_a_changed_slice_costs_work_for_its_service_only_and_no_firewall_change(
     assert words(running.log) == ["NEW_DEST 10.244.0.4:8080"]
 
 
+def test_the_first_endpoint_ends_the_refusal_of_clients_and_the_last_one_brings_it_back(world: World) -> None:
+    refused = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, WEB)
+    world.list_objects(service("10.96.0.1"))
+    assert refused in world.firewall.read().elements
+    world.put(endpoint_slice("10.244.0.1"))
+    assert refused not in world.firewall.read().elements
+    world.put(endpoint_slice())
+    assert refused in world.firewall.read().elements
+
+
 def test_what_follows_a_change_within_the_minimum_sync_period_waits_and_goes_together() -> None:
     world = World(SETTINGS._replace(minimum_sync_period=1.0))
-    world.list_objects(service("10.96.0.1"))
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.9", name="web-9"))
     world.advance(1.0)
     world.taken_log()
     world.put(endpoint_slice("10.244.0.1"))
