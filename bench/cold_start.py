@@ -52,7 +52,7 @@ def measure(service_count: int) -> Figures:
         kubeconfig = directory / "kubeconfig"
         kubeconfig.write_text(KUBECONFIG.format(port=PORT))
         server = [sys.executable, "-m", "tests.api_server", f"--services={service_count}"]
-        server += [f"--endpoints={ENDPOINTS}", f"--port={PORT}"]
+        server += [f"--endpoints={service_count * ENDPOINTS}", f"--port={PORT}"]
         with (
             subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as api,
             (directory / "log").open("wb") as log,
@@ -73,19 +73,18 @@ def measure(service_count: int) -> Figures:
 
 
 def _watch(pid: int, log: Path, began: float, service_count: int) -> Figures:
-    while time.time() < began + DEADLINE_SECONDS:
-        events = {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
-        if last := events.get("first sync"):
-            break
+    events: dict[str, dict[str, str]] = {}
+    while "first sync" not in events:
+        if time.time() > began + DEADLINE_SECONDS:
+            raise TimeoutError(f"no first sync within {DEADLINE_SECONDS} s:\n{log.read_text()}")
         time.sleep(0.01)
-    else:
-        raise TimeoutError(f"no first sync within {DEADLINE_SECONDS} s:\n{log.read_text()}")
-    tables = Path("/proc/net/ip_vs").read_text(encoding="ascii").splitlines()
+        events = {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
+    tables = Path("/proc/thread-self/net/ip_vs").read_text(encoding="ascii").splitlines()
     real_servers = sum(line.startswith("  ->") for line in tables) - 1  # the heading
     if real_servers != service_count * ENDPOINTS:
         raise RuntimeError(f"{real_servers} real servers instead of {service_count * ENDPOINTS}")
-    started, ended = _seconds(events["starting"]), _seconds(last)
-    sync = last["milliseconds"] / 1e3
+    started, ended = _seconds(events["starting"]), _seconds(events["first sync"])
+    sync = float(events["first sync"]["milliseconds"]) / 1e3
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     resident = re.search(r"VmRSS:\s+(\d+)", status)
     assert resident

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import subprocess
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from ipvsproxy.model.addresses import Address, Family
@@ -35,19 +35,16 @@ def in_new_network_namespace(measure: Callable[[], Result]) -> Result:
     IPVS searches the real servers that were deleted within the last two minutes for each one that is added, so
     a measurement in a used namespace would be another one.
     """
-    results: list[Result] = []
 
-    def enter_and_measure() -> None:
+    def enter_and_measure() -> Result:
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare: run the bench as root")
         # Without any address the kernel takes no real servers.
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        results.append(measure())
+        return measure()
 
-    thread = threading.Thread(target=enter_and_measure)
-    thread.start()
-    thread.join()
-    return results[0]
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter_and_measure).result()
 
 
 def machine() -> str:

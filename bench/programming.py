@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -25,7 +25,7 @@ from ipvsproxy.reconcile.state import NodeState
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ipvsproxy.kernel.interface import KernelError, NodeKernel
+    from ipvsproxy.kernel.interface import Addresses, Firewall, KernelError, NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
 
@@ -53,7 +53,9 @@ def agent(service_count: int, endpoints: int, *, ipvs_only: bool) -> float:
     kernel.addresses.ensure_interface()
     kernel.firewall.install(())
     if ipvs_only:
-        kernel = kernel._replace(addresses=NoAddresses(), firewall=NoFirewall())
+        kernel = kernel._replace(
+            addresses=cast("Addresses", NoAddresses()), firewall=cast("Firewall", NoFirewall())
+        )
     state = NodeState(kernel, 900.0, structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
     touched = Touched()
     settings = PlanSettings("node-a", "rr")

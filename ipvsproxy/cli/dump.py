@@ -47,14 +47,14 @@ def show(
     report, silence = _ask(ask)
     if arguments.service:
         _require_known(arguments.service, report, silence)
-    if silence:
-        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
     try:
         found = _compare(report, open_kernel(_firewall_settings(report)), arguments.service)
     except FirewallError as error:
         raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
     except OSError as error:
         raise IpvsProxyError(f"the kernel can't be read: {error.strerror or error}") from error
+    if silence:
+        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
     output.write(_text(found, arguments.output))
     return 0
 
@@ -68,10 +68,8 @@ def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:
     """Return the report, and why there is nothing to compare the kernel with, "" if there is."""
     try:
         report = ask()
-    except AgentNotRunningError as error:
-        return None, f"the agent is not running, {error}"
-    except AgentSilentError as error:
-        return None, f"the agent does not answer, {error}"
+    except (AgentNotRunningError, AgentSilentError) as error:
+        return None, str(error)
     return report, "" if report.agent.synced else "the agent has not compared everything with the kernel yet"
 
 

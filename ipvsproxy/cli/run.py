@@ -22,11 +22,13 @@ from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.preflight import require_net_admin
+from ipvsproxy.kernel.sysctl import ProcSysctls, apply_settings
 from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
 from ipvsproxy.observe.log import configure
 from ipvsproxy.observe.report import Identity, build_report
 from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.services import PlanSettings
+from ipvsproxy.plan.sysctls import IPV6_FORWARDING, SysctlSettings, parse_kernel_release, sysctl_plan
 from ipvsproxy.reconcile.controller import Controller, Settings
 from ipvsproxy.source.store import Store
 
@@ -67,7 +69,8 @@ def run(arguments: RunArguments) -> int:
         _log_start(arguments, log)
         store = Store()
         source = _source(arguments, store, log)
-        controller = Controller(store, kernel, _settings(config), time.monotonic, log)
+        prepare = partial(_make_kernel_settings, config, log)
+        controller = Controller(store, kernel, _settings(config), time.monotonic, log, prepare)
         report = partial(_report, config, store, controller)
         agent_socket = AgentSocket(config.run_directory, {REPORT_COMMAND: report}, log)
         try:
@@ -111,6 +114,24 @@ def _run_threads(source: Source, controller: Controller, log: FilteringBoundLogg
 def open_kernel(config: Config) -> NodeKernel:
     """Open the adapters to this network namespace's kernel; KernelUnavailableError says what is missing."""
     return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(_firewall_settings(config), NfTables()))
+
+
+def _make_kernel_settings(config: Config, log: FilteringBoundLogger) -> None:
+    sysctls = ProcSysctls()
+    settings = SysctlSettings(
+        parse_kernel_release(os.uname().release),
+        ipv6=sysctls.get(IPV6_FORWARDING) is not None,
+        strict_arp=config.strict_arp,
+    )
+    for setting, found, error in apply_settings(sysctls, sysctl_plan(settings)):
+        log.warning(
+            "kernel setting not made",
+            setting=setting.name,
+            wanted=setting.value,
+            found=found,
+            reason=str(error),
+            meaning=setting.meaning,
+        )
 
 
 def _firewall_settings(config: Config) -> FirewallSettings:

@@ -57,7 +57,11 @@ def render(dump: Dump, *, wide: bool) -> str:
 def _rows(dump: Dump, *, wide: bool) -> list[_Row]:
     """Return the virtual servers with their real servers, and the Services without any, by Service."""
     rows = [
-        _Row(_object(service.namespace, service.name), state=f"not programmed, {service.not_programmed}")
+        _Row(
+            _object(service.namespace, service.name),
+            state="not programmed" if wide else f"not programmed, {service.not_programmed}",
+            reason=service.not_programmed,
+        )
         for service in dump.services or ()
         if service.not_programmed
     ]

@@ -124,7 +124,7 @@ class NftTable:
         self._nft(_TRANSACTION, text.encode())
         after = self._nf_tables.generation()
         # A transaction that turns out to change nothing does not raise the generation.
-        if known == before and (after - before) % _GENERATIONS <= 1:
+        if known == before and after in {before, (before + 1) % _GENERATIONS}:
             self._known = after
 
     def _list(self) -> Listing | None:

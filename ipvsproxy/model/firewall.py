@@ -6,7 +6,7 @@ Each set exists once for IPv4 and once for IPv6; the family of an element is tha
 import enum
 from typing import NamedTuple
 
-from ipvsproxy.model.addresses import Address
+from ipvsproxy.model.addresses import Address, format_address
 from ipvsproxy.model.objects import Protocol
 
 
@@ -14,9 +14,9 @@ class FirewallSet(enum.StrEnum):
     """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6`.
 
     SERVICE_ADDRESSES holds (address,); SERVICE_PORTS holds (address, protocol, port) and is the kernel's record of
-    the virtual servers that are ours; PORTS_WITHOUT_ENDPOINTS those of SERVICE_PORTS that nobody serves, and on which
-    clients are refused; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that
-    one that reaches itself is recognised.
+    the virtual servers that are ours; PORTS_WITHOUT_ENDPOINTS holds those of SERVICE_PORTS that nobody serves, on
+    which clients are refused; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so
+    that one that reaches itself is recognised.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
@@ -30,3 +30,13 @@ class SetElement(NamedTuple):
 
     set: FirewallSet
     fields: tuple[Address] | tuple[Address, Protocol, int] | tuple[Address, Address]
+
+    def __str__(self) -> str:
+        """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`."""
+        return " . ".join(_text(field) for field in self.fields)
+
+
+def _text(field: Address | Protocol | int) -> str:
+    if isinstance(field, Protocol):
+        return field.name.lower()
+    return str(field) if isinstance(field, int) else format_address(field)

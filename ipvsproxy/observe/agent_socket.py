@@ -164,7 +164,7 @@ def ask_report(directory: Path, timeout: float = ANSWER_TIMEOUT) -> AgentReport:
     path = directory / SOCKET_NAME
     answer = _ask(path, msgspec.json.encode(Request(REPORT_COMMAND)) + b"\n", timeout)
     if not answer:
-        raise AgentSilentError(f"{path}: the agent ended the connection")
+        raise AgentSilentError(f"the agent ended the connection to {path} without an answer")
     try:
         head = msgspec.json.decode(answer, type=_Head)
         if head.schema_version != SCHEMA_VERSION:
@@ -187,11 +187,13 @@ def _ask(path: Path, request: bytes, timeout: float) -> bytes:
             connection.sendall(request)
             return b"".join(iter(lambda: connection.recv(1 << 20), b""))
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise AgentNotRunningError(f"nobody listens on {path}") from error
+            raise AgentNotRunningError(f"the agent is not running, nobody listens on {path}") from error
         except PermissionError as error:
             raise IpvsProxyError(f"{path}: {error.strerror}; run as root") from error
         except OSError as error:
-            raise AgentSilentError(f"{path}: {error.strerror or error}") from error
+            raise AgentSilentError(
+                f"the agent does not answer on {path}: {error.strerror or error}"
+            ) from error
 
 
 def _listen(path: Path) -> socket.socket:

@@ -25,7 +25,6 @@ from ipvsproxy.observe.words import (
     by_address,
     by_element,
     by_key,
-    element_text,
     flag_names,
     set_name,
 )
@@ -113,7 +112,7 @@ class Comparison:
                 [
                     schema.Element(
                         set_name(element),
-                        element_text(element),
+                        str(element),
                         desired=self._elements[element] is not None,
                         actual=element in firewall.elements,
                     )

@@ -44,30 +44,18 @@ def compare_virtual_server(
     if found is None:
         yield f"{name} is missing"
         return
-    if found.scheduler != wanted.scheduler:
-        yield f"{name} has scheduler {found.scheduler} instead of {wanted.scheduler}"
-    if found.flags != wanted.flags:
-        yield f"{name} has flags {_flags(found)} instead of {_flags(wanted)}"
-    if found.timeout != wanted.timeout:
-        yield (
-            f"{name} has persistence timeout {format_duration(found.timeout)} "
-            f"instead of {format_duration(wanted.timeout)}"
-        )
+    yield from (f"{name} has {difference}" for difference in _settings(wanted, found))
     desired = {server[:2]: server for server in wanted.real_servers}
     actual = {server[:2]: server for server in found.real_servers}
     for place in sorted(desired.keys() | actual.keys()):
         real_server = f"real server {format_endpoint(*place)} of {name}"
-        state = state_of(wanted.key.protocol, desired.get(place), actual.get(place))
+        servers = desired.get(place), actual.get(place)
+        state = state_of(wanted.key.protocol, *servers)
         if state is RealServerState.MISSING:
             yield f"{real_server} is missing"
-        elif state is RealServerState.UNWANTED and place in excluded:
-            yield f"{real_server} is there, although its endpoint does not serve: {excluded[place]}"
         elif state is RealServerState.UNWANTED:
-            yield f"{real_server} is there, and no endpoint asks for it"
-        elif state is RealServerState.DIFFERS:
-            for what, should_be, is_ in zip(_NUMBERS, desired[place][2:], actual[place][2:], strict=True):
-                if should_be != is_:
-                    yield f"{real_server} has {what} {is_} instead of {should_be}"
+            yield f"{real_server} is there, {_why_unwanted(excluded.get(place))}"
+        yield from (f"{real_server} has {difference}" for difference in _numbers(*servers))
 
 
 def compare_table(*, intact: bool) -> Iterator[str]:
@@ -93,6 +81,29 @@ def compare_element(element: SetElement, *, desired: bool, found: bool) -> Itera
         yield f"{describe(element)} is missing"
     elif found and not desired:
         yield f"{describe(element)} is there, and no Service asks for it"
+
+
+def _settings(wanted: VirtualServer, found: VirtualServer) -> Iterator[str]:
+    if found.scheduler != wanted.scheduler:
+        yield f"scheduler {found.scheduler} instead of {wanted.scheduler}"
+    if found.flags != wanted.flags:
+        yield f"flags {_flags(found)} instead of {_flags(wanted)}"
+    if found.timeout != wanted.timeout:
+        timeouts = format_duration(found.timeout), format_duration(wanted.timeout)
+        yield "persistence timeout {} instead of {}".format(*timeouts)
+
+
+def _why_unwanted(excluded: str | None) -> str:
+    if excluded:
+        return f"although its endpoint does not serve: {excluded}"
+    return "and no endpoint asks for it"
+
+
+def _numbers(wanted: RealServer | None, found: RealServer | None) -> Iterator[str]:
+    if wanted and found:
+        for name, should_be, is_ in zip(_NUMBERS, wanted[2:], found[2:], strict=True):
+            if should_be != is_:
+                yield f"{name} {is_} instead of {should_be}"
 
 
 def _flags(virtual_server: VirtualServer) -> str:

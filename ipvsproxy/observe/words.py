@@ -8,7 +8,6 @@ from ipvsproxy.kernel.nft_text import SET_NAMES
 from ipvsproxy.model.addresses import family, format_address
 from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
-from ipvsproxy.model.objects import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +22,7 @@ def describe(item: Item) -> str:
     if isinstance(item, VirtualServerKey):
         return f"virtual server {item}"
     if isinstance(item, SetElement):
-        return f"element {element_text(item)} of set {set_name(item)}"
+        return f"element {item} of set {set_name(item)}"
     return f"address {format_address(item)}"
 
 
@@ -32,11 +31,6 @@ def address_of(item: Item) -> Address:
     if isinstance(item, VirtualServerKey):
         return item.address
     return item.fields[0] if isinstance(item, SetElement) else item
-
-
-def element_text(element: SetElement) -> str:
-    """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`."""
-    return " . ".join(_field_text(field) for field in element.fields)
 
 
 def set_name(element: SetElement) -> str:
@@ -70,9 +64,3 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
 def by_element(element: SetElement) -> tuple[str, int, tuple[Address | int, ...]]:
     """Return what set elements sort by: the name of the set, then the fields by number."""
     return element.set, len(element.fields[0]), element.fields
-
-
-def _field_text(field: Address | Protocol | int) -> str:
-    if isinstance(field, Protocol):
-        return field.name.lower()
-    return str(field) if isinstance(field, int) else format_address(field)

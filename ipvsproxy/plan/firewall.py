@@ -14,7 +14,7 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
              |  that have endpoints                                 |
     input 99    IPVS chooses a real server             output -99   IPVS chooses a real server
              |                                                      |
-             +-------- output, where nothing matches any more ------+
+             +--- output again: the destination is a real server ---+
                                        |
                        postrouting 100   masquerade: decided by a connection's first packet
                        postrouting 101   clear the mark: on every packet

@@ -18,6 +18,7 @@ from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.services import plan_service
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.resync import VIRTUAL_SERVERS_PER_SLICE, Resync
+from ipvsproxy.reconcile.retry import item_text
 from ipvsproxy.reconcile.state import NodeState
 
 if TYPE_CHECKING:
@@ -77,13 +78,15 @@ class Controller:
         settings: Settings,
         clock: Callable[[], float],
         log: FilteringBoundLogger,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the parts; `clock` is monotonic, in seconds."""
+        """Take the parts; `clock` is monotonic, in seconds, and `prepare` is called before anything is written."""
         self._store = store
         self._kernel = kernel
         self._settings = settings
         self._clock = clock
         self._log = log
+        self._prepare = prepare
         self._state = NodeState(kernel, settings.drain_timeout, log)
         self._pace = Pace(settings.minimum_sync_period)
         self._started = False
@@ -156,6 +159,7 @@ class Controller:
         if began < self._next_resync:
             return Pause(self._next_resync - began, paced=True)
         self._pace.began(began)
+        self._prepare()
         self._plan(self._store.take().services)
         resync = Resync(self._state, self._kernel, self._clock)
         try:
@@ -233,7 +237,7 @@ class Controller:
         for item, reason in outcome.failures.items():
             failure = self._state.retries.failures.get(item)
             pause = round(failure.next_try - began, 1) if failure else None
-            self._log.error("not programmed", item=str(item), reason=reason, next_try_in_seconds=pause)
+            self._log.error("not programmed", item=item_text(item), reason=reason, next_try_in_seconds=pause)
 
     def _answer_questions(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.plan.desired import Touched
@@ -59,6 +60,11 @@ class Retries:
     def next_try(self) -> float | None:
         """Return when the next item is due; None if nothing failed."""
         return min((failure.next_try for failure in self._failures.values()), default=None)
+
+
+def item_text(item: Item) -> str:
+    """Return the item in words."""
+    return format_address(item) if isinstance(item, bytes) else str(item)
 
 
 def _touched(items: Iterable[Item]) -> Touched:

@@ -1,6 +1,7 @@
-"""What every implementation of `Firewall` does: run on the fake everywhere, and on nft in netns_tests.
+"""What every implementation of `Firewall` and of `Sysctls` does: in memory everywhere, and on a kernel in netns_tests.
 
-A subclass named Test* provides the fixture `node`: a node without the table.
+A subclass of FirewallContract provides the fixture `node`: a node without the table. One of SysctlsContract provides
+`sysctls`, with net.ipv4.ip_forward at 0 and the folder net.ipv4.vs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ipvsproxy.plan.firewall import FirewallSettings
 from tests.builders import address, key
 
 if TYPE_CHECKING:
-    from ipvsproxy.kernel.interface import Firewall
+    from ipvsproxy.kernel.interface import Firewall, Sysctls
 
 PLAIN = FirewallSettings()
 WITH_CLUSTER_CIDRS = FirewallSettings((parse_network("10.244.0.0/16"), parse_network("fd00:244::/56")))
@@ -215,3 +216,22 @@ class FirewallContract:
         assert firewall.changed_by_others()
         firewall.read()
         assert not firewall.changed_by_others()
+
+
+class SysctlsContract:
+    def test_what_is_set_is_got(self, sysctls: Sysctls) -> None:
+        assert sysctls.get("net.ipv4.ip_forward") == "0"
+        sysctls.set("net.ipv4.ip_forward", "1")
+        assert sysctls.get("net.ipv4.ip_forward") == "1"
+
+    def test_slashes_are_as_good_as_dots(self, sysctls: Sysctls) -> None:
+        sysctls.set("net/ipv4/ip_forward", "1")
+        assert sysctls.get("net.ipv4.ip_forward") == sysctls.get("net/ipv4/ip_forward") == "1"
+
+    def test_a_setting_that_the_kernel_does_not_have_is_none_and_can_not_be_set(
+        self, sysctls: Sysctls
+    ) -> None:
+        assert sysctls.get("net.ipv4.vs.no_such_setting") is None
+        with pytest.raises(OSError, match="no_such_setting"):
+            sysctls.set("net.ipv4.vs.no_such_setting", "0")
+        assert sysctls.get("net.ipv4.vs.no_such_setting") is None

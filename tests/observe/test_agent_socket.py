@@ -119,7 +119,7 @@ def test_a_request_that_is_none_is_answered_with_what_is_wrong(
 
 
 def test_without_an_agent_nobody_listens(tmp_path: Path) -> None:
-    with pytest.raises(AgentNotRunningError, match=r"nobody listens on .*/agent.sock"):
+    with pytest.raises(AgentNotRunningError, match=r"not running, nobody listens on .*/agent\.sock"):
         ask_report(tmp_path)
 
 

@@ -45,7 +45,7 @@ class Laws(RuleBasedStateMachine):
         self.world = World()
         self.services: dict[ObjectKey, Service] = {}
         self.slices: dict[ObjectKey, EndpointSlice] = {}
-        self.recorded: set[VirtualServerKey] = set()
+        self.recorded: set[object] = set()
         self.present: set[VirtualServerKey] = set()
         self.bound: set[Address] = set()
 
@@ -148,8 +148,8 @@ class Laws(RuleBasedStateMachine):
                 case FirewallChange():
                     ports = {each for each in entry.remove if each.set is FirewallSet.SERVICE_PORTS}
                     assert not {each.fields for each in ports} & self.present, "the record outlives"
-                    self.recorded -= {each.fields for each in ports}  # type: ignore[misc]
-                    self.recorded |= {  # type: ignore[misc]
+                    self.recorded -= {each.fields for each in ports}
+                    self.recorded |= {
                         each.fields for each in entry.add if each.set is FirewallSet.SERVICE_PORTS
                     }
                 case AddressOperation(bound=True):

@@ -1,0 +1,73 @@
+"""Kernel settings through /proc/sys."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.kernel.interface import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipvsproxy.kernel.interface import Sysctls
+    from ipvsproxy.plan.sysctls import Setting
+
+_OTHER_SEPARATOR = str.maketrans("./", "/.")
+
+
+class ProcSysctls:
+    """The settings of the calling thread's network namespace, for what is kept for each of them."""
+
+    def __init__(self, root: Path = Path("/proc/sys")) -> None:
+        """Take the folder that stands for /proc/sys."""
+        self._root = root
+
+    def get(self, name: str) -> str | None:
+        """Return the value without the white space around it, None where this kernel has no such setting."""
+        try:
+            return self._path(name).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def set(self, name: str, value: str) -> None:
+        """Write the value; OSError when the kernel or the file system refuses."""
+        # Without O_CREAT: what is not there is ENOENT on every file system.
+        with self._path(name).open("r+") as file:
+            file.write(value)
+
+    def _path(self, name: str) -> Path:
+        """Return the file; the first separator says which of dot and slash parts the names (sysctl(8))."""
+        first = next((character for character in name if character in "./"), "/")
+        return self._root / (name.translate(_OTHER_SEPARATOR) if first == "." else name)
+
+
+class SysctlFailure(NamedTuple):
+    """A setting that is not as it should be; `found` is its value, None where there is none or it can't be read."""
+
+    setting: Setting
+    found: str | None
+    error: KernelError
+
+    def __str__(self) -> str:
+        """Return one line that names the setting, its value, the error and what it means."""
+        name, value, meaning = self.setting
+        found = "" if self.found is None else f", it is {self.found}"
+        return f"{name} can't be set to {value}{found}: {self.error}; {meaning}"
+
+
+def apply_settings(sysctls: Sysctls, plan: Iterable[Setting]) -> list[SysctlFailure]:
+    """Set what differs; return what could not be set, with ENOENT where this kernel has no such setting."""
+    failures: list[SysctlFailure] = []
+    for setting in plan:
+        found = None
+        try:
+            found = sysctls.get(setting.name)
+            if found is None:
+                failures.append(SysctlFailure(setting, None, KernelError(errno.ENOENT)))
+            elif found != setting.value:
+                sysctls.set(setting.name, setting.value)
+        except OSError as error:
+            failures.append(SysctlFailure(setting, found, KernelError(error.errno or errno.EIO)))
+    return failures

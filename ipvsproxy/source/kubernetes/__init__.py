@@ -1,0 +1,11 @@
+"""Services, EndpointSlices and the agent's own Node from the Kubernetes API, each followed by a thread of its own.
+
+* `source`: what is watched, and where its objects go.
+* `watch`: how one resource is followed: list, watch, resume, list again.
+* `client`: requests, credentials and errors; it alone touches the official client.
+* `messages`: what the API server sends around the objects.
+"""
+
+from ipvsproxy.source.kubernetes.source import KubernetesSource
+
+__all__ = ["KubernetesSource"]

@@ -1,0 +1,317 @@
+"""`ipvsproxy dump`, from the agent's answer and a kernel to what a person or a program reads."""
+
+from __future__ import annotations
+
+import errno
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+
+from ipvsproxy.cli.arguments import DumpArguments, OutputFormat
+from ipvsproxy.cli.dump import show
+from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
+from ipvsproxy.kernel.fake_firewall import FakeFirewall
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError, NodeKernel
+from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceType, SlicePort
+from ipvsproxy.model.reasons import Rejection
+from ipvsproxy.observe import schema
+from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
+from ipvsproxy.reconcile.drain import DrainKey
+from ipvsproxy.reconcile.retry import Failure
+from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, real_server, service
+from tests.observe.node import IDENTITY, NOW, planned, report_of, state, view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.plan.firewall import FirewallSettings
+    from ipvsproxy.source.store import ServiceState
+
+PAGE = (Path(__file__).parents[2] / "docs" / "dump.md").read_text()
+
+WEB_NAME = ObjectKey("default", "web")
+WEB = state(
+    service("10.96.0.10", ports=(port(80, "http"),), affinity=10800),
+    endpoint_slice(
+        endpoint("10.244.0.5", node=NODE),
+        endpoint("10.244.1.7"),
+        endpoint("10.244.1.8", ready=False, serving=False),
+        ports=(SlicePort("http", Protocol.TCP, 8080),),
+    ),
+)
+DNS_NAME = ObjectKey("kube-system", "kube-dns")
+DNS = state(
+    service("10.96.0.53", of=DNS_NAME, ports=(port(53, "dns", Protocol.UDP), port(53, "dns-tcp"))),
+    endpoint_slice(
+        "10.244.1.2",
+        of=DNS_NAME,
+        name="kube-dns-1",
+        ports=(SlicePort("dns", Protocol.UDP, 53), SlicePort("dns-tcp", Protocol.TCP, 53)),
+    ),
+)
+API = state(service("fd00:10:96::20", of=ObjectKey("default", "api"), ports=(port(443, "https"),)))
+EXTERNAL = state(service(of=ObjectKey("default", "mail"), kind=ServiceType.EXTERNAL_NAME))
+STATES = (API, DNS, EXTERNAL, WEB)
+
+WEB_KEY, API_KEY = key("10.96.0.10"), key("fd00:10:96::20", 443)
+LEFT, DENIED = (
+    real_server("10.244.1.9", weight=0),
+    Failure("adding the address: EACCES: Permission denied", 3, NOW + 4),
+)
+
+
+def the_report() -> AgentReport:
+    """Return the report of a node where a few things are wrong."""
+    view = view_of(
+        *STATES,
+        drains={DrainKey(WEB_KEY, LEFT.address, LEFT.port): NOW + 860},
+        failures={API_KEY.address: DENIED},
+    )
+    broken = Rejection(
+        "Service", ObjectKey("default", "broken"), "spec.ports[0].port", "0 is not a port from 1 to 65535"
+    )
+    return report_of(*STATES, view=view, rejections=[broken])
+
+
+class Kernel(NamedTuple):
+    ipvs: FakeIpvs
+    addresses: FakeAddresses
+    firewall: FakeFirewall
+
+
+def kernel_with(*states: ServiceState) -> Kernel:
+    """Return a kernel that has what these Services ask for."""
+    desired = planned(states)
+    kernel = Kernel(FakeIpvs(), FakeAddresses(), FakeFirewall(settings=IDENTITY.firewall))
+    kernel.addresses.ensure_interface()
+    kernel.addresses.apply(desired.addresses, ())
+    kernel.firewall.install(desired.elements)
+    for virtual_server in (each.virtual_server for each in desired.virtual_servers.values()):
+        operations = [IpvsOperation(Command.NEW_SERVICE, virtual_server)]
+        operations += [
+            IpvsOperation(Command.NEW_DEST, virtual_server, each) for each in virtual_server.real_servers
+        ]
+        assert kernel.ipvs.apply(operations) == {}
+    return kernel
+
+
+def the_kernel() -> Kernel:
+    """Return the kernel of that node: somebody changed a weight, and IPv6 is off on the dummy interface."""
+    kernel = kernel_with(*STATES)
+    kernel.addresses.apply((), [API_KEY.address])
+    web = kernel.ipvs.state()[WEB_KEY]
+    assert not kernel.ipvs.apply(
+        [
+            IpvsOperation(Command.NEW_DEST, web, LEFT),
+            IpvsOperation(Command.SET_DEST, web, real_server("10.244.1.7", weight=5)),
+        ]
+    )
+    kernel.ipvs.set_connections(WEB_KEY, address("10.244.0.5"), 8080, active=12, inactive=3)
+    kernel.ipvs.set_connections(WEB_KEY, LEFT.address, LEFT.port, active=1)
+    return kernel
+
+
+class Shown(NamedTuple):
+    output: str
+    errors: str
+
+
+def no_kernel(_: FirewallSettings) -> NodeKernel:
+    raise KernelUnavailableError("the kernel has no IPVS")
+
+
+def dump(
+    report: AgentReport | IpvsProxyError,
+    kernel: Kernel,
+    output: OutputFormat = OutputFormat.TABLE,
+    of: ObjectKey | None = None,
+) -> Shown:
+    def ask() -> AgentReport:
+        if isinstance(report, IpvsProxyError):
+            raise report
+        return report
+
+    def open_kernel(settings: FirewallSettings) -> NodeKernel:
+        kernel.firewall.reopen(settings)
+        return NodeKernel(*kernel)
+
+    written, errors = io.StringIO(), io.StringIO()
+    assert show(DumpArguments(output, of, Path("/run/ipvsproxy")), ask, open_kernel, written, errors) == 0
+    return Shown(written.getvalue(), errors.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "of"),
+    [
+        ("ipvsproxy dump", OutputFormat.TABLE, None),
+        ("ipvsproxy dump -o wide", OutputFormat.WIDE, None),
+        ("ipvsproxy dump -o yaml --service default/web", OutputFormat.YAML, WEB_NAME),
+    ],
+)
+def test_the_example_of_the_page_is_what_is_printed(
+    command: str, output: OutputFormat, of: ObjectKey | None
+) -> None:
+    (example,) = re.findall(rf"^\$ {command}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert dump(the_report(), the_kernel(), output, of) == (example, "")
+
+
+def paths(structure: type[schema.Schema], prefix: str = "") -> Iterator[str]:
+    types = get_type_hints(structure)
+    for field in msgspec.structs.fields(structure):
+        path = prefix + field.encode_name
+        yield path
+        kind = types[field.name]
+        below = next((each for each in (kind, *get_args(kind)) if is_structure(each)), None)
+        listed = next((each for each in get_args(kind) if get_origin(each) is list), kind)
+        if get_origin(listed) is list:
+            path += "[]"
+            below = next(filter(is_structure, get_args(listed)), None)
+        if below:
+            yield from paths(below, f"{path}.")
+
+
+def is_structure(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, schema.Schema)
+
+
+def test_every_field_is_described_on_the_page() -> None:
+    rows = re.findall(r"^\| `([^`]+)`", PAGE, re.MULTILINE)
+    assert rows == list(paths(schema.Dump))
+
+
+def test_json_and_yaml_hold_the_same_document() -> None:
+    as_json = dump(the_report(), the_kernel(), OutputFormat.JSON).output
+    as_yaml = dump(the_report(), the_kernel(), OutputFormat.YAML).output
+    document = msgspec.json.decode(as_json, type=schema.Dump)
+    assert msgspec.yaml.decode(as_yaml, type=schema.Dump) == document
+    assert document.agent == the_report().agent
+
+
+def test_nothing_programmed_leaves_the_headers() -> None:
+    assert dump(report_of(), kernel_with()).output == (
+        "SERVICE   VIRTUAL SERVER   REAL SERVER   WEIGHT   ACTIVE   INACTIVE   STATE\n"
+    )
+
+
+def test_when_all_is_as_it_should_be_there_is_one_table() -> None:
+    shown = dump(report_of(WEB), kernel_with(WEB)).output
+    assert shown.splitlines()[1:] == [
+        "default/web   10.96.0.10:80/tcp   10.244.0.5:8080   1        0        0          serving",
+        "default/web   10.96.0.10:80/tcp   10.244.1.7:8080   1        0        0          serving",
+    ]
+
+
+def test_a_virtual_server_that_is_gone_is_shown_as_it_should_be() -> None:
+    kernel = kernel_with(WEB)
+    kernel.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, kernel.ipvs.state()[WEB_KEY])])
+    shown = dump(report_of(WEB), kernel, OutputFormat.WIDE).output
+    assert (
+        "-, desired rr   -, desired 3h   10.244.0.5:8080   -, desired 1   -        -          missing"
+        in shown
+    )
+    assert "virtual server 10.96.0.10:80/tcp is missing" in shown
+
+
+def test_what_nothing_asks_for_is_unwanted() -> None:
+    shown = dump(report_of(), kernel_with(WEB), OutputFormat.WIDE).output
+    assert re.search(r"^-  .*10\.244\.0\.5:8080 .* unwanted  +-$", shown, re.MULTILINE)
+    assert re.search(r"^10\.96\.0\.10 +unwanted$", shown, re.MULTILINE)
+    assert re.search(r"^service-ports-ipv4 +10\.96\.0\.10 \. tcp \. 80 +unwanted$", shown, re.MULTILINE)
+
+
+def test_an_address_of_another_interface_is_no_difference() -> None:
+    kernel = kernel_with(WEB)
+    kernel.addresses.apply((), [WEB_KEY.address])
+    kernel.addresses.other_addresses.add(WEB_KEY.address)
+    shown = dump(report_of(WEB), kernel, OutputFormat.WIDE).output
+    assert re.search(r"^10\.96\.0\.10 +on another interface$", shown, re.MULTILINE)
+    assert "DIFFERENCE" not in shown
+
+
+def test_rules_that_follow_from_other_settings_than_the_agents_are_a_difference() -> None:
+    kernel = kernel_with(WEB)
+    kernel.firewall.edit_rules()
+    shown = dump(report_of(WEB), kernel).output
+    assert shown.endswith("-         table inet ipvsproxy is not as the agent makes it\n")
+
+
+NOT_RUNNING = AgentNotRunningError("the agent is not running, nobody listens on /run/ipvsproxy/agent.sock")
+SILENT = AgentSilentError("the agent is busy, try again in a moment")
+UNSYNCED = report_of(WEB, view=view_of(synced=False))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (NOT_RUNNING, "the agent is not running, nobody listens on /run/ipvsproxy/agent.sock"),
+        (SILENT, "the agent is busy, try again in a moment"),
+        (UNSYNCED, "the agent has not compared everything with the kernel yet"),
+    ],
+)
+def test_when_the_agent_has_nothing_to_say_the_kernel_is_shown_alone_and_one_line_says_why(
+    answer: AgentReport | IpvsProxyError, reason: str
+) -> None:
+    shown = dump(answer, kernel_with(WEB, API))
+    assert shown.errors == f"ipvsproxy: {reason}: this is the kernel's state alone\n"
+    assert shown.output.splitlines()[1:] == [
+        "-         10.96.0.10:80/tcp          10.244.0.5:8080   1        0        0          serving",
+        "-         10.96.0.10:80/tcp          10.244.1.7:8080   1        0        0          serving",
+        "-         [fd00:10:96::20]:443/tcp   -                 -        -        -          refusing, no real servers",
+    ]
+
+
+@pytest.mark.parametrize("answer", [NOT_RUNNING, SILENT, UNSYNCED])
+def test_one_service_needs_an_agent_that_knows_services(answer: AgentReport | IpvsProxyError) -> None:
+    with pytest.raises(
+        IpvsProxyError, match="--service default/web: only the agent knows Services, and the agent"
+    ):
+        dump(answer, kernel_with(WEB), of=WEB_NAME)
+
+
+def test_a_service_that_the_agent_does_not_know_is_an_error() -> None:
+    with pytest.raises(IpvsProxyError, match="--service default/nope: the agent knows no such Service"):
+        dump(the_report(), the_kernel(), of=ObjectKey("default", "nope"))
+
+
+def test_a_service_that_is_not_programmed_is_known_all_the_same() -> None:
+    shown = dump(the_report(), the_kernel(), of=ObjectKey("default", "broken")).output
+    assert "not programmed, rejected: 0 is not a port from 1 to 65535" in shown
+    assert re.search(r"^Service +default/broken +spec.ports\[0\].port ", shown, re.MULTILINE)
+
+
+def test_a_rejected_object_without_a_namespace_goes_by_its_name() -> None:
+    rejection = Rejection("Node", ObjectKey("", NODE), "", "no such Node")
+    shown = dump(report_of(rejections=[rejection]), kernel_with()).output
+    assert "Node       node-a   -       no such Node" in shown
+
+
+def test_a_kernel_that_cannot_be_read_is_an_error() -> None:
+    kernel = kernel_with(WEB)
+    kernel.ipvs.fail_calls(OSError(errno.EPERM, "Operation not permitted"))
+    with pytest.raises(IpvsProxyError, match="the kernel can't be read: Operation not permitted"):
+        dump(report_of(WEB), kernel)
+
+
+def test_a_table_that_nft_does_not_read_is_an_error() -> None:
+    kernel = kernel_with(WEB)
+    kernel.firewall.fail_calls(FirewallError("nft did not end within 60 seconds"))
+    with pytest.raises(IpvsProxyError, match="the nftables table can't be read: nft did not end"):
+        dump(report_of(WEB), kernel)
+
+
+def test_without_agent_and_kernel_there_is_one_error_and_nothing_else_to_read() -> None:
+    def ask() -> AgentReport:
+        raise NOT_RUNNING
+
+    arguments = DumpArguments(OutputFormat.TABLE, None, Path("/run/ipvsproxy"))
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.raises(KernelUnavailableError, match="the kernel has no IPVS"):
+        show(arguments, ask, no_kernel, output, errors)
+    assert output.getvalue() + errors.getvalue() == ""

@@ -1,0 +1,141 @@
+"""The text that nft reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipvsproxy.kernel.nft_text import add_text, remove_text, table_text
+from ipvsproxy.model.addresses import Family, parse_network
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.firewall import (
+    Chain,
+    ClearMark,
+    ConnectionIsNew,
+    Field,
+    FieldsInSet,
+    GoTo,
+    Hook,
+    LeavesByOtherThan,
+    Marked,
+    ProtocolIs,
+    Rule,
+    SetMark,
+    SourceOutside,
+    Verdict,
+)
+from tests.builders import address, key
+from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT
+
+if TYPE_CHECKING:
+    from ipvsproxy.plan.firewall import Match, Statement
+
+SERVICE_PORT = (Field.DESTINATION, Field.PROTOCOL, Field.DESTINATION_PORT)
+
+
+def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
+    chains = (
+        Chain("side", None, ()),
+        Chain(
+            "main",
+            Hook("filter", "input", -10),
+            (Rule("why", (ConnectionIsNew(), ProtocolIs(6)), GoTo("side")), Rule("else", (), SetMark(14))),
+        ),
+    )
+    assert table_text(chains) == (
+        "add table inet ipvsproxy\n"
+        "delete table inet ipvsproxy\n"
+        "table inet ipvsproxy {\n"
+        "\tset service-addresses-ipv4 { type ipv4_addr; }\n"
+        "\tset service-addresses-ipv6 { type ipv6_addr; }\n"
+        "\tset service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }\n"
+        "\tset service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }\n"
+        "\tset service-ports-without-endpoints-ipv4 { type ipv4_addr . inet_proto . inet_service; }\n"
+        "\tset service-ports-without-endpoints-ipv6 { type ipv6_addr . inet_proto . inet_service; }\n"
+        "\tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }\n"
+        "\tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }\n"
+        "\tchain side {\n"
+        "\t}\n"
+        "\tchain main {\n"
+        "\t\ttype filter hook input priority -10; policy accept;\n"
+        '\t\tct state new meta l4proto 6 goto side comment "why"\n'
+        '\t\tmeta mark set meta mark | 0x00004000 comment "else"\n'
+        "\t}\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("match", "text"),
+    [
+        (ConnectionIsNew(), "ct state new"),
+        (ConnectionIsNew(new=False), "ct state != new"),
+        (
+            FieldsInSet(Family.IPV4, (Field.SOURCE,), FirewallSet.SERVICE_ADDRESSES),
+            "ip saddr @service-addresses-ipv4",
+        ),
+        (
+            FieldsInSet(Family.IPV6, SERVICE_PORT, FirewallSet.SERVICE_PORTS),
+            "ip6 daddr . meta l4proto . th dport @service-ports-ipv6",
+        ),
+        (
+            FieldsInSet(Family.IPV6, (Field.SOURCE, Field.DESTINATION), FirewallSet.LOCAL_ENDPOINTS),
+            "ip6 saddr . ip6 daddr @local-endpoints-ipv6",
+        ),
+        (SourceOutside(parse_network("10.244.0.0/16")), "ip saddr != 10.244.0.0/16"),
+        (SourceOutside(parse_network("fd00:244::/56")), "ip6 saddr != fd00:244::/56"),
+        (ProtocolIs(Protocol.SCTP), "meta l4proto 132"),
+        (Marked(0), "meta mark & 0x00000001 != 0"),
+        (Marked(31), "meta mark & 0x80000000 != 0"),
+        (LeavesByOtherThan("lo"), 'oifname != "lo"'),
+    ],
+)
+def test_matches(match: Match, text: str) -> None:
+    assert rule_text(Rule("why", (match,), Verdict.RETURN)) == f'{text} return comment "why"'
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        (Verdict.RETURN, "return"),
+        (Verdict.MASQUERADE, "masquerade fully-random"),
+        (Verdict.REJECT_WITH_RESET, "reject with tcp reset"),
+        (Verdict.REJECT_WITH_ICMP, "reject with icmpx type port-unreachable"),
+        (GoTo("side"), "goto side"),
+        (SetMark(31), "meta mark set meta mark | 0x80000000"),
+        (ClearMark(0), "meta mark set meta mark & 0xfffffffe"),
+        (ClearMark(31), "meta mark set meta mark & 0x7fffffff"),
+    ],
+)
+def test_statements(statement: Statement, text: str) -> None:
+    assert rule_text(Rule("why", (), statement)) == f'{text} comment "why"'
+
+
+def rule_text(rule: Rule) -> str:
+    (line,) = (line for line in table_text([Chain("main", None, (rule,))]).splitlines() if "comment" in line)
+    return line.strip()
+
+
+def test_elements_are_added_to_the_set_of_their_family_one_command_a_set() -> None:
+    other = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("10.96.0.2"),))
+    sctp = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("fd00:96::1", 65535, Protocol.SCTP))
+    assert add_text([ADDRESS, PORT, other, ADDRESS6, sctp, ENDPOINT]) == (
+        "add element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1, 10.96.0.2 }\n"
+        "add element inet ipvsproxy service-ports-ipv4 { 10.96.0.1 . 6 . 80 }\n"
+        "add element inet ipvsproxy service-addresses-ipv6 { fd00:96::1 }\n"
+        "add element inet ipvsproxy service-ports-without-endpoints-ipv6 { fd00:96::1 . 132 . 65535 }\n"
+        "add element inet ipvsproxy local-endpoints-ipv4 { 10.244.1.2 . 10.244.1.2 }\n"
+    )
+
+
+def test_elements_are_added_before_they_are_deleted_so_that_they_are_there() -> None:
+    assert remove_text([ADDRESS]) == (
+        "add element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1 }\n"
+        "delete element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1 }\n"
+    )
+
+
+def test_no_elements_are_no_text() -> None:
+    assert add_text([]) + remove_text([]) == ""

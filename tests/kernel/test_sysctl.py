@@ -1,0 +1,96 @@
+"""Kernel settings, below a folder that stands for /proc/sys."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipvsproxy.kernel.interface import KernelError
+from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings
+from ipvsproxy.plan.sysctls import Setting
+from tests.kernel.contract_firewall import SysctlsContract
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONNTRACK = Setting("net.ipv4.vs.conntrack", "1", "nothing is masqueraded")
+FORWARD = Setting("net.ipv4.ip_forward", "1", "nothing is forwarded")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "net/ipv4/vs").mkdir(parents=True)
+    (tmp_path / "net/ipv4/vs/conntrack").write_text("0\n")
+    (tmp_path / "net/ipv4/ip_forward").write_text("1\n")
+    (tmp_path / "net/ipv4/conf/eth0.100").mkdir(parents=True)
+    (tmp_path / "net/ipv4/conf/eth0.100/arp_ignore").write_text("8\n")
+    return tmp_path
+
+
+class RecordingSysctls(ProcSysctls):
+    """Settings that note what is written, and refuse what they are told to."""
+
+    def __init__(self, root: Path, unreadable: str = "", unwritable: str = "") -> None:
+        super().__init__(root)
+        self.written: list[tuple[str, str]] = []
+        self._unreadable = unreadable
+        self._unwritable = unwritable
+
+    def get(self, name: str) -> str | None:
+        if name == self._unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return super().get(name)
+
+    def set(self, name: str, value: str) -> None:
+        if name == self._unwritable:
+            raise OSError(errno.EROFS, "Read-only file system")
+        self.written.append((name, value))
+        super().set(name, value)
+
+
+class TestProcSysctls(SysctlsContract):
+    @pytest.fixture
+    def sysctls(self, root: Path) -> ProcSysctls:
+        (root / "net/ipv4/ip_forward").write_text("0\n")
+        return ProcSysctls(root)
+
+
+@pytest.mark.parametrize("name", ["net.ipv4.conf.eth0/100.arp_ignore", "net/ipv4/conf/eth0.100/arp_ignore"])
+def test_the_first_separator_says_what_the_other_one_means(root: Path, name: str) -> None:
+    assert ProcSysctls(root).get(name) == "8"
+
+
+def test_only_what_differs_is_written(root: Path) -> None:
+    sysctls = RecordingSysctls(root)
+    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == []
+    assert sysctls.written == [("net.ipv4.vs.conntrack", "1")]
+    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == []
+    assert len(sysctls.written) == 1
+
+
+def test_what_can_not_be_set_is_returned_and_the_rest_is_set(root: Path) -> None:
+    (root / "net/ipv4/ip_forward").write_text("0\n")
+    missing = Setting("net.ipv6.conf.all.forwarding", "1", "no IPv6")
+    sysctls = RecordingSysctls(root, unwritable=CONNTRACK.name)
+    assert apply_settings(sysctls, [missing, CONNTRACK, FORWARD]) == [
+        SysctlFailure(missing, None, KernelError(errno.ENOENT)),
+        SysctlFailure(CONNTRACK, "0", KernelError(errno.EROFS)),
+    ]
+    assert sysctls.get(FORWARD.name) == "1"
+
+
+def test_what_can_not_be_read_is_not_written(root: Path) -> None:
+    sysctls = RecordingSysctls(root, unreadable=CONNTRACK.name)
+    assert apply_settings(sysctls, [CONNTRACK]) == [SysctlFailure(CONNTRACK, None, KernelError(errno.EACCES))]
+    assert sysctls.written == []
+
+
+def test_a_failure_is_one_line_with_its_consequence() -> None:
+    assert str(SysctlFailure(CONNTRACK, "0", KernelError(errno.EROFS))) == (
+        "net.ipv4.vs.conntrack can't be set to 1, it is 0: EROFS: Read-only file system; nothing is masqueraded"
+    )
+    assert str(SysctlFailure(CONNTRACK, None, KernelError(errno.ENOENT))) == (
+        "net.ipv4.vs.conntrack can't be set to 1: ENOENT: No such file or directory; nothing is masqueraded"
+    )

@@ -1,0 +1,223 @@
+"""The runner of the packet tests, netns_tests.kernel, without a kernel."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from netns_tests.kernel import uml, virtme
+from netns_tests.kernel.__main__ import command_environment, parser
+from netns_tests.kernel.choose import choose
+from netns_tests.kernel.exchange import Exchange, Seen, command_script
+from netns_tests.kernel.machine import NOT_RUN, TIMED_OUT, Guest, KernelRunError, Machine
+from netns_tests.kernel.supervise import contained, judge, supervise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UML_KERNEL = Path("/opt/linux")
+GUEST = Guest(repository=Path("/src/ipvsproxy"), exchange=Path("/src/ipvsproxy/build/kernel-1"))
+BOOTING = Seen(started=False, exit_code=None, panicked=False)
+RUNNING = Seen(started=True, exit_code=None, panicked=False)
+
+
+def host_works() -> str | None:
+    return None
+
+
+def host_has_no_ipvs() -> str | None:
+    return "this machine's kernel has no IPVS"
+
+
+class TestChoice:
+    def test_this_machines_kernel_is_taken_where_it_has_ipvs(self) -> None:
+        assert choose("auto", host_works, UML_KERNEL) == ("host", "it has IPVS")
+
+    def test_user_mode_linux_is_next_when_one_is_named(self) -> None:
+        assert choose("auto", host_has_no_ipvs, UML_KERNEL) == ("uml", "this machine's kernel has no IPVS")
+
+    def test_virtme_is_the_last_resort(self) -> None:
+        assert choose("auto", host_has_no_ipvs, None) == ("virtme", "this machine's kernel has no IPVS")
+
+    @pytest.mark.parametrize("wanted", ["uml", "virtme"])
+    def test_a_test_kernel_asked_for_is_taken_without_a_look_at_this_machines(self, wanted: str) -> None:
+        def never() -> str | None:
+            pytest.fail("looked at this machine's kernel")
+
+        options = parser().parse_args(["--runner", wanted, "--", "true"])
+        assert choose(options.runner, never, UML_KERNEL) == (wanted, "it was asked for")
+
+    def test_the_host_asked_for_is_refused_with_the_reason(self) -> None:
+        with pytest.raises(KernelRunError, match="this machine's kernel has no IPVS"):
+            choose("host", host_has_no_ipvs, UML_KERNEL)
+
+    def test_user_mode_linux_asked_for_without_a_kernel_is_refused_with_what_to_do(self) -> None:
+        with pytest.raises(KernelRunError, match="--uml-kernel"):
+            choose("uml", host_works, None)
+
+
+class TestCommandLine:
+    def test_a_commands_own_flags_stay_its_own(self) -> None:
+        options = parser().parse_args(["--runner", "uml", "--", "pytest", "--timeout", "3", "--", "-x"])
+        assert options.command == ["pytest", "--timeout", "3", "--", "-x"]
+
+    def test_the_environment_names_the_user_mode_kernel(self) -> None:
+        assert parser({"IPVSPROXY_UML_KERNEL": "/opt/linux"}).parse_args([]).uml_kernel == UML_KERNEL
+
+    def test_an_empty_variable_names_none(self) -> None:
+        assert parser({"IPVSPROXY_UML_KERNEL": ""}).parse_args([]).uml_kernel is None
+
+    def test_a_machine_and_all_it_starts_die_with_the_runner(self) -> None:
+        argv = contained(["linux", "root=none"])
+        assert argv[:2] == ["setpriv", "--pdeathsig=KILL"]
+        assert {"--pid", "--kill-child", "--net"} < set(argv)
+        assert argv[-3:] == ["--", "linux", "root=none"]
+
+    def test_user_mode_linux_gets_a_root_that_it_cannot_write_to(self) -> None:
+        argv = uml.machine(UML_KERNEL, GUEST, "1G").argv
+        kernel = argv.index("/opt/linux")
+        assert argv[:2] == ["taskset", "--cpu-list"]
+        assert {"rootfstype=hostfs", "ro", "mem=1G", "init=/bin/sh"} < set(
+            argv[kernel + 1 : argv.index("--")]
+        )
+        assert argv[argv.index("--") + 2 :] == ["uml", "/src/ipvsproxy", "/src/ipvsproxy/build/kernel-1"]
+
+    def test_virtme_boots_debians_kernel_and_writes_to_the_working_tree_only(self) -> None:
+        kernel = virtme.DebianKernel("6.1.0-40-amd64", Path("/cache/6.1.0-40-amd64"))
+        argv = virtme.machine(kernel, GUEST, "1G").argv
+        assert argv[argv.index("--run") + 1] == "/cache/6.1.0-40-amd64/boot/vmlinuz-6.1.0-40-amd64"
+        assert [argument for argument in argv if argument.startswith("--rw")] == ["--rwdir=/src/ipvsproxy"]
+        assert {"--disable-kvm", "--force-9p"} < set(argv)
+        assert (
+            "guest.sh virtme /src/ipvsproxy /src/ipvsproxy/build/kernel-1" in argv[argv.index("--exec") + 1]
+        )
+
+    def test_the_kernel_is_the_package_that_debians_meta_package_names(self) -> None:
+        printed = "linux-image-amd64\n  Depends: linux-image-6.1.0-40-amd64\n  Replaces: linux-image-6.1\n"
+        assert virtme.parse_depends(printed) == "6.1.0-40-amd64"
+
+    def test_an_unknown_meta_package_names_no_kernel(self) -> None:
+        assert virtme.parse_depends("") is None
+
+
+class TestCommandScript:
+    def run(self, tmp_path: Path, *command: str, **environment: str) -> str:
+        script = command_script(command, environment, tmp_path)
+        bare = ["env", "-i", "/bin/sh", "-c", script]
+        return subprocess.run(bare, check=True, capture_output=True, text=True).stdout
+
+    def test_words_and_values_arrive_unchanged(self, tmp_path: Path) -> None:
+        awkward = 'it\'s $HOME `x` "y"\nnext'
+        assert self.run(
+            tmp_path, "sh", "-c", 'printf "%s|%s" "$1" "$VALUE"', "sh", awkward, VALUE=awkward
+        ) == (f"{awkward}|{awkward}")
+
+    def test_it_runs_in_the_directory(self, tmp_path: Path) -> None:
+        folder = tmp_path / "a b"
+        folder.mkdir()
+        assert self.run(folder, "pwd") == f"{folder}\n"
+
+    def test_system_programs_are_found_whatever_path_was(self, tmp_path: Path) -> None:
+        path = self.run(tmp_path, "sh", "-c", "echo $PATH", PATH="/opt/bin").strip().split(":")
+        assert path[0] == "/opt/bin"
+        assert {"/usr/sbin", "/usr/bin"} < set(path)
+
+    def test_a_variable_that_no_shell_takes_is_left_out(self, tmp_path: Path) -> None:
+        assert "BASH_FUNC" not in self.run(tmp_path, "env", **{"BASH_FUNC_f%%": "() { :; }", "KEPT": "1"})
+
+
+class TestEnvironment:
+    def test_a_report_is_asked_for_beside_the_callers_options(self, tmp_path: Path) -> None:
+        exchange = Exchange(tmp_path)
+        environment = command_environment({"PYTEST_ADDOPTS": "-k hairpin"}, exchange, junit=True)
+        assert environment["PYTEST_ADDOPTS"] == f"-k hairpin --junitxml={exchange.junit}"
+
+    def test_no_report_is_asked_for_unless_wanted(self, tmp_path: Path) -> None:
+        assert "PYTEST_ADDOPTS" not in command_environment({}, Exchange(tmp_path), junit=False)
+
+    def test_the_callers_variables_win(self, tmp_path: Path) -> None:
+        environment = command_environment({"LANG": "de_DE.UTF-8", "X": "1"}, Exchange(tmp_path), junit=False)
+        assert environment["LANG"] == "de_DE.UTF-8"
+        assert environment["X"] == "1"
+
+
+class TestJudgement:
+    machine = Machine("a kernel", [], boot_limit=60)
+
+    def judge(self, seen: Seen, *, ended: bool = False, seconds: float = 1) -> int | None:
+        return judge(self.machine, seen, ended=ended, seconds=seconds, limit=100)
+
+    @pytest.mark.parametrize("ended", [False, True])
+    @pytest.mark.parametrize("exit_code", [0, 5])
+    def test_the_commands_exit_code_counts_before_anything_else(self, exit_code: int, *, ended: bool) -> None:
+        seen = Seen(started=True, exit_code=exit_code, panicked=True)
+        assert self.judge(seen, ended=ended, seconds=1000) == exit_code
+
+    @pytest.mark.parametrize("seen", [BOOTING, RUNNING])
+    def test_there_is_reason_to_wait_within_the_limits(self, seen: Seen) -> None:
+        assert self.judge(seen, seconds=60) is None
+
+    @pytest.mark.parametrize(
+        ("seen", "ended", "seconds", "message", "exit_code"),
+        [
+            (BOOTING, True, 1, "ended before the command could start: a kernel", NOT_RUN),
+            (RUNNING, True, 1, "ended while the command ran: a kernel", NOT_RUN),
+            (RUNNING._replace(panicked=True), False, 1, "panicked: a kernel", NOT_RUN),
+            (BOOTING, False, 61, "did not boot within 60 s: a kernel", NOT_RUN),
+            (RUNNING, False, 101, "not done after 100 s", TIMED_OUT),
+        ],
+    )
+    def test_what_brings_no_exit_code_is_named(
+        self, seen: Seen, seconds: float, message: str, exit_code: int, *, ended: bool
+    ) -> None:
+        with pytest.raises(KernelRunError, match=message) as caught:
+            self.judge(seen, ended=ended, seconds=seconds)
+        assert caught.value.exit_code == exit_code
+
+
+class TestSupervision:
+    """Shell scripts stand in for machines; they write what guest.sh writes."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+        def run(script: str, limit: float = 60) -> tuple[int, str]:
+            sink = io.BytesIO()
+            machine = Machine("a script", ["sh", "-c", f"cd {tmp_path}; {script}"], boot_limit=60)
+            exit_code = supervise(machine, Exchange(tmp_path), limit, sink, self.announced.append)
+            return exit_code, sink.getvalue().decode()
+
+        self.announced: list[str] = []
+        return run
+
+    def test_output_and_exit_code_come_back(self, run: Callable[..., tuple[int, str]]) -> None:
+        assert run(": >started; echo packets >output; echo 7 >exit-code") == (7, "packets\n")
+
+    def test_nothing_is_waited_for_once_the_exit_code_is_there(
+        self, run: Callable[..., tuple[int, str]]
+    ) -> None:
+        assert run(": >started; echo 0 >exit-code; exec sleep 1000") == (0, "")
+
+    def test_a_machine_that_ends_too_early_shows_its_console(
+        self, run: Callable[..., tuple[int, str]]
+    ) -> None:
+        with pytest.raises(KernelRunError, match="before the command could start"):
+            run("echo no such file system >&2")
+        assert self.announced == ["the end of its console:\nno such file system"]
+
+    def test_a_panic_is_not_waited_out(self, run: Callable[..., tuple[int, str]]) -> None:
+        with pytest.raises(KernelRunError, match="panicked"):
+            run("echo '[  1.0] Kernel panic - not syncing: VFS'; exec sleep 1000")
+
+    def test_a_command_beyond_its_time_is_stopped_with_all_it_started(
+        self, run: Callable[..., tuple[int, str]], tmp_path: Path
+    ) -> None:
+        with pytest.raises(KernelRunError, match="not done after 0 s"):
+            run("sleep 1000 & echo $! >child; : >started; wait", limit=0)
+        child = int((tmp_path / "child").read_text())
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
