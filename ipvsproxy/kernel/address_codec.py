@@ -1,7 +1,9 @@
 """Interfaces and their addresses as bytes of rtnetlink messages, and back, without I/O.
 
-A service address is bound as /32 or /128. An IPv6 one skips duplicate address detection: every node of the cluster
-has it, and until the detection is over, which it never is on an interface that is down, the address does not serve.
+A service address is bound as /32 or /128, and in such a way that the kernel never chooses it as the source of other
+traffic: every node of the cluster has it. An IPv4 one has the scope of the host, an IPv6 one no preferred lifetime. An
+IPv6 one skips duplicate address detection too: until that is over, which it never is on an interface that is down, the
+address does not serve.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_HOST = 254
 
 # linux/if_addr.h
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_CACHEINFO = 6
 IFA_F_NODAD = 0x02
 
 # linux/if_link.h
@@ -41,6 +45,9 @@ IFLA_INFO_KIND = 1
 
 # struct ifaddrmsg: family, prefix length, flags, scope, interface index.
 _ADDRESS_HEADER = struct.Struct("=BBBBI")
+# struct ifa_cacheinfo: preferred and valid lifetime in seconds, and two times that the kernel fills in.
+_LIFETIMES = struct.Struct("=IIII")
+_FOR_EVER = 0xFFFFFFFF
 # struct ifinfomsg: family, device type, interface index, flags, mask of the flags.
 _LINK_HEADER = struct.Struct("=BxHiII")
 
@@ -119,12 +126,14 @@ def decode_link(payload: bytes) -> Link:
 def _encode_change(message_type: int, flags: int, interface_index: int, address_family: Family) -> bytes:
     """Return the message to add or remove an address, up to the address itself."""
     no_address = bytes(address_family.bits // 8)
-    address_flags = IFA_F_NODAD if address_family is Family.IPV6 else 0
-    header = _ADDRESS_HEADER.pack(
-        address_family, address_family.bits, address_flags, RT_SCOPE_UNIVERSE, interface_index
-    )
-    message = encode_message(message_type, flags, header + encode_attribute(IFA_LOCAL, no_address))
-    return message[: -len(no_address)]
+    if address_family is Family.IPV4:
+        address_flags, scope, lifetimes = 0, RT_SCOPE_HOST, b""
+    else:
+        address_flags, scope = IFA_F_NODAD, RT_SCOPE_UNIVERSE
+        lifetimes = encode_attribute(IFA_CACHEINFO, _LIFETIMES.pack(0, _FOR_EVER, 0, 0))
+    header = _ADDRESS_HEADER.pack(address_family, address_family.bits, address_flags, scope, interface_index)
+    attributes = lifetimes + encode_attribute(IFA_LOCAL, no_address)
+    return encode_message(message_type, flags, header + attributes)[: -len(no_address)]
 
 
 def _encode_name(name: str) -> bytes:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Without names for numbers: they are those of this machine, and cost time to look up.
 _LIST = ("nft", "-j", "-n", "list", "table", "inet", TABLE)
+_LIST_WITHOUT_ELEMENTS = ("nft", "-j", "-n", "-t", "list", "table", "inet", TABLE)
 _TRANSACTION = ("nft", "-f", "-")
 # A table of 100,000 elements takes two seconds.
 _TIMEOUT_SECONDS = 60.0
@@ -85,7 +86,7 @@ class NftTable:
         """Replace the whole table, rules and elements, in one transaction; FirewallError if it is refused."""
         self._known = self._nf_tables.generation()
         self._commit(self._rules + add_text(elements))
-        listing = self._list()
+        listing = self._list(_LIST_WITHOUT_ELEMENTS)
         # Only what certainly is the agent's own work is put on record as such.
         if listing and not self.changed_by_others():
             self._commit(f"add chain inet {TABLE} {listing.digest_name}\n")
@@ -94,7 +95,7 @@ class NftTable:
         """Return what the kernel has; a table that is not there is empty and not intact."""
         self._known = None
         known = self._nf_tables.generation()
-        listing = self._list()
+        listing = self._list(_LIST)
         if listing is None:
             return FirewallState(frozenset(), intact=False)
         if listing.intact:
@@ -127,10 +128,10 @@ class NftTable:
         if known == before and after in {before, (before + 1) % _GENERATIONS}:
             self._known = after
 
-    def _list(self) -> Listing | None:
+    def _list(self, command: Sequence[str]) -> Listing | None:
         """Return the table, None if it is not there."""
         try:
-            output = self._nft(_LIST, b"")
+            output = self._nft(command, b"")
         except FirewallError:
             if self._nf_tables.has_table(TABLE):
                 raise

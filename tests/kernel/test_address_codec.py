@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUEST, NEW = 0x1, 0x601
+NEVER_PREFERRED = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF, "cstamp": 0, "tstamp": 0}
 ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)).map(Address)
 INDEXES = st.integers(1, 0x7FFFFFFF)
 
@@ -54,10 +55,12 @@ def pyroute2_change(message_type: int, flags: int, index: int, changed: Address)
         ifaddrmsg,
         message_type,
         flags,
+        *((("IFA_CACHEINFO", NEVER_PREFERRED),) if ipv6 else ()),
         ("IFA_LOCAL", format_address(changed)),
         family=family(changed),
         prefixlen=family(changed).bits,
         flags=0x2 if ipv6 else 0,  # IFA_F_NODAD
+        scope=0 if ipv6 else 254,  # RT_SCOPE_UNIVERSE, RT_SCOPE_HOST
         index=index,
     )
 

@@ -1,0 +1,105 @@
+# Sets everything up by itself, from a machine with Debian 12, python3, make and root; `make` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# A shell of root's may know neither nft nor modprobe.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+
+# The kernel of the tests: auto, host, virtme or uml (docs/testing.md).
+RUNNER ?= auto
+# More arguments for pytest or for a bench: make netns-test ARGS='-k hairpin'
+ARGS ?=
+BENCH ?= $(basename $(notdir $(filter-out bench/common.py bench/__init__.py,$(wildcard bench/*.py))))
+# A user-mode kernel beside the checkout is used when there is one.
+IPVSPROXY_UML_KERNEL ?= $(abspath $(wildcard ../shared/kernel/linux))
+export IPVSPROXY_UML_KERNEL
+
+KERNEL := $(PYTHON) -m netns_tests.kernel --runner $(RUNNER)
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+.PHONY: setup
+setup: .venv/installed ## Install what is missing, and the locked requirements into .venv
+
+.PHONY: check
+check: setup ## Check format, lint, types and layers, then run the unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) unit
+
+.PHONY: unit
+unit: setup ## Run the unit tests in random order, with branch coverage
+	$(PYTHON) -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: netns-test
+netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
+	$(KERNEL) --junit build/netns-tests.xml -- $(PYTHON) -m pytest netns_tests -p no:cacheprovider $(ARGS)
+
+.PHONY: demo
+demo: setup kernel-packages ## Show the agent at work, on a real kernel
+	@$(KERNEL) --timeout 300 -- $(PYTHON) -m netns_tests.demo
+
+.PHONY: bench
+bench: setup kernel-packages ## Measure, on a real kernel (BENCH=name for one)
+	@for bench in $(BENCH); do $(KERNEL) -- $(PYTHON) -m "bench.$$bench" $(ARGS); done
+
+.PHONY: test
+test: ## Run all checks and tests, those on a real kernel included
+	@echo "== 1 of 2: checks and unit tests"
+	@$(MAKE) check
+	@echo "== 2 of 2: packet tests on a real kernel"
+	@$(MAKE) netns-test
+
+.PHONY: lock
+lock: setup ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	$(call compile,requirements/run.txt)
+	$(call compile,requirements/dev.txt,--extra dev --constraint requirements/run.txt)
+
+.PHONY: clean
+clean: ## Remove what the other targets made here
+	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(1): the file to write; $(2): more arguments
+compile = $(BIN)/uv --quiet pip compile pyproject.toml --output-file $(1) $(2) $(ARGS) \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock'
+
+# $(1): shell words, Debian packages to install; none is fine
+install = if [ -n "$(1)" ]; then \
+		echo "installing:" $(1); \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update; \
+		apt-get -qq install --yes --no-install-recommends $(1) >/dev/null; \
+	fi
+
+.venv/installed: requirements/dev.txt pyproject.toml | system-packages
+	@echo "installing the locked requirements into .venv"
+	test -x $(BIN)/pip || python3 -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# The programs that the agent and its tests run, and python3's own part for .venv.
+.PHONY: system-packages
+system-packages:
+	@missing=; \
+	command -v nft >/dev/null || missing+=" nftables"; \
+	command -v ip >/dev/null || missing+=" iproute2"; \
+	command -v modprobe >/dev/null || missing+=" kmod"; \
+	python3 -c 'import ensurepip' 2>/dev/null || missing+=" python3-venv"; \
+	$(call install,$$missing)
+
+.PHONY: kernel-packages
+kernel-packages: setup
+	@missing=$$($(KERNEL) --missing-packages); $(call install,$$missing)

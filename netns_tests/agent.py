@@ -1,0 +1,116 @@
+"""The real agent as a process in a node's namespace: start it, end it in every way, read its log."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from netns_tests.deadline import await_that
+from netns_tests.manifests import ManifestDirectory
+from netns_tests.topology import CLUSTER_CIDRS
+
+if TYPE_CHECKING:
+    from netns_tests.topology import Host
+
+_REPOSITORY = Path(__file__).parents[1]
+_COMMAND = (sys.executable, "-m", "ipvsproxy")
+
+
+class Agent:
+    """The agent of one node, with a manifest directory and a run directory of its own."""
+
+    def __init__(self, node: Host, directory: Path, sync_period: str = "30s") -> None:
+        """Prepare the directories; the agent does not run yet."""
+        self.node = node
+        self.manifests = ManifestDirectory(directory / "manifests")
+        self.sync_period = sync_period
+        self._run_directory = directory / "run"
+        self._log = directory / "agent.log"
+        self._log.touch()
+        self._start_of_log = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Return the agent, to be killed at the end of the block if it runs then."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self.kill()
+
+    def start(self) -> None:
+        """Start the agent, and return once it has compared the whole kernel with its manifests."""
+        self._start_of_log = self._log.stat().st_size
+        with self.node.namespace.entered(), self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._run_command(), stdout=log, stderr=log, cwd=_REPOSITORY)
+        self.await_event("first sync")
+
+    def run_a_second_one(self) -> subprocess.CompletedProcess[str]:
+        """Start another agent beside the one that runs, and wait for it to end."""
+        with self.node.namespace.entered():
+            return subprocess.run(
+                self._run_command(), capture_output=True, text=True, check=False, cwd=_REPOSITORY
+            )
+
+    def kill(self) -> None:
+        """End the agent by SIGKILL, so that it can do nothing about it."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """Ask the agent to end, by SIGTERM, and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def dump(self, *options: str) -> str:
+        """Return what `ipvsproxy dump` prints on this node."""
+        with self.node.namespace.entered():
+            return subprocess.run(
+                [*_COMMAND, "dump", *options, *self._run_directory_option()],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=_REPOSITORY,
+            ).stdout
+
+    def log(self) -> str:
+        """Return what all runs of the agent wrote."""
+        return self._log.read_text(errors="replace")
+
+    def await_event(self, event: str) -> None:
+        """Wait until the last run has written a line of that event."""
+        await_that(lambda: self.logged(event), f"the agent logs {event!r}")
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of that event which the last run wrote; AssertionError if it ended by itself."""
+        assert self._process is None or self._process.poll() is None, f"the agent ended:\n{self.log()}"
+        with self._log.open("rb") as log:
+            log.seek(self._start_of_log)
+            lines = [json.loads(line) for line in log if line.startswith(b"{") and line.endswith(b"}\n")]
+        return [line for line in lines if line["event"] == event]
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self._process is not None, "the agent does not run"
+        self._process.send_signal(how)
+        code = self._process.wait()
+        self._process = None
+        return code
+
+    def _run_command(self) -> list[str]:
+        return [
+            *_COMMAND,
+            "run",
+            f"--manifests={self.manifests.path}",
+            f"--hostname-override={self.node.name}",
+            f"--cluster-cidr={','.join(CLUSTER_CIDRS)}",
+            f"--sync-period={self.sync_period}",
+            "--min-sync-period=0s",
+            "--log-format=json",
+            *self._run_directory_option(),
+        ]
+
+    def _run_directory_option(self) -> list[str]:
+        return [f"--run-directory={self._run_directory}"]

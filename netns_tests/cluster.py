@@ -1,0 +1,184 @@
+"""A running cluster: the topology, the pods' servers, the agent of the first node, and Services made on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.objects import Protocol
+from netns_tests import manifests, tables
+from netns_tests.agent import Agent
+from netns_tests.deadline import await_that
+from netns_tests.manifests import Endpoint, Port
+from netns_tests.servers import ADMIN_PORT, DATAGRAM_PORT, HTTP_PORT, Servers
+from netns_tests.topology import Kind, Topology
+from netns_tests.traffic import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from netns_tests.topology import Host, Network
+
+PORTS = (
+    Port("http", 80, HTTP_PORT),
+    Port("admin", 81, ADMIN_PORT),
+    Port("dns", 53, DATAGRAM_PORT, Protocol.UDP),
+)
+_PORT_OF_PROTOCOL = {Protocol.TCP: 80, Protocol.UDP: 53}
+
+TOPOLOGY = Topology(
+    nodes={"node-a": ("web-1", "web-2", "client"), "node-b": ("web-3", "web-4")}, outside=("outside",)
+)
+
+
+class Cluster:
+    """What a packet test works with; hosts by name, as in `cluster["web-1"]`."""
+
+    def __init__(self, network: Network, servers: Servers, agent: Agent) -> None:
+        """Take the parts, which somebody else ends."""
+        self.network = network
+        self.servers = servers
+        self.agent = agent
+        self._numbers = itertools.count(10)
+
+    @classmethod
+    @contextlib.contextmanager
+    def built(
+        cls, directory: Path, topology: Topology = TOPOLOGY, sync_period: str = "30s"
+    ) -> Iterator[Cluster]:
+        """Build the topology with servers in every pod and outside; the agent of node-a is yet to be started."""
+        with topology.build() as network, Servers() as servers:
+            for host in network.of(Kind.POD) + network.of(Kind.OUTSIDE):
+                servers.start(host)
+            with Agent(network["node-a"], directory, sync_period) as agent:
+                yield cls(network, servers, agent)
+
+    def __getitem__(self, name: str) -> Host:
+        """Return the host of that name."""
+        return self.network[name]
+
+    def state(self) -> dict[str, str]:
+        """Return everything that explains a failure, by title: the node's tables and the agent's log."""
+        namespace = self.node.namespace
+        return {
+            "nft list ruleset": namespace.run("nft", "list", "ruleset"),
+            "addresses": namespace.run("ip", "-brief", "address"),
+            "IPVS": namespace.read("ip_vs"),
+            "IPVS connections": namespace.read("ip_vs_conn"),
+            "connection tracking": namespace.read("nf_conntrack"),
+            "the agent's log": self.agent.log(),
+        }
+
+    @property
+    def node(self) -> Host:
+        """The node whose agent runs."""
+        return self.agent.node
+
+    def endpoint(self, name: str, family: Family, **conditions: bool) -> Endpoint:
+        """Return a host as an endpoint, with conditions as the API names them."""
+        return Endpoint(self[name].addresses[family], conditions=tuple(conditions.items()))
+
+    def new_service(self, *pods: str) -> ServiceUnderTest:
+        """Make a Service of these pods, and wait until the node has it."""
+        service = self.reserve_service()
+        service.set_endpoints(*pods)
+        return service
+
+    def reserve_service(self) -> ServiceUnderTest:
+        """Return a Service that is not written yet, with an address of each family that no other one has."""
+        number = next(self._numbers)
+        addresses = {Family.IPV4: f"10.96.0.{number}", Family.IPV6: f"fd00:10:96::{number}"}
+        return ServiceUnderTest(self, f"service-{number}", addresses)
+
+
+class ServiceUnderTest:
+    """One Service of the test."""
+
+    def __init__(
+        self, cluster: Cluster, name: str, addresses: Mapping[Family, str], ports: Sequence[Port] = PORTS
+    ) -> None:
+        """Give it a name, its ClusterIPs and its ports; nothing is written yet."""
+        self.name = name
+        self.addresses = addresses
+        self.ports = ports
+        self._cluster = cluster
+
+    def target(self, family: Family, protocol: Protocol = Protocol.TCP, port: int = 0) -> Target:
+        """Return where to connect to; without a port, to the one that each protocol's server has."""
+        return Target(self.addresses[family], port or _PORT_OF_PROTOCOL[protocol], protocol)
+
+    def set_endpoints(self, *pods: str) -> None:
+        """Make these pods its endpoints, all of them ready, and wait until the node has that."""
+        self.write_pods(*pods)
+        self.await_pods(*pods)
+
+    def write_pods(self, *pods: str) -> None:
+        """Write the Service with one slice for each family that has these pods; nothing is waited for."""
+        self.write(
+            self.slice(family, [self._cluster.endpoint(pod, family) for pod in pods]) for family in Family
+        )
+
+    def slice(
+        self,
+        family: Family,
+        endpoints: Iterable[Endpoint],
+        name: str = "slice",
+        ports: Sequence[Port] | None = None,
+    ) -> dict[str, Any]:
+        """Return an EndpointSlice of this Service; `name` tells slices of one family apart."""
+        name = f"{self.name}-{family.name.lower()}-{name}"
+        return manifests.endpoint_slice(name, self.name, family, endpoints, ports or self.ports)
+
+    def write(self, slices: Iterable[dict[str, Any]]) -> None:
+        """Write the Service with these EndpointSlices in place of its former ones; nothing is waited for."""
+        service = manifests.service(self.name, self.addresses.values(), self.ports)
+        self._cluster.agent.manifests.write(self.name, [service, *slices])
+
+    def await_pods(self, *pods: str, families: Iterable[Family] = tuple(Family)) -> None:
+        """Wait until each of its virtual servers sends new connections to these pods and to nobody else."""
+        self._await_real_servers(
+            {
+                self.target(family, port.protocol, port.port): {
+                    (self._cluster[pod].addresses[family], port.target) for pod in pods
+                }
+                for family in families
+                for port in self.ports
+            }
+        )
+
+    def await_real_servers(self, target: Target, expected: set[tuple[str, int]]) -> None:
+        """Wait until new connections to one of its addresses go to exactly these addresses and ports."""
+        self._await_real_servers({target: expected})
+
+    def _await_real_servers(self, expected: Mapping[Target, set[tuple[str, int]]]) -> None:
+        node = self._cluster.node
+        await_that(
+            lambda: (
+                expected.items() <= tables.serving(node).items()
+                and all(tables.has_address(node, target.address) for target in expected)
+            ),
+            f"{self.name} is served like this: {expected}",
+        )
+
+    def remove(self) -> None:
+        """Remove the Service and its slices, and wait until the node has forgotten it."""
+        self.withdraw()
+        self.await_gone()
+
+    def withdraw(self) -> None:
+        """Remove the Service and its slices; nothing is waited for."""
+        self._cluster.agent.manifests.remove(self.name)
+
+    def await_gone(self) -> None:
+        """Wait until the node has neither its addresses nor its virtual servers."""
+        node, addresses = self._cluster.node, set(self.addresses.values())
+        await_that(
+            lambda: (
+                not any(tables.has_address(node, address) for address in addresses)
+                and addresses.isdisjoint(target.address for target in tables.virtual_servers(node))
+            ),
+            f"{self.name} is gone",
+        )

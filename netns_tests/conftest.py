@@ -1,0 +1,62 @@
+"""The fixtures of the packet tests, and the node's state beside every failure."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from netns_tests.cluster import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from netns_tests.cluster import ServiceUnderTest
+
+
+def pytest_configure() -> None:
+    if os.geteuid() != 0 or not Path("/proc/net/ip_vs").exists():
+        pytest.exit(
+            "these tests need root on a kernel with IPVS: run them with `make netns-test`", returncode=2
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and report.when == "call" and isinstance(cluster, Cluster):
+        report.sections.extend(cluster.state().items())
+    return report
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster.built(tmp_path_factory.mktemp("cluster")) as built:
+        built.agent.start()
+        yield built
+
+
+@pytest.fixture
+def new_service(cluster: Cluster) -> Iterator[Callable[..., ServiceUnderTest]]:
+    """Make Services for one test."""
+    services: list[ServiceUnderTest] = []
+
+    def new(*pods: str) -> ServiceUnderTest:
+        services.append(cluster.new_service(*pods))
+        return services[-1]
+
+    yield new
+    for service in services:
+        service.remove()
+
+
+@pytest.fixture(scope="module")
+def service_of(cluster: Cluster) -> Callable[..., ServiceUnderTest]:
+    """Make Services that the tests of a module share, one for each set of pods: no test may change them."""
+    return functools.cache(cluster.new_service)

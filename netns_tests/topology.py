@@ -1,0 +1,187 @@
+"""A small cluster of network namespaces: nodes with pods, and hosts outside, around one router.
+
+    pods of node-a ── node-a ─┐
+                              ├── router ── hosts outside
+    pods of node-b ── node-b ─┘
+
+Every line is a veth pair of the same making, as network plugins such as ptp or Calico make them: the lower
+end, eth0, has one /32 (/128) address and a default route; the upper end has the gateway's address and a route
+to the lower one. The router sends each node its pods' addresses, and the service addresses to the first node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+from typing import TYPE_CHECKING
+
+from pyroute2.iproute.linux import IPRoute
+
+from ipvsproxy.model.addresses import Family
+from netns_tests.deadline import await_that
+from netns_tests.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
+SERVICE_CIDRS = {Family.IPV4: "10.96.0.0/16", Family.IPV6: "fd00:10:96::/112"}
+
+_NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
+
+_ROUTER_SETTINGS = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+_HOST_SETTINGS = {
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/default/accept_ra": "0",
+    "net/ipv4/ping_group_range": "0 0",  # root may ask for ICMP echo replies without a raw socket
+}
+
+
+class Kind(enum.StrEnum):
+    """What a host of the topology stands for."""
+
+    ROUTER = "router"
+    NODE = "node"
+    POD = "pod"
+    OUTSIDE = "outside"
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """One namespace of the topology.
+
+    `addresses` are those of its eth0; `gateways` those that it has on its links to the hosts below it.
+    """
+
+    name: str
+    kind: Kind
+    namespace: Namespace
+    addresses: Mapping[Family, str]
+    gateways: Mapping[Family, str] = dataclasses.field(default_factory=dict)
+
+    def own(self, family: Family) -> set[str]:
+        """Return all of the host's addresses of a family: the sources that its own packets may have."""
+        return {addresses[family] for addresses in (self.addresses, self.gateways) if family in addresses}
+
+
+class Network:
+    """A built topology: its hosts by their names."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        """Take the hosts; their names are unique."""
+        self._hosts = {host.name: host for host in hosts}
+
+    def __getitem__(self, name: str) -> Host:
+        """Return the host of that name."""
+        return self._hosts[name]
+
+    def of(self, kind: Kind) -> list[Host]:
+        """Return the hosts of one kind, in the order of the topology."""
+        return [host for host in self._hosts.values() if host.kind is kind]
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """What to build: the names of each node's pods, and the names of hosts outside the cluster."""
+
+    nodes: Mapping[str, Sequence[str]]
+    outside: Sequence[str] = ()
+
+    @contextlib.contextmanager
+    def build(self) -> Iterator[Network]:
+        """Make all namespaces, links and routes; they go at the end of the block."""
+        with contextlib.ExitStack() as stack:
+            hosts = list(self._hosts(stack))
+            for host in hosts:
+                if host.kind is not Kind.ROUTER:
+                    _await_carrier(host)
+            yield Network(hosts)
+
+    def _hosts(self, stack: contextlib.ExitStack) -> Iterator[Host]:
+        router = _host(stack, "router", Kind.ROUTER, {}, {})
+        yield router
+        for number, (name, pods) in enumerate(self.nodes.items(), start=1):
+            pod_network = {Family.IPV4: f"10.244.{number}.", Family.IPV6: f"fd00:10:244:{number}::"}
+            node = _host(
+                stack,
+                name,
+                Kind.NODE,
+                {Family.IPV4: f"198.51.100.{number}", Family.IPV6: f"2001:db8:64::{number}"},
+                {family: f"{prefix}1" for family, prefix in pod_network.items()},
+            )
+            _link(router, node, {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:64::fe"})
+            below = [f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64"]
+            if number == 1:
+                below += SERVICE_CIDRS.values()
+            _route(router, below, through=node)
+            yield node
+            for pod_number, pod_name in enumerate(pods, start=10):
+                addresses = {family: f"{prefix}{pod_number}" for family, prefix in pod_network.items()}
+                pod = _host(stack, pod_name, Kind.POD, addresses, {})
+                _link(node, pod, node.gateways)
+                yield pod
+        for number, name in enumerate(self.outside, start=10):
+            addresses = {Family.IPV4: f"192.0.2.{number}", Family.IPV6: f"2001:db8::{number}"}
+            host = _host(stack, name, Kind.OUTSIDE, addresses, {})
+            _link(router, host, {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"})
+            yield host
+
+
+def _host(
+    stack: contextlib.ExitStack,
+    name: str,
+    kind: Kind,
+    addresses: Mapping[Family, str],
+    gateways: Mapping[Family, str],
+) -> Host:
+    namespace = stack.enter_context(Namespace(name))
+    forwards = kind in (Kind.ROUTER, Kind.NODE)
+    for setting, value in (_HOST_SETTINGS | (_ROUTER_SETTINGS if forwards else {})).items():
+        namespace.sysctl(setting, value)
+    with namespace.netlink(IPRoute) as netlink:
+        netlink.link("set", index=1, state="up")
+    return Host(name, kind, namespace, addresses, gateways)
+
+
+def _route(host: Host, networks: Sequence[str], through: Host) -> None:
+    with host.namespace.netlink(IPRoute) as netlink:
+        for network in networks:
+            family = Family.IPV6 if ":" in network else Family.IPV4
+            netlink.route("add", dst=network, gateway=through.addresses[family], family=family)
+
+
+def _link(upper: Host, lower: Host, gateways: Mapping[Family, str]) -> None:
+    """Join two hosts by a veth pair, named after the lower one in the upper and eth0 in the lower."""
+    with upper.namespace.netlink(IPRoute) as netlink:
+        peer = {"ifname": "eth0", "net_ns_fd": lower.namespace.descriptor}
+        netlink.link("add", ifname=lower.name, kind="veth", peer=peer)
+        index = netlink.link_lookup(ifname=lower.name)[0]
+        netlink.link("set", index=index, state="up")
+        for family, gateway in gateways.items():
+            netlink.addr(
+                "add", index=index, address=gateway, prefixlen=family.bits, family=family, flags=_NODAD
+            )
+    with lower.namespace.netlink(IPRoute) as netlink:
+        eth0 = netlink.link_lookup(ifname="eth0")[0]
+        netlink.link("set", index=eth0, state="up")
+        for family, address in lower.addresses.items():
+            netlink.addr(
+                "add", index=eth0, address=address, prefixlen=family.bits, family=family, flags=_NODAD
+            )
+            gateway = gateways[family]
+            netlink.route("add", dst="default", gateway=gateway, oif=eth0, flags=["onlink"], family=family)
+    with upper.namespace.netlink(IPRoute) as netlink:
+        for family, address in lower.addresses.items():
+            netlink.route("add", dst=f"{address}/{family.bits}", oif=index, scope=_LINK, family=family)
+
+
+def _await_carrier(host: Host) -> None:
+    """Wait until the kernel has seen that the other end of eth0 is up: until then it drops what is sent there."""
+    with host.namespace.netlink(IPRoute) as netlink:
+        eth0 = netlink.link_lookup(ifname="eth0")[0]
+        await_that(
+            lambda: netlink.link("get", index=eth0)[0].get_attr("IFLA_OPERSTATE") == "UP",
+            f"eth0 of {host.name} is up",
+        )
