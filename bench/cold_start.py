@@ -7,6 +7,7 @@ kernel's tables are new; the phases come from the times in the agent's own log.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import re
 import signal
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import ipvsproxy
 from bench.common import in_new_network_namespace, machine
 
 ENDPOINTS = 10
@@ -100,6 +102,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("services", type=int, nargs="*", default=[1000, 5000])
     arguments = parser.parse_args()
+    # As an installed package is; the working tree may have no byte code.
+    compileall.compile_dir(str(Path(ipvsproxy.__file__).parent), quiet=1)
     print(machine())
     for count in arguments.services:
         figures = in_new_network_namespace(partial(measure, count))

@@ -6,6 +6,7 @@ own socket, and the main one, which waits for signals. The kernel stays as it is
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # A terminated agent is gone within a second; a thread that hangs in a system call does not change that.
 STOP_TIMEOUT = 0.5
+# New objects between two looks for garbage; Python's default is 700.
+GARBAGE_THRESHOLD = 100_000
 # The longest that the reconciler is busy with one thing: the first sync of a large cluster.
 VIEW_TIMEOUT = 10.0
 
@@ -60,6 +63,8 @@ class Source(Protocol):
 
 def run(arguments: RunArguments) -> int:
     """Run the agent until SIGTERM or SIGINT; return the exit code."""
+    # The objects of a cluster are many, live long and refer to each other in no circles.
+    gc.set_threshold(GARBAGE_THRESHOLD)
     config = arguments.config
     log = configure(config.log_format, config.log_level, sys.stderr)
     require_net_admin()

@@ -53,11 +53,12 @@ def decide_endpoints(
     """Decide about every endpoint of the Service's port in one family, sorted by address and port."""
     endpoints = _merge(port, family, slices, node_name)
     any_ready = any(endpoint.ready for endpoint in endpoints.values())
+    here = (None, node_name)
     return [
         EndpointDecision(
-            address, number, _reason(endpoint, any_ready=any_ready), endpoint.node_name in (None, node_name)
+            *place, _reason(endpoint, any_ready=any_ready), may_be_local=endpoint.node_name in here
         )
-        for (address, number), endpoint in sorted(endpoints.items())
+        for place, endpoint in sorted(endpoints.items())
     ]
 
 

@@ -160,7 +160,7 @@ class Controller:
             return Pause(self._next_resync - began, paced=True)
         self._pace.began(began)
         self._prepare()
-        self._plan(self._store.take().services)
+        self._plan(self._store.take())
         resync = Resync(self._state, self._kernel, self._clock)
         try:
             for _ in resync.slices():
@@ -175,7 +175,7 @@ class Controller:
         return Pause(0)
 
     def _sync_changes(self, now: float) -> bool:
-        services = self._store.take().services
+        services = self._store.take()
         if not services:
             return False
         self._pace.began(now)

@@ -26,13 +26,6 @@ class ServiceState(NamedTuple):
     slices: tuple[EndpointSlice, ...]
 
 
-class Changes(NamedTuple):
-    """What changed since the last `Store.take`: Services by key, and whether the own Node did."""
-
-    services: dict[ObjectKey, ServiceState]
-    node_changed: bool
-
-
 class Store:
     """The latest good state of every object, and the keys of the Services that changed.
 
@@ -48,7 +41,6 @@ class Store:
         self._node: Node | None = None
         self._rejections: dict[tuple[str, ObjectKey], tuple[Rejection, ...]] = {}
         self._dirty: set[ObjectKey] = set()
-        self._node_dirty = False
         self._services_received = False
         self._slices_received = False
         self._woken = False
@@ -119,9 +111,7 @@ class Store:
     def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
         """Hold the agent's own Node; `rejected` as for `put_service`."""
         with self._news:
-            if node != self._node:
-                self._node = node
-                self._node_dirty = True
+            self._node = node
             self._replace_rejections(("Node",), _by_object(rejected))
             self._news.notify_all()
 
@@ -151,14 +141,13 @@ class Store:
             self._woken = True
             self._news.notify_all()
 
-    def take(self) -> Changes:
-        """Return what changed and forget that it did. Nothing before both lists were received once."""
+    def take(self) -> dict[ObjectKey, ServiceState]:
+        """Return the Services that changed and forget that they did. None before both lists were received once."""
         with self._news:
             if not self.synced:
-                return Changes({}, node_changed=False)
-            changes = Changes({key: self._state(key) for key in self._dirty}, node_changed=self._node_dirty)
+                return {}
+            changes = {key: self._state(key) for key in self._dirty}
             self._dirty.clear()
-            self._node_dirty = False
             return changes
 
     # --- for readers ---
@@ -191,7 +180,7 @@ class Store:
     # --- with the condition held ---
 
     def _has_news(self) -> bool:
-        return self._woken or (self.synced and (bool(self._dirty) or self._node_dirty))
+        return self._woken or (self.synced and bool(self._dirty))
 
     def _state(self, key: ObjectKey) -> ServiceState:
         slices = self._slices_of.get(key, {})

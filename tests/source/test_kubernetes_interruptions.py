@@ -108,7 +108,7 @@ def test_an_outage_changes_nothing_in_the_store(server: ApiServer, tmp_path: Pat
         assert agent.store.state(WEB) == before
         server.come_back()
         agent.witness.log_line("API server answers again", url=server.url)
-        assert agent.store.take() == ({}, False)
+        assert agent.store.take() == {}
 
 
 def test_an_api_server_that_is_away_at_the_start_is_waited_for(server: ApiServer, tmp_path: Path) -> None:

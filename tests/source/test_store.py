@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.source.store import Changes, ServiceState, Store
+from ipvsproxy.source.store import ServiceState, Store
 from tests.builders import WEB, endpoint_slice, service
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 DNS = ObjectKey("kube-system", "kube-dns")
 EMPTY = ServiceState(None, ())
-NOTHING = Changes({}, node_changed=False)
 WEB_SERVICE = service("10.96.0.10")
 WEB_SLICE = endpoint_slice("10.244.1.7")
 
@@ -48,28 +47,28 @@ def test_nothing_is_given_out_before_both_lists(store: Store) -> None:
     store.put_slice(WEB_SLICE)
     store.replace_services([WEB_SERVICE])
     assert not store.wait(0)
-    assert store.take() == NOTHING
+    assert store.take() == {}
 
     store.replace_slices([WEB_SLICE])
     assert store.synced
     assert store.wait(0)
-    assert store.take() == Changes({WEB: ServiceState(WEB_SERVICE, (WEB_SLICE,))}, node_changed=True)
+    assert store.take() == {WEB: ServiceState(WEB_SERVICE, (WEB_SLICE,))}
 
 
 def test_the_lists_of_an_empty_cluster_are_news_too(store: Store) -> None:
     store.replace_services([])
     store.replace_slices([])
     assert store.wait(0)
-    assert store.take() == NOTHING
+    assert store.take() == {}
     assert not store.wait(0)
 
 
 def test_what_was_taken_is_not_given_out_again(synced: Store) -> None:
     synced.put_service(WEB_SERVICE._replace(created=1))
     assert synced.wait(0)
-    assert synced.take().services.keys() == {WEB}
+    assert synced.take().keys() == {WEB}
     assert not synced.wait(0)
-    assert synced.take() == NOTHING
+    assert synced.take() == {}
 
 
 def test_only_a_difference_makes_a_service_dirty(synced: Store) -> None:
@@ -86,7 +85,7 @@ def test_several_changes_of_a_service_before_a_look_are_one(synced: Store) -> No
     synced.put_service(service("10.96.0.11"))
     synced.put_service(service("10.96.0.12"))
     synced.put_slice(endpoint_slice("10.244.2.9", name="web-2"))
-    assert synced.take().services == {
+    assert synced.take() == {
         WEB: ServiceState(service("10.96.0.12"), (WEB_SLICE, endpoint_slice("10.244.2.9", name="web-2")))
     }
 
@@ -101,7 +100,7 @@ def test_the_slices_of_a_service_come_in_the_order_of_their_names(synced: Store)
 def test_a_slice_that_changes_its_service_dirties_both(synced: Store) -> None:
     moved = WEB_SLICE._replace(service=DNS)
     synced.put_slice(moved)
-    assert synced.take().services == {
+    assert synced.take() == {
         WEB: ServiceState(WEB_SERVICE, ()),
         DNS: ServiceState(None, (moved,)),
     }
@@ -110,24 +109,24 @@ def test_a_slice_that_changes_its_service_dirties_both(synced: Store) -> None:
 def test_a_slice_may_come_before_its_service(synced: Store) -> None:
     early = endpoint_slice("10.244.0.2", of=DNS)
     synced.put_slice(early)
-    assert synced.take().services == {DNS: ServiceState(None, (early,))}
+    assert synced.take() == {DNS: ServiceState(None, (early,))}
     dns = service("10.96.0.2", of=DNS)
     synced.put_service(dns)
-    assert synced.take().services == {DNS: ServiceState(dns, (early,))}
+    assert synced.take() == {DNS: ServiceState(dns, (early,))}
 
 
 def test_what_a_complete_list_does_not_have_is_gone(synced: Store) -> None:
     dns = service("10.96.0.2", of=DNS)
     synced.replace_services([dns])
     synced.replace_slices([])
-    assert synced.take().services == {WEB: ServiceState(None, ()), DNS: ServiceState(dns, ())}
+    assert synced.take() == {WEB: ServiceState(None, ()), DNS: ServiceState(dns, ())}
     assert synced.service_keys() == [DNS]
 
 
 def test_removed_objects_are_gone(synced: Store) -> None:
     synced.remove_slice(WEB_SLICE.key)
     synced.remove_service(WEB)
-    assert synced.take().services == {WEB: ServiceState(None, ())}
+    assert synced.take() == {WEB: ServiceState(None, ())}
     assert synced.service_keys() == []
 
 
@@ -149,7 +148,7 @@ def test_objects_that_a_complete_list_rejects_keep_their_last_good_state(synced:
 
 def test_a_rejected_object_of_another_kind_keeps_no_slice_of_its_name(synced: Store) -> None:
     synced.replace_slices([], [rejection(WEB_SLICE.key, "Endpoints")])
-    assert synced.take().services == {WEB: ServiceState(WEB_SERVICE, ())}
+    assert synced.take() == {WEB: ServiceState(WEB_SERVICE, ())}
 
 
 def test_a_good_object_or_its_removal_ends_the_rejection(synced: Store) -> None:
@@ -197,16 +196,11 @@ def test_parts_that_were_left_out_are_listed_beside_the_good_rest(synced: Store)
     assert synced.rejections() == sorted(left_out)
 
 
-def test_the_own_node_is_news_when_it_differs(synced: Store) -> None:
+def test_the_own_node_is_held_and_is_no_service_that_changed(synced: Store) -> None:
     assert synced.node is None
     synced.put_node(Node("node-a"))
-    assert synced.wait(0)
-    assert synced.take() == Changes({}, node_changed=True)
-    synced.put_node(Node("node-a"))
     assert not synced.wait(0)
-    synced.put_node(Node("node-a", labels=(("topology.kubernetes.io/zone", "b"),)))
-    assert synced.take() == Changes({}, node_changed=True)
-    assert synced.node == Node("node-a", labels=(("topology.kubernetes.io/zone", "b"),))
+    assert synced.node == Node("node-a")
 
 
 def test_a_call_of_wake_ends_one_wait(store: Store) -> None:
@@ -310,8 +304,8 @@ class StoreBesideAPlainModel(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        self.followed.update(self.store.take().services)
-        assert self.store.take() == NOTHING
+        self.followed.update(self.store.take())
+        assert self.store.take() == {}
 
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
