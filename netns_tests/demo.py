@@ -5,14 +5,13 @@ Everything happens in network namespaces that go with the process. The exit code
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from ipvsproxy.model.addresses import Family
 from netns_tests.cluster import Cluster, ServiceUnderTest
@@ -31,6 +30,9 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "demo"
 ADDRESSES = {Family.IPV4: "10.96.0.80", Family.IPV6: "fd00:10:96::80"}
 """The Service's, as the example has them."""
 
+# SGR parameters of ECMA-48.
+BOLD, RED, GREEN = "1", "31", "32"
+
 _REQUESTS_OF_A_STEP = 300
 _WIDTH_OF_A_BAR = 40
 
@@ -38,10 +40,9 @@ _WIDTH_OF_A_BAR = 40
 class Demo:
     """The steps in their order; each says what it does and shows what comes of it."""
 
-    def __init__(self, cluster: Cluster, console: Console) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         """Take a cluster whose agent does not run yet."""
         self._cluster = cluster
-        self._console = console
         self._web = ServiceUnderTest(cluster, "web", ADDRESSES, [Port("http", 80, HTTP_PORT)])
         client = cluster["client"]
         self._new_connections = Load(client, self._web.target(Family.IPV4), Style.EACH_ITS_OWN)
@@ -108,9 +109,9 @@ class Demo:
     def _sum_up(self) -> bool:
         failures = [failure for load in self._loads for failure in load.failures]
         self._headline("Result")
-        self._line(self._load(), style="red" if failures else "green")
+        self._line(self._load(), RED if failures else "green")
         for failure in failures[:10]:
-            self._line(failure, style="red")
+            self._line(failure, RED)
         return not failures
 
     def _go_on(self) -> None:
@@ -124,10 +125,10 @@ class Demo:
 
     def _headline(self, text: str) -> None:
         self._steps += 1
-        self._console.print(f"\n{self._steps}. {text}", style="bold", markup=False)
+        _print(f"\n{self._steps}. {text}", BOLD)
 
-    def _line(self, text: str, style: str | None = None) -> None:
-        self._console.print(f"   {text}", style=style, markup=False)
+    def _line(self, text: str, style: str = "") -> None:
+        _print(f"   {text}", style)
 
     def _bars(self, answers: Mapping[str, int]) -> None:
         largest = max(answers.values())
@@ -136,14 +137,20 @@ class Demo:
             self._line(f"   {server:6} {bar} {count}")
 
 
+def _print(text: str, style: str = "") -> None:
+    """Print the text at once, in its style if somebody looks who sees it."""
+    if style and (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
+        text = f"\x1b[{style}m{text}\x1b[0m"
+    print(text, flush=True)
+
+
 def main() -> int:
     """Run the demo in a temporary directory; return 0 if no request failed."""
-    console = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as directory, Cluster.built(Path(directory), TOPOLOGY) as cluster:
         try:
-            return 0 if Demo(cluster, console).run() else 1
+            return 0 if Demo(cluster).run() else 1
         except (AssertionError, DeadlineError, NoAnswerError) as error:
-            console.print(f"\n{error}\n\nthe agent's log:\n{cluster.agent.log()}", style="red", markup=False)
+            _print(f"\n{error}\n\nthe agent's log:\n{cluster.agent.log()}", RED)
             return 1
 
 

@@ -122,16 +122,21 @@ class Desired:
 
     def rejections(self) -> Iterator[Rejection]:
         """Say for each Service which of its virtual servers it does not get, and why."""
-        for key, claims in self._claims.items():
+        for service in self._plans:
+            yield from self.rejections_of(service)
+
+    def rejections_of(self, service: ObjectKey) -> Iterator[Rejection]:
+        """Say which of its virtual servers one Service does not get, and why."""
+        plan = self._plans.get(service, NOTHING)
+        for key in plan.virtual_servers:
             owner = self._owners.get(key)
-            for claim in claims:
-                if owner is None:
-                    reason = f"{format_address(key.address)} carries a virtual server that is not ipvsproxy's"
-                elif claim.service != owner:
-                    reason = f"{key} belongs to Service {owner}, which is older"
-                else:
-                    continue
-                yield Rejection("Service", claim.service, "spec.clusterIPs", reason)
+            if owner is None:
+                reason = f"{format_address(key.address)} carries a virtual server that is not ipvsproxy's"
+            elif owner != service:
+                reason = f"{key} belongs to Service {owner}, which is older"
+            else:
+                continue
+            yield Rejection("Service", service, "spec.clusterIPs", reason)
 
     def _withdraw(self, claim: _Claim, key: VirtualServerKey) -> None:
         claims = self._claims[key]

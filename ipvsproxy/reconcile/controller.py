@@ -89,6 +89,7 @@ class Controller:
         self._prepare = prepare
         self._state = NodeState(kernel, settings.drain_timeout, log)
         self._pace = Pace(settings.minimum_sync_period)
+        self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
         self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
@@ -188,7 +189,17 @@ class Controller:
         for key, state in services.items():
             plan = plan_service(state.service, state.slices, self._settings.plan)
             touched.update(self._state.desired.replace(key, plan))
+        for key in services:
+            self._report_rejections(key)
         return touched
+
+    def _report_rejections(self, service: ObjectKey) -> None:
+        """Write a line for each virtual server that the Service does not get, when that changes."""
+        rejections = frozenset(self._state.desired.rejections_of(service))
+        for _, _, field, reason in rejections - self._rejections.pop(service, frozenset()):
+            self._log.warning("virtual server rejected", service=str(service), field=field, reason=reason)
+        if rejections:
+            self._rejections[service] = rejections
 
     def _step_resync(self, now: float) -> bool:
         if self._resync is None:

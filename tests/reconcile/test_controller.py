@@ -400,6 +400,18 @@ class TestForeignVirtualServers:
         assert [each["address"] for each in warnings] == ["10.96.0.1"]
 
 
+def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_and_not_again(
+    world: World,
+) -> None:
+    world.list_objects(service("10.96.0.1", created=1))
+    for _ in range(2):
+        world.put(service("10.96.0.1", of=OTHER, created=2), endpoint_slice("10.244.0.1", of=OTHER))
+    world.put(endpoint_slice("10.244.0.2", of=OTHER))
+    (event,) = [each for each in world.events.entries if each["event"] == "virtual server rejected"]
+    assert event["service"] == "default/other"
+    assert event["reason"] == "10.96.0.1:80/tcp belongs to Service default/web, which is older"
+
+
 def test_an_address_that_the_node_has_elsewhere_is_not_bound_but_served(world: World) -> None:
     world.addresses.other_addresses = {WEB_ADDRESS}
     world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))

@@ -209,14 +209,11 @@ def test_a_call_of_wake_ends_one_wait(store: Store) -> None:
     assert not store.wait(0)
 
 
-@pytest.mark.parametrize(
-    "change", ["put_service", "put_slice", "put_node", "remove_service", "remove_slice", "wake"]
-)
+@pytest.mark.parametrize("change", ["put_service", "put_slice", "remove_service", "remove_slice", "wake"])
 def test_a_change_by_another_thread_ends_the_wait(synced: Store, change: str) -> None:
     changes = {
         "put_service": lambda: synced.put_service(service("10.96.0.11")),
         "put_slice": lambda: synced.put_slice(endpoint_slice("10.244.3.3")),
-        "put_node": lambda: synced.put_node(Node("node-a")),
         "remove_service": lambda: synced.remove_service(WEB),
         "remove_slice": lambda: synced.remove_slice(WEB_SLICE.key),
         "wake": synced.wake,
