@@ -68,11 +68,13 @@ class DummyInterface:
         if link is None:
             return set()
         try:
-            return {each.address for each in self._dump(link.interface_index)}
+            found = list(self._dump(link.interface_index))
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
             return set()
+        # A kernel without NETLINK_GET_STRICT_CHK dumps the addresses of all interfaces.
+        return {each.address for each in found if each.interface_index == link.interface_index}
 
     def elsewhere(self) -> set[Address]:
         """Return the addresses on all other interfaces, IPv6 link-local ones left out."""

@@ -17,7 +17,7 @@ from ipvsproxy.model.addresses import Family, family, parse_network
 from ipvsproxy.model.ipvs import Command, RealServerStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import IpvsOperation, RealServer, VirtualServer, VirtualServerKey
@@ -147,6 +147,11 @@ class FakeIpvs(_Failing["VirtualServerKey"]):
         self._begin_call()
         virtual_servers = iter([entry.virtual_server for entry in self._table.values()])
         return iter(lambda: list(islice(virtual_servers, _CHUNK)), [])
+
+    def existing(self, keys: Iterable[VirtualServerKey]) -> set[VirtualServerKey]:
+        """Return those of the keys that have a virtual server."""
+        self._begin_call()
+        return {key for key in keys if key in self._table}
 
     def real_servers(
         self, keys: Sequence[VirtualServerKey]

@@ -1,7 +1,7 @@
 """The narrow interfaces through which the reconciler reaches the kernel.
 
 The adapters of this package implement them over netlink, nft and /proc/sys; `kernel.fake` implements them
-in memory, as strictly. tests/kernel/contract.py holds both to the same behaviour.
+in memory, as strictly. tests/kernel/contract_*.py hold both to the same behaviour.
 
 Every error of a single change is a `KernelError` value, so that one refused change never hides the others;
 an exception means that nothing at all is known about what was asked.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
@@ -48,11 +48,15 @@ class Ipvs(Protocol):
         ENOBUFS as an error means that the answers were lost: the operation may or may not have been done.
 
         The kernel's errors: EEXIST (NEW_* of what is there), ESRCH (any other command on a virtual server that is
-        not there), ENOENT (SET_DEST or DEL_DEST of a real server that is not there, an unknown scheduler), EINVAL.
+        not there), ENOENT (SET_DEST or DEL_DEST of a real server that is not there, an unknown scheduler), ERANGE (a
+        weight or a threshold), EINVAL.
         """
 
     def virtual_servers(self) -> Iterator[list[VirtualServer]]:
         """Dump all virtual servers, everybody's, without their real servers, in chunks of a few dozen."""
+
+    def existing(self, keys: Iterable[VirtualServerKey]) -> set[VirtualServerKey]:
+        """Return those of the keys that have a virtual server, whoever made it. One question each."""
 
     def real_servers(
         self, keys: Sequence[VirtualServerKey]
@@ -70,12 +74,12 @@ class Addresses(Protocol):
         """Return the addresses on the dummy interface, but for IPv6 link-local ones; empty without the interface."""
 
     def elsewhere(self) -> set[Address]:
-        """Return the addresses on the node's other interfaces."""
+        """Return the addresses on the node's other interfaces, but for IPv6 link-local ones."""
 
     def apply(self, add: Collection[Address], remove: Collection[Address]) -> dict[Address, KernelError]:
         """Remove, then add addresses as /32 and /128; return the refused ones.
 
-        Adding what is there and removing what is not are EEXIST and EADDRNOTAVAIL.
+        Adding what is there and removing what is not are EEXIST and EADDRNOTAVAIL; ENODEV without the interface.
         """
 
 

@@ -76,6 +76,10 @@ class IpvsNetlink:
             for payloads in chunks
         )
 
+    def existing(self, keys: Iterable[VirtualServerKey]) -> set[VirtualServerKey]:
+        """Return those of the keys that have a virtual server, whoever made it. One question each."""
+        return {key for key in keys if self._exists(key)}
+
     def real_servers(
         self, keys: Sequence[VirtualServerKey]
     ) -> dict[VirtualServerKey, list[RealServerStatus]]:

@@ -91,11 +91,14 @@ class DatagramSocket(Protocol):
 def open_socket(protocol: int) -> socket.socket:
     """Return a netlink socket of the calling thread's network namespace.
 
-    It reports errors with their text and without the request, and filters dumps by the request's fields.
+    It reports errors with their text and without the request, and filters dumps by the request's fields, if it can.
     """
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
         opened.setsockopt(SOL_NETLINK, option, 1)
+    # Before 4.20 the kernel dumps everything, and whoever asked for less picks it out.
+    with contextlib.suppress(OSError):
+        opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
     # The kernel's own timeout: Python's would cost a poll(2) before each receive.
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _TIMEOUT_SECONDS, 0))
     try:

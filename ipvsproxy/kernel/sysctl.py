@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipvsproxy.kernel.interface import Sysctls
-    from ipvsproxy.plan.sysctls import Setting
+    from ipvsproxy.plan.sysctls import KernelSetting
 
 _OTHER_SEPARATOR = str.maketrans("./", "/.")
 
@@ -46,7 +46,7 @@ class ProcSysctls:
 class SysctlFailure(NamedTuple):
     """A setting that is not as it should be; `found` is its value, None where there is none or it can't be read."""
 
-    setting: Setting
+    setting: KernelSetting
     found: str | None
     error: KernelError
 
@@ -57,7 +57,7 @@ class SysctlFailure(NamedTuple):
         return f"{name} can't be set to {value}{found}: {self.error}; {meaning}"
 
 
-def apply_settings(sysctls: Sysctls, plan: Iterable[Setting]) -> list[SysctlFailure]:
+def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[SysctlFailure]:
     """Set what differs; return what could not be set, with ENOENT where this kernel has no such setting."""
     failures: list[SysctlFailure] = []
     for setting in plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import RealServer
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.desired import desired_virtual_servers, of_service
@@ -29,6 +29,7 @@ from ipvsproxy.observe.words import (
     set_name,
 )
 from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.plan.ownership import guards, is_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,9 +52,7 @@ class KernelTables(NamedTuple):
 
     def owns(self, key: VirtualServerKey) -> bool:
         """Say whether the virtual server is ours: its address is on the dummy interface, or it is on record."""
-        return (
-            key.address in self.bound or SetElement(FirewallSet.SERVICE_PORTS, key) in self.firewall.elements
-        )
+        return is_ours(key, self.bound, self.firewall.elements)
 
 
 class _Pair(NamedTuple):
@@ -130,6 +129,8 @@ class Comparison:
             self._virtual_servers[key] = desired
             self._addresses.setdefault(key.address, desired.service)
             for element in elements_of(desired.planned):
+                if guards(element, self._tables.elsewhere):
+                    continue
                 self._elements.setdefault(element, desired.service)
 
     def _add_strays(self) -> None:

@@ -6,6 +6,7 @@ come through the standard library's logging, become events too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +18,7 @@ from structlog.processors import TimeStamper, add_log_level, format_exc_info
 from ipvsproxy.config.settings import LogFormat
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import BinaryIO, TextIO
 
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
@@ -52,12 +53,30 @@ def _logger(log_format: LogFormat, level: LogLevel, stream: TextIO) -> Filtering
     else:
         rendering = [format_exc_info, _encode_json]
     logger = structlog.wrap_logger(
-        structlog.BytesLogger(stream.buffer),
+        structlog.BytesLogger(cast("BinaryIO", _LossyStream(stream.buffer))),
         processors=[add_log_level, TimeStamper(fmt="iso", utc=True, key="time"), _render_values, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         context_class=dict,
     )
     return cast("FilteringBoundLogger", logger.bind())
+
+
+class _LossyStream:
+    """Lets go what can't be written: an agent goes on without its log, whether its reader is gone or the disk full."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Take the stream, past whose buffer lines are written: nothing unwritten is left for the process's end."""
+        self._stream = getattr(stream, "raw", stream)
+
+    def write(self, line: bytes) -> None:
+        """Write a line, or as much of it as there is room for."""
+        with contextlib.suppress(OSError):
+            while line:
+                # None from a stream that is full and does not wait.
+                line = line[self._stream.write(line) or len(line) :]
+
+    def flush(self) -> None:
+        """Do nothing: no line waits here."""
 
 
 class _LibraryMessages(logging.Handler):

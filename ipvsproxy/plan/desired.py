@@ -31,11 +31,15 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Touched:
-    """What a change may have altered in the kernel: the part of the state that has to be compared."""
+    """What a change may have altered in the kernel: the part of the state that has to be compared.
+
+    `services` holds those that claim a virtual server which has another owner now.
+    """
 
     virtual_servers: set[VirtualServerKey] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
     elements: set[SetElement] = field(default_factory=set)
+    services: set[ObjectKey] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Say whether there is anything to compare."""
@@ -46,6 +50,7 @@ class Touched:
         self.virtual_servers |= other.virtual_servers
         self.addresses |= other.addresses
         self.elements |= other.elements
+        self.services |= other.services
 
 
 class _Claim(NamedTuple):
@@ -133,7 +138,7 @@ class Desired:
             if owner is None:
                 reason = f"{format_address(key.address)} carries a virtual server that is not ipvsproxy's"
             elif owner != service:
-                reason = f"{key} belongs to Service {owner}, which is older"
+                reason = f"{key} belongs to Service {owner}, the older one, or the first by name"
             else:
                 continue
             yield Rejection("Service", service, "spec.clusterIPs", reason)
@@ -147,7 +152,8 @@ class Desired:
     def _settle(self, key: VirtualServerKey, touched: Touched) -> None:
         """Let the oldest claim have the key, and count what it has in the place of what it had."""
         before = self._planned.get(key)
-        claims = self._claims.get(key)
+        claims = self._claims.get(key, ())
+        owner_before = self._owners.get(key)
         after: PlannedVirtualServer | None = None
         if claims and key.address not in self._foreign:
             owner = claims[0].service
@@ -155,6 +161,8 @@ class Desired:
             self._owners[key] = owner
         else:
             self._owners.pop(key, None)
+        if self._owners.get(key) != owner_before:
+            touched.services.update(claim.service for claim in claims)
         if after == before:
             return
         touched.virtual_servers.add(key)

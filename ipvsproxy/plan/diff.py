@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.ownership import guards
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -89,12 +90,15 @@ def diff(desired: Desired, actual: Actual, touched: Touched, *, drain: bool) -> 
         remove_elements=[
             element
             for element in touched.elements
-            if element in actual.elements and element not in desired.elements
+            if element in actual.elements
+            and (element not in desired.elements or guards(element, actual.elsewhere))
         ],
         add_elements=[
             element
             for element in touched.elements
-            if element in desired.elements and element not in actual.elements
+            if element in desired.elements
+            and element not in actual.elements
+            and not guards(element, actual.elsewhere)
         ],
         edits=edits,
         add_addresses=[

@@ -17,7 +17,7 @@ class KernelVersion(NamedTuple):
     minor: int
 
 
-class Setting(NamedTuple):
+class KernelSetting(NamedTuple):
     """A value to be set below /proc/sys, and a sentence, without a full stop, on what happens without it."""
 
     name: str
@@ -34,17 +34,17 @@ class SysctlSettings(NamedTuple):
 
 
 _IPVS = (
-    Setting(
+    KernelSetting(
         "net.ipv4.vs.conntrack",
         "1",
         "nothing is masqueraded: processes of the node, and pods that reach themselves, get no answer from services",
     ),
-    Setting(
+    KernelSetting(
         "net.ipv4.vs.expire_nodest_conn",
         "1",
         "connections to an endpoint that is gone hang until they time out",
     ),
-    Setting(
+    KernelSetting(
         "net.ipv4.vs.expire_quiescent_template",
         "1",
         "clients with session affinity stay with an endpoint that is going until their affinity times out",
@@ -52,24 +52,24 @@ _IPVS = (
 )
 
 _LAST_WITH_REUSE_DELAY = KernelVersion(5, 8)
-_REUSE = Setting(
+_REUSE = KernelSetting(
     "net.ipv4.vs.conn_reuse_mode",
     "0",
     "a client that uses a port again soon waits a second for its connection",
 )
 
-_FORWARDING = Setting("net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods")
+_FORWARDING = KernelSetting("net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods")
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
-_FORWARDING_IPV6 = Setting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
+_FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
 
 # The service addresses are on every node: only the node that announces one may answer for it.
 _STRICT_ARP = (
-    Setting(
+    KernelSetting(
         "net.ipv4.conf.all.arp_ignore",
         "1",
         "the node answers ARP requests for service addresses, also for those that another node announces",
     ),
-    Setting(
+    KernelSetting(
         "net.ipv4.conf.all.arp_announce",
         "2",
         "the node names service addresses as its own in ARP requests, also those that another node announces",
@@ -85,7 +85,7 @@ def parse_kernel_release(release: str) -> KernelVersion:
     return KernelVersion(int(found[1]), int(found[2]))
 
 
-def sysctl_plan(settings: SysctlSettings) -> tuple[Setting, ...]:
+def sysctl_plan(settings: SysctlSettings) -> tuple[KernelSetting, ...]:
     """Return the settings to be made, each name once."""
     plan = [*_IPVS]
     # Later kernels do not delay such clients, and with 0 they would send them to endpoints that are going.

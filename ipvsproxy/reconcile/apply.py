@@ -11,18 +11,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import FirewallError, KernelError
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.kernel.interface import FirewallError, KernelError, KernelUnavailableError
+from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.plan.ownership import record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.plan.diff import Actual, Edit, Operations
     from ipvsproxy.reconcile.retry import Item
@@ -61,6 +63,8 @@ _DONE = {
     Command.SET_DEST: "real servers changed",
     Command.DEL_DEST: "real servers deleted",
 }
+# What the adapters raise when nothing is known of what was asked.
+UNREACHABLE = (OSError, KernelUnavailableError)
 # No scheduler has this name, so a comparison with the desired state sets the right one.
 UNKNOWN_SCHEDULER = ""
 
@@ -68,9 +72,16 @@ UNKNOWN_SCHEDULER = ""
 class Applier:
     """Applies operations to the kernel and notes their effect in `actual`."""
 
-    def __init__(self, kernel: NodeKernel, actual: Actual, log: FilteringBoundLogger) -> None:
-        """Take the kernel's adapters and the record to keep."""
+    def __init__(
+        self,
+        kernel: NodeKernel,
+        wanted: AbstractSet[VirtualServerKey],
+        actual: Actual,
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Take the kernel's adapters, a view of what is desired, and the record to keep."""
         self._kernel = kernel
+        self._wanted = wanted
         self._actual = actual
         self._log = log
         self._stuck: set[Address] = set()
@@ -79,7 +90,12 @@ class Applier:
     @property
     def _stuck_addresses(self) -> AbstractSet[Address]:
         """The addresses that could not be removed, and are still there."""
-        return self._stuck & self._actual.addresses
+        self._stuck &= self._actual.addresses
+        return self._stuck
+
+    def forget(self, keys: Iterable[VirtualServerKey]) -> None:
+        """Forget failures to create these virtual servers, which are not desired any more."""
+        self._uncreated.difference_update(keys)
 
     def apply(self, operations: Operations) -> Outcome:
         """Apply all operations; every failure is in the outcome, under the item that it left as it was."""
@@ -115,7 +131,7 @@ class Applier:
     def _remove_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
         if not addresses:
             return
-        refused = self._kernel.addresses.apply((), addresses)
+        refused = self._change_addresses((), addresses)
         for address in addresses:
             error = refused.get(address)
             if error and error.code != errno.EADDRNOTAVAIL:
@@ -141,6 +157,8 @@ class Applier:
             error = refused.get(index)
             if error and error.code != errno.ESRCH:
                 outcome.failures[virtual_server.key] = f"{_sentence(operations[index])}: {error}"
+                if error.code == errno.ENOBUFS:
+                    self._take_in([virtual_server])
             else:
                 self._actual.virtual_servers.pop(virtual_server.key, None)
 
@@ -151,19 +169,18 @@ class Applier:
             return
         try:
             self._kernel.firewall.change(add, remove)
-        except FirewallError as refusal:
+        except (FirewallError, *UNREACHABLE) as refusal:
             # What the transaction builds on may be gone, the table above all: the whole state repairs that.
             self._log.warning("firewall change refused, installing the whole table", reason=str(refusal))
             try:
                 self._kernel.firewall.install((self._actual.elements | set(add)) - set(remove))
-            except FirewallError as error:
+            except (FirewallError, *UNREACHABLE) as error:
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in add)
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in remove)
                 return
         self._actual.elements.update(add)
         self._actual.elements.difference_update(remove)
-        outcome.done["set elements added"] += len(add)
-        outcome.done["set elements removed"] += len(remove)
+        outcome.done += Counter({"set elements added": len(add), "set elements removed": len(remove)})
 
     def _is_needed(self, element: SetElement) -> bool:
         """Say whether what the element is about, a virtual server or an address, would not go, so that it stays too."""
@@ -179,12 +196,12 @@ class Applier:
         ready = {}
         for edit in operations.edits:
             key = edit.after.key
-            if SetElement(FirewallSet.SERVICE_PORTS, key) in self._actual.elements:
+            if record_of(key) in self._actual.elements:
                 ready[key] = edit
             else:
                 outcome.failures[key] = "its firewall elements could not be added first"
                 self._uncreated.add(key)
-        self._create_virtual_servers(ready, set(operations.add_elements), outcome)
+        self._create_virtual_servers(ready, frozenset(operations.add_elements), outcome)
         flat = [
             operation
             for edit in ready.values()
@@ -214,7 +231,7 @@ class Applier:
                 outcome.failures[after.key] = f"{_sentence(create[index])}: {error}"
                 if error.code == errno.ENOBUFS:
                     self._take_in([after])
-            elif SetElement(FirewallSet.SERVICE_PORTS, after.key) in recorded:
+            elif record_of(after.key) in recorded:
                 outcome.foreign.add(after.key.address)
             else:
                 outcome.failures[after.key] = "the virtual server was there already and is read again"
@@ -225,7 +242,7 @@ class Applier:
             return {}
         try:
             refused = self._kernel.ipvs.apply(operations)
-        except OSError as error:
+        except UNREACHABLE as error:
             refused = dict.fromkeys(range(len(operations)), KernelError(errno.ENOBUFS, str(error)))
         outcome.done.update(
             _DONE[operation.command] for index, operation in enumerate(operations) if index not in refused
@@ -242,7 +259,7 @@ class Applier:
             return
         try:
             found = self._kernel.ipvs.real_servers([each.key for each in virtual_servers])
-        except OSError as error:
+        except UNREACHABLE as error:
             self._log.error("virtual servers not read", reason=str(error))
             found = {each.key: [] for each in virtual_servers}
         for virtual_server in virtual_servers:
@@ -255,16 +272,24 @@ class Applier:
                 real_servers=tuple(status.real_server for status in statuses),
             )
 
+    def _change_addresses(
+        self, add: Sequence[Address], remove: Sequence[Address]
+    ) -> dict[Address, KernelError]:
+        try:
+            return self._kernel.addresses.apply(add, remove)
+        except UNREACHABLE as error:
+            return dict.fromkeys((*add, *remove), KernelError(errno.ENOBUFS, str(error)))
+
     def _add_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
         # An address without a virtual server behind it would answer for nobody.
         without = {key.address for key in self._uncreated}
         if not without.isdisjoint(addresses):
-            without -= {key.address for key in self._actual.virtual_servers}
+            without -= {key.address for key in self._actual.virtual_servers if key in self._wanted}
         without |= outcome.foreign
         ready = [address for address in addresses if address not in without]
         if not ready:
             return
-        refused = self._kernel.addresses.apply(ready, ())
+        refused = self._change_addresses(ready, ())
         for address in ready:
             error = refused.get(address)
             if error and error.code != errno.EEXIST:

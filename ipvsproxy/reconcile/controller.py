@@ -7,7 +7,6 @@ Service; the resync alone looks at everything, in slices of a few milliseconds b
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.services import plan_service
 from ipvsproxy.reconcile.pace import Pace
-from ipvsproxy.reconcile.resync import VIRTUAL_SERVERS_PER_SLICE, Resync
+from ipvsproxy.reconcile.resync import Resync, in_slices
 from ipvsproxy.reconcile.retry import item_text
 from ipvsproxy.reconcile.state import NodeState
 
@@ -189,7 +188,7 @@ class Controller:
         for key, state in services.items():
             plan = plan_service(state.service, state.slices, self._settings.plan)
             touched.update(self._state.desired.replace(key, plan))
-        for key in services:
+        for key in services.keys() | touched.services:
             self._report_rejections(key)
         return touched
 
@@ -214,6 +213,7 @@ class Controller:
             self._log.debug("resynced", repaired=dict(resync.outcome.done))
             if resync.outcome.done:
                 self._log.warning("repaired what others changed", **_fields(resync.outcome))
+            self._report_failures(resync.outcome, now)
         except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
         else:
@@ -234,8 +234,7 @@ class Controller:
         return True
 
     def _check_drains(self, keys: Iterable[VirtualServerKey]) -> Iterator[None]:
-        remaining = iter(keys)
-        while chunk := list(itertools.islice(remaining, VIRTUAL_SERVERS_PER_SLICE)):
+        for chunk in in_slices(keys, self._state):
             now = self._clock()
             self._report("drained", self._state.finish_drains(chunk, now), now)
             yield
@@ -245,6 +244,9 @@ class Controller:
         if outcome.done or fields:
             duration = round((self._clock() - began) * 1000, 1)
             self._log.info(event, **fields, **_fields(outcome), milliseconds=duration)
+        self._report_failures(outcome, began)
+
+    def _report_failures(self, outcome: Outcome, began: float) -> None:
         for item, reason in outcome.failures.items():
             failure = self._state.retries.failures.get(item)
             pause = round(failure.next_try - began, 1) if failure else None

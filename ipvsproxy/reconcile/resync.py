@@ -1,7 +1,7 @@
 """The comparison of everything with the kernel: at the start, and on a period to repair what others changed.
 
-The kernel is dumped once and compared in slices. What was settled since the dump is newer than the dump, and is left
-to the next resync.
+The kernel is dumped once and compared in slices, whose size goes by the number of real servers. What was settled
+since the dump is newer than the dump, and is left to the next resync; so is what failed and waits for its next try.
 
 What is whose: a virtual server is ours if its address is on the dummy interface or its key is in the firewall's
 record. The order is that of every change: the record first and the addresses last for what comes, and the reverse
@@ -13,19 +13,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.ownership import guards, is_ours
 from ipvsproxy.reconcile.apply import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
     from ipvsproxy.reconcile.state import NodeState
 
-VIRTUAL_SERVERS_PER_SLICE = 64
+REAL_SERVERS_PER_SLICE = 500
 
 
 class Resync:
@@ -56,6 +56,7 @@ class Resync:
             self._install_firewall()
             yield
         touched.elements |= desired.elements - actual.elements
+        touched.elements |= {element for element in actual.elements if guards(element, actual.elsewhere)}
         touched.addresses |= bound - desired.addresses
         touched.addresses |= bound & actual.elsewhere
         self._settle(touched)
@@ -107,8 +108,10 @@ class Resync:
             key = virtual_server.key
             if key in self._state.recently_settled:
                 continue
-            recorded = SetElement(FirewallSet.SERVICE_PORTS, key) in actual.elements
-            if key.address in bound or recorded or key in actual.virtual_servers:
+            known = key in actual.virtual_servers
+            # A record at an address that is known to be foreign is one that could not be taken back.
+            ours = is_ours(key, bound, actual.elements) and key.address not in self._state.foreign
+            if known or ours:
                 found[key] = virtual_server
             else:
                 foreign.add(key.address)
@@ -116,7 +119,7 @@ class Resync:
     def _compare_virtual_servers(self, found: dict[VirtualServerKey, VirtualServer]) -> Iterator[None]:
         known = self._state.desired.owners.keys() | self._state.actual.virtual_servers.keys()
         keys = itertools.chain(found, known - found.keys())
-        while chunk := list(itertools.islice(keys, VIRTUAL_SERVERS_PER_SLICE)):
+        for chunk in in_slices(keys, self._state):
             self._compare([key for key in chunk if key not in self._state.recently_settled], found)
             yield
 
@@ -135,5 +138,22 @@ class Resync:
         self._settle(Touched(virtual_servers=set(keys)))
 
     def _settle(self, touched: Touched) -> None:
+        now = self._clock()
+        self._state.retries.spare(touched, now)
         if touched:
-            self.outcome.absorb(self._state.settle(touched, self._clock()))
+            self.outcome.absorb(self._state.settle(touched, now))
+
+
+def in_slices(keys: Iterable[VirtualServerKey], state: NodeState) -> Iterator[list[VirtualServerKey]]:
+    """Yield the keys in lists whose virtual servers have REAL_SERVERS_PER_SLICE real servers together, or few more."""
+    chunk: list[VirtualServerKey] = []
+    size = 0
+    for key in keys:
+        virtual_server = state.actual.virtual_servers.get(key) or state.desired.virtual_server(key)
+        chunk.append(key)
+        size += 1 + (len(virtual_server.real_servers) if virtual_server else 0)
+        if size >= REAL_SERVERS_PER_SLICE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

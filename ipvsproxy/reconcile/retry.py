@@ -53,6 +53,17 @@ class Retries:
             pause = min(FIRST_PAUSE * 2 ** (attempts - 1), LONGEST_PAUSE)
             self._failures[item] = Failure(reason, attempts, now + pause)
 
+    def spare(self, touched: Touched, now: float) -> None:
+        """Take out of `touched` what waits for its next try."""
+        if self._failures:
+            touched.virtual_servers -= {each for each in touched.virtual_servers if self._waits(each, now)}
+            touched.elements -= {each for each in touched.elements if self._waits(each, now)}
+            touched.addresses -= {each for each in touched.addresses if self._waits(each, now)}
+
+    def _waits(self, item: Item, now: float) -> bool:
+        failure = self._failures.get(item)
+        return failure is not None and failure.next_try > now
+
     def due(self, now: float) -> Touched:
         """Return the items whose pause is over."""
         return _touched(item for item, failure in self._failures.items() if failure.next_try <= now)

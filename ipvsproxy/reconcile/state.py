@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, diff
-from ipvsproxy.reconcile.apply import Applier, Outcome
+from ipvsproxy.plan.ownership import record_of
+from ipvsproxy.reconcile.apply import UNREACHABLE, Applier, Outcome
 from ipvsproxy.reconcile.drain import Drains
 from ipvsproxy.reconcile.retry import Retries
 
@@ -35,25 +35,43 @@ class NodeState:
         self.drains = Drains(drain_timeout)
         self._drain = drain_timeout > 0
         self._kernel = kernel
-        self._applier = Applier(kernel, self.actual, log)
-        self._foreign: frozenset[Address] = frozenset()
+        self._applier = Applier(kernel, self.desired.owners.keys(), self.actual, log)
+        self.foreign: frozenset[Address] = frozenset()
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()
 
     def settle(self, touched: Touched, now: float) -> Outcome:
         """Bring the touched part of the kernel to its desired state; what fails is put off, and in the outcome."""
         try:
-            outcome = self._applier.apply(diff(self.desired, self.actual, touched, drain=self._drain))
-        except (OSError, KernelUnavailableError) as error:
+            self._make_way(touched)
+        except UNREACHABLE as error:
             self._log.error("kernel unreachable", reason=str(error))
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
+        else:
+            outcome = self._applier.apply(diff(self.desired, self.actual, touched, drain=self._drain))
+        self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
         self.retries.settle(touched, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
         for key in touched.virtual_servers:
             self._note_drains(key, now)
         if outcome.foreign:
-            outcome.absorb(self.settle(self.leave_alone(self._foreign | outcome.foreign), now))
+            outcome.absorb(self.settle(self.leave_alone(self.foreign | outcome.foreign), now))
         return outcome
+
+    def _make_way(self, touched: Touched) -> None:
+        """Leave alone the addresses of virtual servers that would be new to us but are there already.
+
+        The kernel is asked before the record says that they are ours.
+        """
+        new = [
+            key
+            for key in touched.virtual_servers
+            if key in self.desired.owners
+            and key not in self.actual.virtual_servers
+            and record_of(key) not in self.actual.elements
+        ]
+        if existing := self._kernel.ipvs.existing(new):
+            touched.update(self.leave_alone(self.foreign | {key.address for key in existing}))
 
     def finish_drains(self, keys: Sequence[VirtualServerKey], now: float) -> Outcome:
         """Delete the real servers of these virtual servers whose drain is over."""
@@ -64,7 +82,7 @@ class NodeState:
             self._applier.delete_real_servers(
                 {key: servers for key, servers in done.items() if servers}, outcome
             )
-        except OSError as error:
+        except UNREACHABLE as error:
             self._log.error("kernel unreachable", reason=str(error))
         for key in keys:
             self._note_drains(key, now)
@@ -76,13 +94,13 @@ class NodeState:
 
     def leave_alone(self, foreign: Iterable[Address]) -> Touched:
         """Note which addresses carry virtual servers of somebody else; return what that touches."""
-        before, self._foreign = self._foreign, frozenset(foreign)
-        for address in self._foreign - before:
+        before, self.foreign = self.foreign, frozenset(foreign)
+        for address in self.foreign - before:
             self._log.warning(
                 "address left alone, it carries a virtual server that is not ipvsproxy's",
                 address=format_address(address),
             )
-        return self.desired.exclude(self._foreign)
+        return self.desired.exclude(self.foreign)
 
 
 def _items(touched: Touched) -> Iterable[Item]:

@@ -16,6 +16,7 @@ from ipvsproxy.observe.comparison import Comparison
 from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.diff import Actual, diff
+from ipvsproxy.plan.ownership import guards
 from ipvsproxy.reconcile.drain import DrainKey
 from ipvsproxy.reconcile.retry import Failure
 from tests.builders import (
@@ -191,7 +192,17 @@ def test_an_address_belongs_on_the_dummy_interface_unless_another_one_has_it(
 ) -> None:
     here = {address("10.96.0.1")}
     kernel = kernel_of(STATE)._replace(bound=here if bound else set(), elsewhere=here if elsewhere else set())
+    elements = {each for each in kernel.firewall.elements if not guards(each, kernel.elsewhere)}
+    kernel = kernel._replace(firewall=kernel.firewall._replace(elements=frozenset(elements)))
     assert sentences(kernel) == difference
+
+
+def test_a_guard_of_an_address_that_another_interface_has_is_named() -> None:
+    here = {address("10.96.0.1")}
+    kernel = kernel_of(STATE)._replace(bound=set(), elsewhere=here)
+    assert sentences(kernel) == [
+        "element 10.96.0.1 of set service-addresses-ipv4 is there, and no Service asks for it"
+    ]
 
 
 def test_missing_elements_and_a_changed_table_are_named() -> None:

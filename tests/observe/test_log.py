@@ -246,3 +246,23 @@ def test_configuring_again_takes_the_libraries_warnings_along() -> None:
 
     assert before.calls == []
     assert len(after.calls) == 1
+
+
+def test_a_log_that_cannot_be_written_costs_its_lines_only() -> None:
+    # Whoever tries to write to it finds it full; what is buffered would fail at the end of the process.
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no path of a file
+        log = configure(LogFormat.JSON, LogLevel.INFO, full)
+        log.warning("object rejected")
+        logging.getLogger("library").warning("once")
+
+
+def test_a_line_that_is_taken_in_parts_is_written_to_its_end() -> None:
+    class Narrow(Recorder):
+        def write(self, data: Any, /) -> int:  # noqa: ANN401 - as in the class above
+            return super().write(data[:10])
+
+    recorder = Narrow()
+    configure(LogFormat.JSON, LogLevel.INFO, recorder.stream).info("a long line", field="x" * 100)
+
+    assert json.loads(recorder.text)["field"] == "x" * 100
+    assert len(recorder.calls) > 10

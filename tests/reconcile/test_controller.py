@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +25,9 @@ from tests.builders import (
     virtual_server,
 )
 from tests.reconcile.world import SETTINGS, World
+
+if TYPE_CHECKING:
+    from ipvsproxy.model.objects import EndpointSlice, Service
 
 WEB = key("10.96.0.1")
 WEB_ADDRESS = address("10.96.0.1")
@@ -259,7 +264,7 @@ class TestFailures:
         assert world.ipvs.state() == {WEB: virtual_server(WEB, ONE)}
 
     def test_a_missing_nft_puts_changes_off_and_does_not_end_the_agent(self, running: World) -> None:
-        running.firewall.fail_calls(KernelUnavailableError("the program nft can't be run"))
+        running.firewall.fail_calls(KernelUnavailableError("no nft"), calls=2)
         running.put(service("10.96.0.3", of=ObjectKey("default", "new")))
         assert key("10.96.0.3") not in running.ipvs.state()
         running.advance(1)
@@ -317,6 +322,42 @@ class TestResync:
         assert event["real_servers_changed"] == 2
         assert event["addresses_added"] == 1
 
+    def test_it_leaves_what_failed_to_its_pause_and_calls_it_nobody_elses_doing(self, world: World) -> None:
+        world.ipvs.refuse(WEB, errno.ENOENT, times=100)
+        world.list_objects(service("10.96.0.1"), service("10.96.0.2", of=OTHER))
+        world.events.entries.clear()
+        tries = []
+        for _ in range(1200):
+            world.advance(1)
+            tries += [world.now for each in world.events.entries if each["event"] == "not programmed"]
+            assert not [
+                each for each in world.events.entries if each["event"] == "repaired what others changed"
+            ]
+            world.events.entries.clear()
+        pauses = [later - earlier for earlier, later in pairwise(tries)]
+        assert pauses[:7] == [2, 4, 8, 16, 32, 64, 128]
+
+    def test_its_slices_go_by_the_number_of_real_servers(self, world: World) -> None:
+        pods = [f"10.244.{number // 250}.{number % 250}" for number in range(1, 400)]
+        objects: list[Service | EndpointSlice] = []
+        for number in range(4):
+            name = ObjectKey("default", f"large-{number}")
+            objects.append(service(f"10.96.1.{number}", of=name))
+            objects.append(endpoint_slice(*pods, of=name, name=f"large-{number}-1"))
+        world.list_objects(*objects)
+        world.now += 30
+        steps = 0
+        while world.controller.step().seconds == 0:
+            steps += 1
+        small = World()
+        small.list_objects(
+            *[service(f"10.96.1.{number}", of=ObjectKey("default", str(number))) for number in range(4)]
+        )
+        small.now += 30
+        while small.controller.step().seconds == 0:
+            steps -= 1
+        assert steps == 1
+
     def test_it_brings_a_deleted_table_back(self, running: World) -> None:
         before = running.firewall.read()
         running.firewall.delete_table()
@@ -371,18 +412,43 @@ class TestForeignVirtualServers:
         assert world.addresses.bound() == set()
         assert world.firewall.read().elements == frozenset()
 
-    def test_one_that_comes_between_two_looks_is_met_with_care(self, running: World) -> None:
+    def test_one_that_comes_between_two_looks_is_found_before_anything_is_written(
+        self, running: World
+    ) -> None:
         foreign = virtual_server(key("10.96.0.3"), real_server("192.0.2.1"))
         running.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign._replace(real_servers=()))])
         before = running.firewall.read().elements
+        running.taken_log()
         running.put(
             service("10.96.0.3", of=ObjectKey("default", "new"), ports=(port(80), port(443, "https"))),
             endpoint_slice("10.244.0.1", of=ObjectKey("default", "new"), name="new-1"),
         )
-        assert running.ipvs.state()[key("10.96.0.3")].real_servers == ()
-        assert key("10.96.0.3", 443) not in running.ipvs.state()
-        assert address("10.96.0.3") not in running.addresses.bound()
+        assert running.log == []
         assert running.firewall.read().elements == before
+
+    def test_one_that_comes_in_the_very_moment_is_left_as_it_is(self, running: World) -> None:
+        at, new = key("10.96.0.3"), ObjectKey("default", "new")
+        before = running.firewall.read().elements
+        running.ipvs.refuse(at, errno.EEXIST)
+        running.put(
+            service("10.96.0.3", of=new, ports=(port(80), port(443, "https"))),
+            endpoint_slice("10.244.0.1", of=new, name="new-1"),
+        )
+        assert key("10.96.0.3", 443) not in running.ipvs.state()
+        assert at.address not in running.addresses.bound()
+        assert running.firewall.read().elements == before
+
+    def test_a_record_that_could_not_be_taken_back_makes_nothing_ours(self, running: World) -> None:
+        foreign = virtual_server(key("10.96.0.3"), real_server("192.0.2.1"))
+        new = ObjectKey("default", "new")
+        running.ipvs.refuse(foreign.key, errno.EEXIST)
+        running.put(service("10.96.0.3", of=new))
+        running.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign)])
+        running.ipvs.apply([IpvsOperation(Command.NEW_DEST, foreign, each) for each in foreign.real_servers])
+        running.firewall.add_element(SetElement(FirewallSet.SERVICE_PORTS, foreign.key))
+        running.advance(30)
+        running.advance(30)
+        assert running.ipvs.state()[foreign.key] == foreign
 
     def test_when_it_goes_the_next_resync_takes_over(self, world: World) -> None:
         self.create(world)
@@ -409,14 +475,33 @@ def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_a
     world.put(endpoint_slice("10.244.0.2", of=OTHER))
     (event,) = [each for each in world.events.entries if each["event"] == "virtual server rejected"]
     assert event["service"] == "default/other"
-    assert event["reason"] == "10.96.0.1:80/tcp belongs to Service default/web, which is older"
+    assert (
+        event["reason"]
+        == "10.96.0.1:80/tcp belongs to Service default/web, the older one, or the first by name"
+    )
 
 
-def test_an_address_that_the_node_has_elsewhere_is_not_bound_but_served(world: World) -> None:
+def test_a_virtual_server_that_an_older_service_takes_over_is_reported_too(world: World) -> None:
+    world.list_objects(service("10.96.0.1", of=OTHER, created=2))
+    world.put(service("10.96.0.1", created=1))
+    (event,) = [each for each in world.events.entries if each["event"] == "virtual server rejected"]
+    assert event["service"] == "default/other"
+
+
+def test_an_address_that_the_node_has_elsewhere_is_served_but_neither_bound_nor_guarded(world: World) -> None:
+    guard = SetElement(FirewallSet.SERVICE_ADDRESSES, (WEB_ADDRESS,))
     world.addresses.other_addresses = {WEB_ADDRESS}
     world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
     assert world.addresses.bound() == set()
     assert WEB in world.ipvs.state()
+    assert guard not in world.firewall.read().elements
+    world.addresses.other_addresses = set()
+    world.advance(30)
+    assert guard in world.firewall.read().elements
+    world.addresses.other_addresses = {WEB_ADDRESS}
+    world.advance(30)
+    assert guard not in world.firewall.read().elements
+    assert world.addresses.bound() == set()
     world.taken_log()
     world.restart()
     world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))

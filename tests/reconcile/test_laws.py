@@ -6,6 +6,7 @@ must be exactly what a fresh plan asks for, and what is somebody else's must be 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from tests.reconcile.world import SETTINGS, World
 if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
     from ipvsproxy.model.objects import EndpointSlice, Service
 
 CLUSTER_IPS = [f"10.96.0.{number}" for number in range(1, 4)]
@@ -48,13 +49,12 @@ class Laws(RuleBasedStateMachine):
         self.recorded: set[object] = set()
         self.present: set[VirtualServerKey] = set()
         self.bound: set[Address] = set()
+        self.deleted_by_others: set[VirtualServerKey] = set()
+        self.foreign: dict[VirtualServerKey, VirtualServer] = {}
 
     @initialize()
     def begin(self) -> None:
-        self.world.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, FOREIGN)])
-        self.world.ipvs.apply(
-            [IpvsOperation(Command.NEW_DEST, FOREIGN, each) for each in FOREIGN.real_servers]
-        )
+        self._create(FOREIGN)
         self.world.taken_log()
         self.world.list_objects()
 
@@ -117,12 +117,25 @@ class Laws(RuleBasedStateMachine):
             self.world.ipvs.set_connections(found.key, address(pod), 8080, active)
 
     @rule(cluster_ip=st.sampled_from(CLUSTER_IPS), number=st.sampled_from(PORTS))
-    def somebody_deletes_a_virtual_server(self, cluster_ip: str, number: int) -> None:
-        self._meddle(
-            lambda: self.world.ipvs.apply(
-                [IpvsOperation(Command.DEL_SERVICE, virtual_server(key(cluster_ip, number)))]
-            )
-        )
+    def somebody_deletes_a_virtual_server_of_ours(self, cluster_ip: str, number: int) -> None:
+        operation = IpvsOperation(Command.DEL_SERVICE, virtual_server(key(cluster_ip, number)))
+        if operation.virtual_server.key not in self.foreign:
+            self._meddle(lambda: self.world.ipvs.apply([operation]))
+
+    @rule(cluster_ip=st.sampled_from(CLUSTER_IPS), number=st.sampled_from(PORTS))
+    def somebody_creates_a_virtual_server(self, cluster_ip: str, number: int) -> None:
+        self.check_the_order()
+        at = key(cluster_ip, number)
+        if at not in self.recorded | self.present and at.address not in self.bound:
+            foreign = virtual_server(at, *FOREIGN.real_servers, scheduler="wlc")
+            self._meddle(lambda: self._create(foreign))
+
+    @rule(
+        broken=st.sampled_from(("ipvs", "addresses", "firewall")),
+        calls=st.integers(1, 3),
+    )
+    def adapter_breaks(self, broken: str, calls: int) -> None:
+        getattr(self.world, broken).fail_calls(OSError(errno.EIO, "broken"), calls)
 
     @rule()
     def somebody_deletes_the_interface(self) -> None:
@@ -133,13 +146,24 @@ class Laws(RuleBasedStateMachine):
         self.world.restart()
         self.world.list_objects(*self.services.values(), *self.slices.values())
 
+    def _create(self, foreign: VirtualServer) -> None:
+        operations = [IpvsOperation(Command.NEW_SERVICE, foreign)]
+        operations += [IpvsOperation(Command.NEW_DEST, foreign, each) for each in foreign.real_servers]
+        self.world.ipvs.apply(operations)
+        # Refusals on demand meet everybody.
+        if created := self.world.ipvs.state().get(foreign.key):
+            self.foreign[foreign.key] = created
+
     def _meddle(self, action: object) -> None:
         self.check_the_order()
         assert callable(action)
-        action()
+        with contextlib.suppress(OSError):
+            action()
         self.world.taken_log()
-        self.present = set(self.world.ipvs.state())
-        self.bound = self.world.addresses.bound()
+        self.deleted_by_others |= self.present - set(self.world.ipvs.state())
+        self.present = set(self.world.ipvs.state()) - self.foreign.keys()
+        if self.world.addresses.kind is None:
+            self.bound = set()
 
     @invariant()
     def check_the_order(self) -> None:
@@ -153,9 +177,9 @@ class Laws(RuleBasedStateMachine):
                         each.fields for each in entry.add if each.set is FirewallSet.SERVICE_PORTS
                     }
                 case AddressOperation(bound=True):
-                    assert any(each.address == entry.address for each in self.present), (
-                        "the address comes last"
-                    )
+                    # The agent learns of what others deleted from the next resync.
+                    served = {each.address for each in self.present | self.deleted_by_others}
+                    assert entry.address in served, "the address comes last"
                     self.bound.add(entry.address)
                 case AddressOperation():
                     self.bound.discard(entry.address)
@@ -164,7 +188,7 @@ class Laws(RuleBasedStateMachine):
 
     def _check_operation(self, operation: IpvsOperation) -> None:
         at = operation.virtual_server.key
-        assert at != FOREIGN.key, "somebody else's"
+        assert at not in self.foreign, "somebody else's"
         assert at in self.recorded, "on record whenever it is changed"
         if operation.command is Command.NEW_SERVICE:
             self.present.add(at)
@@ -182,6 +206,8 @@ class Laws(RuleBasedStateMachine):
                 self.world.ipvs.refuse(key(cluster_ip, number), 0, times=0)
         self.world.firewall.refuse(times=0)
         self.world.ipvs.lose_answers(0)
+        for broken in (self.world.ipvs, self.world.addresses, self.world.firewall):
+            broken.fail_calls(OSError(), 0)
         for _ in range(40):
             self.world.advance(31.0)
         self.check_the_order()
@@ -192,12 +218,10 @@ class Laws(RuleBasedStateMachine):
                 self.services[name], [self.slices[name]] if name in self.slices else [], SETTINGS.plan
             )
             for at, planned in plan.virtual_servers.items():
-                if at not in expected:
+                if at not in expected and all(at.address != each.address for each in self.foreign):
                     expected[at] = planned.virtual_server
                     elements |= set(elements_of(planned))
-        found = self.world.ipvs.state()
-        assert found.pop(FOREIGN.key, FOREIGN) == FOREIGN
-        assert found == expected
+        assert self.world.ipvs.state() == expected | self.foreign
         assert self.world.addresses.bound() == {each.address for each in expected}
         assert self.world.firewall.read().elements == elements
 
