@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from netns_tests.deadline import await_that
+from netns_tests.deadline import DeadlineError, await_that
 from netns_tests.manifests import ManifestDirectory
 from netns_tests.topology import CLUSTER_CIDRS
 
@@ -40,8 +40,13 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         """Leave no process behind."""
-        if self._process is not None:
+        if self.runs:
             self.kill()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the agent was started and not ended from here."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start the agent, and return once it has compared the whole kernel with its manifests."""
@@ -82,7 +87,10 @@ class Agent:
 
     def await_event(self, event: str) -> None:
         """Wait until the last run has written a line of that event."""
-        await_that(lambda: self.logged(event), f"the agent logs {event!r}")
+        try:
+            await_that(lambda: self.logged(event), f"the agent logs {event!r}")
+        except DeadlineError as error:
+            raise DeadlineError(f"{error}; its log:\n{self.log()}") from None
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of that event which the last run wrote; AssertionError if it ended by itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 from ipvsproxy.model.addresses import Family
@@ -17,7 +18,7 @@ from netns_tests.topology import Kind, Topology
 from netns_tests.traffic import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from netns_tests.topology import Host, Network
@@ -63,14 +64,15 @@ class Cluster:
     def state(self) -> dict[str, str]:
         """Return everything that explains a failure, by title: the node's tables and the agent's log."""
         namespace = self.node.namespace
-        return {
-            "nft list ruleset": namespace.run("nft", "list", "ruleset"),
-            "addresses": namespace.run("ip", "-brief", "address"),
-            "IPVS": namespace.read("ip_vs"),
-            "IPVS connections": namespace.read("ip_vs_conn"),
-            "connection tracking": namespace.read("nf_conntrack"),
-            "the agent's log": self.agent.log(),
+        readers: dict[str, Callable[[], str]] = {
+            "nft list ruleset": lambda: namespace.run("nft", "list", "ruleset"),
+            "addresses": lambda: namespace.run("ip", "-brief", "address"),
+            "IPVS": lambda: namespace.read("ip_vs"),
+            "IPVS connections": lambda: namespace.read("ip_vs_conn"),
+            "connection tracking": lambda: namespace.read("nf_conntrack"),
+            "the agent's log": self.agent.log,
         }
+        return {title: _text_or_reason(read) for title, read in readers.items()}
 
     @property
     def node(self) -> Host:
@@ -79,7 +81,8 @@ class Cluster:
 
     def endpoint(self, name: str, family: Family, **conditions: bool) -> Endpoint:
         """Return a host as an endpoint, with conditions as the API names them."""
-        return Endpoint(self[name].addresses[family], conditions=tuple(conditions.items()))
+        host = self[name]
+        return Endpoint(host.addresses[family], host.node, tuple(conditions.items()))
 
     def new_service(self, *pods: str) -> ServiceUnderTest:
         """Make a Service of these pods, and wait until the node has it."""
@@ -90,7 +93,10 @@ class Cluster:
     def reserve_service(self) -> ServiceUnderTest:
         """Return a Service that is not written yet, with an address of each family that no other one has."""
         number = next(self._numbers)
-        addresses = {Family.IPV4: f"10.96.0.{number}", Family.IPV6: f"fd00:10:96::{number}"}
+        addresses = {
+            Family.IPV4: f"10.96.{number // 256}.{number % 256}",
+            Family.IPV6: f"fd00:10:96::{number:x}",
+        }
         return ServiceUnderTest(self, f"service-{number}", addresses)
 
 
@@ -182,3 +188,11 @@ class ServiceUnderTest:
             ),
             f"{self.name} is gone",
         )
+
+
+def _text_or_reason(read: Callable[[], str]) -> str:
+    """Return what can be read, or why it can't: not every kernel shows everything."""
+    try:
+        return read()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return str(error)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.objects import Protocol
 from netns_tests.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -52,8 +54,20 @@ def new_service(cluster: Cluster) -> Iterator[Callable[..., ServiceUnderTest]]:
         return services[-1]
 
     yield new
+    if not cluster.agent.runs:
+        cluster.agent.start()
     for service in services:
         service.remove()
+
+
+@pytest.fixture(params=list(Family), ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> Family:
+    return cast("Family", request.param)
+
+
+@pytest.fixture(params=[Protocol.TCP, Protocol.UDP], ids=lambda protocol: protocol.name)
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    return cast("Protocol", request.param)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds before what must happen is given up; long, since a slow machine may not fail a test."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1

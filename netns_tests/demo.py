@@ -109,7 +109,7 @@ class Demo:
     def _sum_up(self) -> bool:
         failures = [failure for load in self._loads for failure in load.failures]
         self._headline("Result")
-        self._line(self._load(), RED if failures else "green")
+        self._line(self._load(), RED if failures else GREEN)
         for failure in failures[:10]:
             self._line(failure, RED)
         return not failures

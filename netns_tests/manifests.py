@@ -24,17 +24,15 @@ class Port(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of an EndpointSlice; conditions as the API names them, none being left out."""
+    """One endpoint of an EndpointSlice; `conditions` has those that are not left out, as the API names them."""
 
     address: str
     node: str | None = None
     conditions: tuple[tuple[str, bool], ...] = ()
 
 
-def service(
-    name: str, addresses: Iterable[str], ports: Iterable[Port], selector: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Return a ClusterIP Service of the default namespace, dual-stack if it has two addresses."""
+def service(name: str, addresses: Iterable[str], ports: Iterable[Port]) -> dict[str, Any]:
+    """Return a ClusterIP Service without a selector, dual-stack if it has two addresses."""
     addresses = list(addresses)
     return {
         "apiVersion": "v1",
@@ -55,8 +53,7 @@ def service(
                 }
                 for port in ports
             ],
-        }
-        | ({"selector": dict(selector)} if selector else {}),
+        },
     }
 
 
@@ -97,5 +94,5 @@ class ManifestDirectory:
         draft.replace(self.path / f"{name}.yaml")
 
     def remove(self, name: str) -> None:
-        """Remove the file `NAME.yaml`."""
-        (self.path / f"{name}.yaml").unlink()
+        """Remove the file `NAME.yaml` if it is there."""
+        (self.path / f"{name}.yaml").unlink(missing_ok=True)

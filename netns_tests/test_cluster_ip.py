@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from ipvsproxy.model.addresses import Family
-from ipvsproxy.model.objects import Protocol
 from netns_tests.deadline import await_that
 from netns_tests.manifests import Port
 from netns_tests.servers import ADMIN_PORT, HTTP_PORT
@@ -18,13 +16,12 @@ from netns_tests.traffic import Failure, Target, answers_echo, failure_of, reque
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ipvsproxy.model.addresses import Family
+    from ipvsproxy.model.objects import Protocol
     from netns_tests.cluster import Cluster, ServiceUnderTest
 
     NewService = Callable[..., ServiceUnderTest]
     ServiceOf = Callable[..., ServiceUnderTest]
-
-FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: family.name)
-PROTOCOLS = pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP], ids=lambda each: each.name)
 
 
 class Case(NamedTuple):
@@ -36,16 +33,18 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("client", "web-1", source="client"),  # pods keep their address,
-    Case("client", "web-3", source="client"),  # on the way to another node too;
-    Case(
-        "web-1", "web-1", source="node-a"
-    ),  # but not who reaches itself: its answer would not come back this way
+    # Pods keep their address, on the way to another node and to an endpoint that is no pod too.
+    Case("client", "web-1", source="client"),
+    Case("client", "web-3", source="client"),
+    Case("client", "outside", source="client"),
+    # But not who reaches itself: its answer would not come back through the node.
+    Case("web-1", "web-1", source="node-a"),
+    # A process of the node has the service address as its source at first.
     Case("node-a", "web-1", source="node-a"),
     Case("node-a", "web-3", source="node-a"),
-    Case("outside", "web-1", source="node-a"),  # from outside the cluster CIDR: masqueraded
+    # From outside the cluster CIDR.
+    Case("outside", "web-1", source="node-a"),
     Case("outside", "web-3", source="node-a"),
-    Case("client", "outside", source="client"),  # an endpoint that is no pod
 ]
 
 CLIENTS = pytest.mark.parametrize("client", ["client", "node-a", "outside"])
@@ -59,8 +58,6 @@ def node_servers(cluster: Cluster) -> Iterator[None]:
     cluster.servers.leave(cluster.node)
 
 
-@FAMILIES
-@PROTOCOLS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.client}-to-{case.endpoint}")
 def test_a_client_reaches_the_endpoint_which_sees_the_right_source(
     cluster: Cluster, service_of: ServiceOf, case: Case, family: Family, protocol: Protocol
@@ -71,8 +68,6 @@ def test_a_client_reaches_the_endpoint_which_sees_the_right_source(
     assert answer.source in cluster[case.source].own(family)
 
 
-@FAMILIES
-@PROTOCOLS
 def test_new_connections_go_to_every_endpoint_in_turn(
     cluster: Cluster, service_of: ServiceOf, family: Family, protocol: Protocol
 ) -> None:
@@ -81,7 +76,6 @@ def test_new_connections_go_to_every_endpoint_in_turn(
     assert Counter(answers) == {"web-1": 3, "web-2": 3, "web-3": 3, "web-4": 3}
 
 
-@FAMILIES
 def test_each_port_leads_to_the_target_port_of_its_name(
     cluster: Cluster, service_of: ServiceOf, family: Family
 ) -> None:
@@ -90,7 +84,6 @@ def test_each_port_leads_to_the_target_port_of_its_name(
     assert request(cluster["client"], service.target(family, port=81)).port == ADMIN_PORT
 
 
-@FAMILIES
 def test_a_target_port_may_have_another_number_in_each_slice(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -105,7 +98,6 @@ def test_a_target_port_may_have_another_number_in_each_slice(
     assert Counter(ports) == {HTTP_PORT: 2, ADMIN_PORT: 2}
 
 
-@FAMILIES
 def test_an_endpoint_of_several_slices_counts_once(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -120,7 +112,6 @@ def test_an_endpoint_of_several_slices_counts_once(
     assert Counter(answers) == {"web-1": 2, "web-2": 2, "web-3": 2}
 
 
-@FAMILIES
 def test_endpoints_that_are_not_ready_get_no_connections(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -134,7 +125,6 @@ def test_endpoints_that_are_not_ready_get_no_connections(
     assert set(answers) == {"web-1"}
 
 
-@FAMILIES
 def test_endpoints_that_terminate_serve_while_no_other_is_ready(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -146,8 +136,6 @@ def test_endpoints_that_terminate_serve_while_no_other_is_ready(
     assert request(cluster["client"], service.target(family)).server == "web-3"
 
 
-@FAMILIES
-@PROTOCOLS
 @CLIENTS
 def test_a_service_without_endpoints_refuses_at_once(
     cluster: Cluster, service_of: ServiceOf, client: str, family: Family, protocol: Protocol
@@ -156,7 +144,6 @@ def test_a_service_without_endpoints_refuses_at_once(
     assert failure_of(cluster[client], service.target(family, protocol)) is Failure.REFUSED
 
 
-@FAMILIES
 @CLIENTS
 def test_a_service_without_endpoints_refuses_many_connections_in_a_row_at_once(
     cluster: Cluster, service_of: ServiceOf, client: str, family: Family
@@ -167,7 +154,6 @@ def test_a_service_without_endpoints_refuses_many_connections_in_a_row_at_once(
     assert outcomes == [Failure.REFUSED] * 20
 
 
-@FAMILIES
 def test_a_service_answers_once_it_has_endpoints_and_refuses_again_without(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -179,8 +165,6 @@ def test_a_service_answers_once_it_has_endpoints_and_refuses_again_without(
     assert failure_of(cluster["client"], service.target(family)) is Failure.REFUSED
 
 
-@FAMILIES
-@PROTOCOLS
 @CLIENTS
 def test_a_port_that_the_service_does_not_have_is_refused(
     cluster: Cluster, service_of: ServiceOf, client: str, family: Family, protocol: Protocol
@@ -190,7 +174,6 @@ def test_a_port_that_the_service_does_not_have_is_refused(
 
 
 @pytest.mark.usefixtures("node_servers")
-@FAMILIES
 @CLIENTS
 def test_a_port_on_which_the_node_itself_listens_is_refused_at_a_service_address(
     cluster: Cluster, service_of: ServiceOf, client: str, family: Family
@@ -201,7 +184,6 @@ def test_a_port_on_which_the_node_itself_listens_is_refused_at_a_service_address
     assert failure_of(cluster[client], service.target(family, port=HTTP_PORT)) is Failure.REFUSED
 
 
-@FAMILIES
 @CLIENTS
 def test_a_service_address_answers_an_icmp_echo_request(
     cluster: Cluster, service_of: ServiceOf, client: str, family: Family

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     NewService = Callable[..., ServiceUnderTest]
 
 ADDRESS_LEFT_ALONE = "address left alone, it carries a virtual server that is not ipvsproxy's"
-FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: family.name)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,6 @@ DAMAGES = [
 ]
 
 
-@FAMILIES
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.title)
 def test_the_resync_repairs_what_somebody_damaged(
     cluster: Cluster, new_service: NewService, damage: Damage, family: Family
@@ -79,7 +77,6 @@ def test_the_resync_repairs_what_somebody_damaged(
     assert failure_of(cluster["outside"], target._replace(port=7777)) is Failure.REFUSED
 
 
-@FAMILIES
 def test_a_virtual_server_of_somebody_else_is_left_alone(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -95,7 +92,6 @@ def test_a_virtual_server_of_somebody_else_is_left_alone(
     others.delete_virtual_server(cluster.node, theirs)
 
 
-@FAMILIES
 def test_a_service_address_that_carries_a_virtual_server_of_somebody_else_is_not_taken_over(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.model.addresses import Family
 from netns_tests import tables
 from netns_tests.deadline import await_that
 from netns_tests.load import Load, Style
@@ -15,15 +14,14 @@ from netns_tests.traffic import Connection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ipvsproxy.model.addresses import Family
     from netns_tests.cluster import Cluster, ServiceUnderTest
 
     NewService = Callable[..., ServiceUnderTest]
 
-FAMILIES = pytest.mark.parametrize("family", list(Family), ids=lambda family: family.name)
 STYLES = pytest.mark.parametrize("style", list(Style), ids=lambda style: style.name)
 
 
-@FAMILIES
 @STYLES
 def test_an_endpoint_leaves_without_a_failed_request(
     cluster: Cluster, new_service: NewService, family: Family, style: Style
@@ -43,7 +41,6 @@ def test_an_endpoint_leaves_without_a_failed_request(
     assert set(later) == {"web-1", "web-3"}
 
 
-@FAMILIES
 @STYLES
 def test_scaling_up_and_down_fails_no_request(
     cluster: Cluster, new_service: NewService, family: Family, style: Style
@@ -57,7 +54,6 @@ def test_scaling_up_and_down_fails_no_request(
     assert load.failures == []
 
 
-@FAMILIES
 def test_new_endpoints_take_their_share_of_new_connections(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -70,7 +66,6 @@ def test_new_endpoints_take_their_share_of_new_connections(
     assert min(shares.values()) > max(shares.values()) / 2
 
 
-@FAMILIES
 def test_an_open_connection_outlives_its_endpoint_in_the_service(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
@@ -81,7 +76,6 @@ def test_an_open_connection_outlives_its_endpoint_in_the_service(
         assert [connection.ask().server for _ in range(3)] == ["web-1"] * 3
 
 
-@FAMILIES
 def test_an_endpoint_that_returns_while_it_drains_gets_its_weight_back_in_place(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:

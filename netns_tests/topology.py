@@ -24,9 +24,12 @@ from netns_tests.namespaces import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import TypeAlias
+
+    _Addresses: TypeAlias = Mapping[Family, str]
 
 CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
-SERVICE_CIDRS = {Family.IPV4: "10.96.0.0/16", Family.IPV6: "fd00:10:96::/112"}
+SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
 
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
 _LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
@@ -52,14 +55,16 @@ class Kind(enum.StrEnum):
 class Host:
     """One namespace of the topology.
 
-    `addresses` are those of its eth0; `gateways` those that it has on its links to the hosts below it.
+    `addresses` are those of its eth0; `gateways` those that it has on its links to the hosts below it. `node` is the
+    name of a pod's node.
     """
 
     name: str
     kind: Kind
     namespace: Namespace
-    addresses: Mapping[Family, str]
-    gateways: Mapping[Family, str] = dataclasses.field(default_factory=dict)
+    addresses: _Addresses
+    gateways: _Addresses
+    node: str | None = None
 
     def own(self, family: Family) -> set[str]:
         """Return all of the host's addresses of a family: the sources that its own packets may have."""
@@ -100,49 +105,39 @@ class Topology:
             yield Network(hosts)
 
     def _hosts(self, stack: contextlib.ExitStack) -> Iterator[Host]:
-        router = _host(stack, "router", Kind.ROUTER, {}, {})
-        yield router
+        def host(
+            name: str, kind: Kind, addresses: _Addresses, gateways: _Addresses, node: str | None = None
+        ) -> Host:
+            return Host(name, kind, _namespace(stack, name, kind), addresses, gateways, node)
+
+        yield (router := host("router", Kind.ROUTER, {}, {}))
         for number, (name, pods) in enumerate(self.nodes.items(), start=1):
-            pod_network = {Family.IPV4: f"10.244.{number}.", Family.IPV6: f"fd00:10:244:{number}::"}
-            node = _host(
-                stack,
-                name,
-                Kind.NODE,
-                {Family.IPV4: f"198.51.100.{number}", Family.IPV6: f"2001:db8:64::{number}"},
-                {family: f"{prefix}1" for family, prefix in pod_network.items()},
-            )
+            prefixes = {Family.IPV4: f"10.244.{number}.", Family.IPV6: f"fd00:10:244:{number}::"}
+            addresses = {Family.IPV4: f"198.51.100.{number}", Family.IPV6: f"2001:db8:64::{number}"}
+            gateways = {family: f"{prefix}1" for family, prefix in prefixes.items()}
+            yield (node := host(name, Kind.NODE, addresses, gateways))
             _link(router, node, {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:64::fe"})
-            below = [f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64"]
+            _route(router, [f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64"], node)
             if number == 1:
-                below += SERVICE_CIDRS.values()
-            _route(router, below, through=node)
-            yield node
+                _route(router, SERVICE_CIDRS, node)
             for pod_number, pod_name in enumerate(pods, start=10):
-                addresses = {family: f"{prefix}{pod_number}" for family, prefix in pod_network.items()}
-                pod = _host(stack, pod_name, Kind.POD, addresses, {})
+                addresses = {family: f"{prefix}{pod_number}" for family, prefix in prefixes.items()}
+                yield (pod := host(pod_name, Kind.POD, addresses, {}, node=name))
                 _link(node, pod, node.gateways)
-                yield pod
         for number, name in enumerate(self.outside, start=10):
             addresses = {Family.IPV4: f"192.0.2.{number}", Family.IPV6: f"2001:db8::{number}"}
-            host = _host(stack, name, Kind.OUTSIDE, addresses, {})
-            _link(router, host, {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"})
-            yield host
+            yield (outside := host(name, Kind.OUTSIDE, addresses, {}))
+            _link(router, outside, {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"})
 
 
-def _host(
-    stack: contextlib.ExitStack,
-    name: str,
-    kind: Kind,
-    addresses: Mapping[Family, str],
-    gateways: Mapping[Family, str],
-) -> Host:
+def _namespace(stack: contextlib.ExitStack, name: str, kind: Kind) -> Namespace:
     namespace = stack.enter_context(Namespace(name))
     forwards = kind in (Kind.ROUTER, Kind.NODE)
     for setting, value in (_HOST_SETTINGS | (_ROUTER_SETTINGS if forwards else {})).items():
         namespace.sysctl(setting, value)
     with namespace.netlink(IPRoute) as netlink:
         netlink.link("set", index=1, state="up")
-    return Host(name, kind, namespace, addresses, gateways)
+    return namespace
 
 
 def _route(host: Host, networks: Sequence[str], through: Host) -> None:
@@ -152,7 +147,7 @@ def _route(host: Host, networks: Sequence[str], through: Host) -> None:
             netlink.route("add", dst=network, gateway=through.addresses[family], family=family)
 
 
-def _link(upper: Host, lower: Host, gateways: Mapping[Family, str]) -> None:
+def _link(upper: Host, lower: Host, gateways: _Addresses) -> None:
     """Join two hosts by a veth pair, named after the lower one in the upper and eth0 in the lower."""
     with upper.namespace.netlink(IPRoute) as netlink:
         peer = {"ifname": "eth0", "net_ns_fd": lower.namespace.descriptor}

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
-from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from netns_tests.topology import Host
 
-SILENCE = 2.0
-"""Seconds without an answer that count as silence, where silence is what is expected."""
+PATIENCE = 30.0
+"""Seconds before an answer that must come is given up."""
 
 _TOTAL_RETRANSMISSIONS = 100  # offset of tcpi_total_retrans in struct tcp_info (linux/tcp.h)
 
@@ -71,14 +70,14 @@ class Answer(NamedTuple):
 class Connection:
     """An HTTP connection that is kept alive; `ask` as often as wanted."""
 
-    def __init__(self, origin: Host, target: Target, patience: float = PATIENCE) -> None:
+    def __init__(self, origin: Host, target: Target) -> None:
         """Connect from a host; NoAnswerError if that fails."""
         with origin.namespace.entered():
             self._socket = socket.socket(target.family, socket.SOCK_STREAM)
         self._target = target
         self.open = True
         try:
-            self._connect(patience)
+            self._connect()
         except NoAnswerError:
             self._socket.close()
             raise
@@ -111,14 +110,14 @@ class Connection:
         self.open = b"Connection: close" not in head
         return _answer(body)
 
-    def _connect(self, patience: float) -> None:
+    def _connect(self) -> None:
         """Connect without blocking, so that the kernel's record of the attempt is there to be read."""
         self._socket.settimeout(0)
         code = self._socket.connect_ex((self._target.address, self._target.port))
         if code == errno.EINPROGRESS:
             attempt = select.poll()
             attempt.register(self._socket, select.POLLOUT)
-            if not attempt.poll(patience * 1000):
+            if not attempt.poll(PATIENCE * 1000):
                 raise NoAnswerError(Failure.SILENCE, self._target)
             lost = self._retransmissions()
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -150,18 +149,18 @@ class Connection:
         return data
 
 
-def request(origin: Host, target: Target, patience: float = PATIENCE) -> Answer:
+def request(origin: Host, target: Target) -> Answer:
     """Make one request on a connection, or with a datagram, of its own; NoAnswerError if no answer comes."""
     if target.protocol is Protocol.UDP:
-        return _ask_by_datagram(origin, target, patience)
-    with Connection(origin, target, patience) as connection:
+        return _ask_by_datagram(origin, target)
+    with Connection(origin, target) as connection:
         return connection.ask(last=True)
 
 
-def failure_of(origin: Host, target: Target, patience: float = PATIENCE) -> Failure | Answer:
+def failure_of(origin: Host, target: Target) -> Failure | Answer:
     """Make one request of which no answer is expected, and return what came of it."""
     try:
-        return request(origin, target, patience)
+        return request(origin, target)
     except NoAnswerError as error:
         return error.failure
 
@@ -180,9 +179,9 @@ def answers_echo(origin: Host, address: str) -> bool:
     return replier == address
 
 
-def _ask_by_datagram(origin: Host, target: Target, patience: float) -> Answer:
+def _ask_by_datagram(origin: Host, target: Target) -> Answer:
     with origin.namespace.entered(), socket.socket(target.family, socket.SOCK_DGRAM) as client:
-        client.settimeout(patience)
+        client.settimeout(PATIENCE)
         try:
             client.connect((target.address, target.port))
             # What the node's own firewall refuses at output is told twice: to the sender, and by ICMP.

@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(runner: RunnerName, reason: str, exchange: Exchange, options: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise KernelRunError("root is needed, whichever kernel it is")
     environment = command_environment(os.environ, exchange, junit=options.junit is not None)
     exchange.write_command(command_script(options.command, environment, REPOSITORY))
     machine = _machine(runner, Guest(REPOSITORY, exchange.directory), options)

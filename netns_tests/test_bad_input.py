@@ -1,0 +1,390 @@
+"""What the agent does with a node, an API server and streams that are not as they should be, and how it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from netns_tests.deadline import PATIENCE, await_that
+from netns_tests.manifests import ManifestDirectory, Port, service
+from netns_tests.namespaces import Namespace
+from tests import api_server_objects as objects
+from tests.api_server import ApiServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.api_server_http import Request
+
+REPOSITORY = Path(__file__).parents[1]
+PROGRAM = (sys.executable, "-m", "ipvsproxy")
+# Of those that the agent sets, those that a new network namespace has otherwise, or can have.
+SETTINGS = (
+    "net/ipv4/vs/conntrack",
+    "net/ipv4/vs/expire_nodest_conn",
+    "net/ipv4/vs/expire_quiescent_template",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+)
+WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+OLD, NEW = "old", "new"
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+
+
+class Agent:
+    """The agent of the node as a process, until the end of a `with` block."""
+
+    def __init__(
+        self, node: Node, words: Sequence[str], stderr: int | None = None, closing: str = ""
+    ) -> None:
+        """Start it; without `stderr` its log goes to a file. `closing` closes streams, in the shell's words."""
+        self._log = node.directory / "log"
+        self._start = self._log.stat().st_size
+        command = [*PROGRAM, "run", *node.run_directory_flag, "--log-format=json", *words]
+        with node.namespace.entered(), self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["sh", "-c", f'exec "$@" {closing}', "sh", *command],
+                stderr=log if stderr is None else stderr,
+                cwd=REPOSITORY,
+            )
+
+    def __enter__(self) -> Self:
+        """Return the agent."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind."""
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines that it has written."""
+        with self._log.open("rb") as log:
+            log.seek(self._start)
+            return [json.loads(line) for line in log if line.endswith(b"}\n")]
+
+    def await_line(self, event: str, **fields: object) -> dict[str, Any]:
+        """Wait for a line with that event and those fields, and return it."""
+        wanted = {"event": event, **fields}
+
+        def found() -> list[dict[str, Any]]:
+            assert self.process.poll() is None, f"the agent ended: {self._log.read_text()}"
+            return [line for line in self.log() if wanted.items() <= line.items()]
+
+        await_that(found, f"the agent logs {wanted}")
+        return found()[0]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+class Node:
+    """A network namespace with nothing but `lo`, and the files of an agent on it."""
+
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        """Bring `lo` up."""
+        self.namespace = namespace
+        self.directory = directory
+        self.manifests = ManifestDirectory(directory / "manifests")
+        self.run_directory_flag = (f"--run-directory={directory / 'run'}",)
+        self.manifests_flag = f"--manifests={self.manifests.path}"
+        (directory / "log").touch()
+        namespace.run("ip", "link", "set", "lo", "up")
+
+    def state(self) -> dict[str, str]:
+        """Return all that the agent could change."""
+        run, read = self.namespace.run, self.namespace.read
+        with self.namespace.entered():
+            settings = {name: Path("/proc/sys", name).read_text() for name in SETTINGS}
+        return {
+            "addresses": run("ip", "-brief", "address"),
+            "nftables": run("nft", "list", "ruleset"),
+            "virtual servers": read("ip_vs"),
+            **settings,
+        }
+
+    def agent(self, *words: str, stderr: int | None = None, closing: str = "") -> Agent:
+        """Start the agent, on the manifests unless told otherwise."""
+        return Agent(self, words or (self.manifests_flag,), stderr, closing)
+
+    def run(self, *wrapper: str) -> subprocess.CompletedProcess[str]:
+        """Run the agent on the manifests to its end."""
+        with self.namespace.entered():
+            return subprocess.run(
+                [*wrapper, *PROGRAM, "run", self.manifests_flag, *self.run_directory_flag],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=REPOSITORY,
+                timeout=PATIENCE,
+            )
+
+    def api_server(self) -> ApiServer:
+        """Return an API server on the node's loopback interface, with one Service."""
+        with self.namespace.entered():
+            server = ApiServer()
+        server.state.apply(objects.node("node-a"))
+        server.state.apply(objects.service("web", "10.96.0.1"))
+        server.state.apply(
+            objects.endpoint_slice("web-1", "web", objects.endpoint("web-x", "10.128.0.1", "b"))
+        )
+        return server
+
+    def api_flags(self, server: ApiServer) -> tuple[str, ...]:
+        """Return the flags that lead to an API server."""
+        return (
+            f"--kubeconfig={server.kubeconfig(self.directory / 'kubeconfig')}",
+            "--hostname-override=node-a",
+        )
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with Namespace("node") as namespace:
+        node = Node(namespace, tmp_path)
+        for name in SETTINGS:
+            namespace.sysctl(name, "0")
+        yield node
+
+
+# --- a node that lacks something ---
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "line"),
+    [
+        (
+            WITHOUT_NET_ADMIN,
+            "CAP_NET_ADMIN is missing: run as root, or give the container the capability NET_ADMIN",
+        ),
+        (("env", "PATH=/nowhere"), "the program nft can't be run: install the package nftables"),
+        (
+            ("unshare", "--user", "--map-root-user"),
+            "the kernel refuses to be configured over netlink (EPERM): run",
+        ),
+    ],
+    ids=["no CAP_NET_ADMIN", "no nft", "a user namespace"],
+)
+def test_what_the_node_lacks_is_said_in_one_line_and_nothing_is_made(
+    node: Node, wrapper: tuple[str, ...], line: str
+) -> None:
+    before = node.state()
+    ended = node.run(*wrapper)
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
+    assert ended.stderr.startswith(f"ipvsproxy: {line}")
+    assert node.state() == before
+    with node.agent() as agent:
+        agent.await_line("first sync")
+
+
+def test_an_interface_of_another_kind_with_the_agents_name_ends_it_before_anything_is_made(
+    node: Node,
+) -> None:
+    node.namespace.run("ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    before = node.state()
+    ended = node.run()
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(
+        "ipvsproxy: interface kube-ipvs0 is of kind bridge, not dummy: "
+    )
+    assert node.state() == before
+
+
+def test_a_manifest_directory_that_is_not_there_is_named_and_nothing_is_made(node: Node) -> None:
+    before = node.state()
+    node.manifests.path.rmdir()
+    ended = node.run()
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == (
+        f"ipvsproxy: {node.manifests.path} is no directory: name one that contains manifests"
+    )
+    assert node.state() == before
+
+
+def test_a_second_agent_leaves_even_while_the_first_still_waits_for_the_api_server(node: Node) -> None:
+    server = node.api_server()
+    server.go_away()
+    with node.agent(*node.api_flags(server)) as first:
+        first.await_line("watch interrupted")
+        second = node.run()
+        assert second.returncode == 1
+        [line] = second.stderr.splitlines()
+        assert f"another agent runs on this node already: process {first.process.pid} holds" in line
+
+
+# --- an API server that refuses the credentials ---
+
+
+def test_refused_credentials_are_reported_with_url_and_reason_until_they_are_renewed(node: Node) -> None:
+    before = node.state()
+    with node.api_server() as server:
+        server.token = OLD
+        flags = node.api_flags(server)
+        server.token = NEW
+        with node.agent(*flags) as agent:
+            for resource in ("services", "endpointslices", "nodes"):
+                line = agent.await_line("API server refuses the credentials", resource=resource)
+                assert (line["level"], line["url"], line["reason"], line["status"]) == (
+                    "error",
+                    server.url,
+                    "Unauthorized",
+                    401,
+                )
+                assert line["remedy"].startswith("renew the token or client certificate")
+            assert node.state() == before
+            (node.directory / "token").write_text(NEW)
+            agent.await_line("API server answers again", url=server.url)
+            assert agent.await_line("first sync")["virtual_servers"] == 1
+
+
+def test_a_missing_permission_is_reported_with_url_and_reason_until_it_is_given(node: Node) -> None:
+    before = node.state()
+    with node.api_server() as server:
+        server.forbidden.add("endpointslices")
+        with node.agent(*node.api_flags(server)) as agent:
+            line = agent.await_line("API server refuses the credentials", status=403)
+            assert (line["level"], line["url"], line["reason"], line["remedy"]) == (
+                "error",
+                server.url,
+                'endpointslices is forbidden: User "agent" cannot list resource "endpointslices"',
+                "allow the agent's user to list and watch this resource",
+            )
+            agent.await_line("list received", resource="services")
+            assert node.state() == before
+            server.forbidden.clear()
+            assert agent.await_line("first sync")["virtual_servers"] == 1
+
+
+def test_credentials_that_are_refused_later_leave_the_kernel_as_it_is(node: Node) -> None:
+    with node.api_server() as server:
+        server.token = OLD
+        with node.agent(*node.api_flags(server)) as agent:
+            agent.await_line("first sync")
+            before = node.state()
+            server.token = NEW
+            server.cut_all()
+            agent.await_line("API server refuses the credentials", resource="services")
+            assert node.state() == before
+            (node.directory / "token").write_text(NEW)
+            agent.await_line("API server answers again", resource="services")
+            assert node.state() == before
+
+
+# --- the end ---
+
+
+@SIGNALS
+def test_a_signal_ends_the_agent_with_0_and_leaves_the_kernel_as_it_is(
+    node: Node, number: signal.Signals
+) -> None:
+    node.manifests.write("web", [service("web", ["10.96.0.1"], [Port("", 80, 8080)])])
+    with node.agent() as agent:
+        agent.await_line("first sync")
+        before = node.state()
+        assert agent.end(number) == 0
+        assert agent.log()[-1]["event"] == "ending, the kernel stays as it is"
+        assert agent.log()[-1]["signal"] == number.name
+    assert node.state() == before
+    assert [path.name for path in (node.directory / "run").iterdir()] == ["agent.lock"]
+
+
+@SIGNALS
+def test_an_agent_whose_watch_is_silent_ends_when_it_is_told_to(node: Node, number: signal.Signals) -> None:
+    with node.api_server() as server, node.agent(*node.api_flags(server)) as agent:
+        agent.await_line("first sync")
+        server.fall_silent()
+        assert agent.end(number) == 0
+
+
+def test_an_agent_that_waits_for_an_api_server_which_is_away_ends_when_it_is_told_to(node: Node) -> None:
+    server = node.api_server()
+    server.go_away()
+    with node.agent(*node.api_flags(server)) as agent:
+        agent.await_line("watch interrupted", reason="Connection refused")
+        assert agent.end() == 0
+
+
+def test_an_agent_that_waits_for_a_connection_ends_when_it_is_told_to(node: Node) -> None:
+    # A listener whose queue is full: the kernel drops what asks for a connection, as a network that is down does.
+    with node.namespace.entered(), socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        kubeconfig = node.directory / "kubeconfig"
+        with node.api_server() as server:
+            flags = node.api_flags(server)
+        place = full.getsockname()
+        kubeconfig.write_text(kubeconfig.read_text().replace(server.url, "http://{}:{}".format(*place)))
+        with socket.create_connection(place), node.agent(*flags) as agent:
+            agent.await_line("watching the API server")
+            assert agent.end() == 0
+
+
+def test_an_agent_that_waits_for_an_answer_ends_when_it_is_told_to(node: Node) -> None:
+    asked, over = threading.Semaphore(0), threading.Event()
+
+    def hold_back(_: Request) -> None:
+        asked.release()
+        over.wait()
+
+    with node.api_server() as server:
+        server.intercept = hold_back
+        with node.agent(*node.api_flags(server)) as agent:
+            for _ in range(3):
+                assert asked.acquire(timeout=PATIENCE)
+            assert agent.end() == 0
+        over.set()
+
+
+# --- streams ---
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_an_agent_whose_streams_are_closed_or_full_does_its_work(node: Node, closing: str) -> None:
+    with node.agent(closing=closing) as agent:
+        node.manifests.write("web", [service("web", ["10.96.0.1"], [Port("", 80, 8080)])])
+        await_that(lambda: "0A600001:0050" in node.namespace.read("ip_vs"), "the Service is programmed")
+        assert agent.end() == 0
+
+
+def test_an_agent_whose_log_nobody_reads_any_more_goes_on(node: Node) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as log, node.agent(stderr=writer) as agent:
+        os.close(writer)
+        assert b'"event":"starting"' in log.readline()
+        log.close()
+        # A line of the thread that reads manifests, and one of the reconciler's.
+        node.manifests.write("broken", [{"kind": "Service", "apiVersion": "v1", "metadata": {"name": "X"}}])
+        node.manifests.write("web", [service("web", ["10.96.0.1"], [Port("", 80, 8080)])])
+        await_that(lambda: "0A600001:0050" in node.namespace.read("ip_vs"), "the Service is programmed")
+        assert agent.end() == 0
+
+
+def test_the_log_is_for_people_on_a_terminal_and_for_machines_elsewhere(node: Node) -> None:
+    keyboard, terminal = pty.openpty()
+    try:
+        with node.agent(node.manifests_flag, "--log-format=auto", stderr=terminal):
+            assert b"starting" in (line := os.read(keyboard, 4096))
+            assert not line.startswith(b"{")
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+    with node.agent(node.manifests_flag, "--log-format=auto") as agent:
+        assert agent.await_line("first sync")["level"] == "info"
+
+
+def test_an_agent_that_logs_errors_only_says_nothing_while_all_is_well(node: Node) -> None:
+    node.manifests.write("web", [service("web", ["10.96.0.1"], [Port("", 80, 8080)])])
+    with node.agent(node.manifests_flag, "--log-level=error") as agent:
+        await_that(lambda: "0A600001:0050" in node.namespace.read("ip_vs"), "the Service is programmed")
+        assert agent.end() == 0
+        assert agent.log() == []
