@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import RealServer
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.desired import desired_virtual_servers, of_service
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.kernel.interface import FirewallState
     from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.desired import DesiredVirtualServer, Place

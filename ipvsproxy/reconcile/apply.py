@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.plan.desired import Desired
     from ipvsproxy.plan.diff import Actual, Edit, Operations
     from ipvsproxy.reconcile.retry import Item
 
@@ -75,13 +76,13 @@ class Applier:
     def __init__(
         self,
         kernel: NodeKernel,
-        wanted: AbstractSet[VirtualServerKey],
+        desired: Desired,
         actual: Actual,
         log: FilteringBoundLogger,
     ) -> None:
-        """Take the kernel's adapters, a view of what is desired, and the record to keep."""
+        """Take the kernel's adapters, what is desired, to be looked at only, and the record to keep."""
         self._kernel = kernel
-        self._wanted = wanted
+        self._desired = desired
         self._actual = actual
         self._log = log
         self._stuck: set[Address] = set()
@@ -89,8 +90,9 @@ class Applier:
 
     @property
     def _stuck_addresses(self) -> AbstractSet[Address]:
-        """The addresses that could not be removed, and are still there."""
+        """The addresses that could not be removed, are still there, and still not desired."""
         self._stuck &= self._actual.addresses
+        self._stuck -= self._desired.addresses
         return self._stuck
 
     def forget(self, keys: Iterable[VirtualServerKey]) -> None:
@@ -284,7 +286,7 @@ class Applier:
         # An address without a virtual server behind it would answer for nobody.
         without = {key.address for key in self._uncreated}
         if not without.isdisjoint(addresses):
-            without -= {key.address for key in self._actual.virtual_servers if key in self._wanted}
+            without -= {key.address for key in self._actual.virtual_servers if key in self._desired.owners}
         without |= outcome.foreign
         ready = [address for address in addresses if address not in without]
         if not ready:

@@ -35,7 +35,7 @@ class NodeState:
         self.drains = Drains(drain_timeout)
         self._drain = drain_timeout > 0
         self._kernel = kernel
-        self._applier = Applier(kernel, self.desired.owners.keys(), self.actual, log)
+        self._applier = Applier(kernel, self.desired, self.actual, log)
         self.foreign: frozenset[Address] = frozenset()
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()

@@ -17,6 +17,7 @@ from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
 from ipvsproxy.kernel.fake_firewall import FakeFirewall
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError, NodeKernel
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceType, SlicePort
 from ipvsproxy.model.reasons import Rejection
@@ -229,6 +230,7 @@ def test_what_nothing_asks_for_is_unwanted() -> None:
 def test_an_address_of_another_interface_is_no_difference() -> None:
     kernel = kernel_with(WEB)
     kernel.addresses.apply((), [WEB_KEY.address])
+    kernel.firewall.change((), [SetElement(FirewallSet.SERVICE_ADDRESSES, (WEB_KEY.address,))])
     kernel.addresses.other_addresses.add(WEB_KEY.address)
     shown = dump(report_of(WEB), kernel, OutputFormat.WIDE).output
     assert re.search(r"^10\.96\.0\.10 +on another interface$", shown, re.MULTILINE)

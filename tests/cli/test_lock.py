@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,25 +16,88 @@ from ipvsproxy.errors import IpvsProxyError
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOBODY = 65534
+# Takes a name as another user and says so; ends with its standard input.
+STRANGER = """
+import os, socket, sys
+os.setuid({user})
+holder = socket.socket(socket.AF_UNIX, socket.SOCK_{kind})
+holder.bind("\\0" + sys.argv[1])
+if {listens}:
+    holder.listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
-def test_the_second_agent_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
-    first = AgentLock(tmp_path / "run")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+@pytest.fixture
+def name() -> str:
+    """Return a name that nobody else in this network namespace has."""
+    return f"ipvsproxy-{uuid.uuid4()}"
+
+
+def test_the_second_agent_is_refused_and_told_who_the_first_is(tmp_path: Path, name: str) -> None:
+    first = AgentLock(tmp_path / "run", name)
     with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} holds .*agent.lock"):
-        AgentLock(tmp_path / "run")
+        AgentLock(tmp_path / "run", name)
     first.release()
 
 
-def test_the_lock_is_free_again_after_its_release(tmp_path: Path) -> None:
-    AgentLock(tmp_path).release()
-    AgentLock(tmp_path).release()
+def test_another_run_directory_makes_no_room_for_a_second_agent(tmp_path: Path, name: str) -> None:
+    first = AgentLock(tmp_path / "first", name)
+    with pytest.raises(AlreadyRunningError) as refused:
+        AgentLock(tmp_path / "second", name)
+    assert str(refused.value) == (
+        f"another agent runs in this network namespace already: process {os.getpid()} holds the socket @{name}; "
+        "stop that one first"
+    )
+    first.release()
 
 
-def test_the_run_directory_is_for_its_owner_only(tmp_path: Path) -> None:
-    AgentLock(tmp_path / "run").release()
+def test_a_refused_agent_leaves_its_own_run_directory_free(tmp_path: Path, name: str) -> None:
+    first = AgentLock(tmp_path / "first", name)
+    with pytest.raises(AlreadyRunningError):
+        AgentLock(tmp_path / "second", name)
+    first.release()
+    AgentLock(tmp_path / "second", name).release()
+
+
+def test_an_agent_that_is_started_again_and_again_is_refused_each_time(tmp_path: Path, name: str) -> None:
+    first = AgentLock(tmp_path / "first", name)
+    for _ in range(300):  # more than twice the connections that wait for a listening socket of Python's
+        with pytest.raises(AlreadyRunningError):
+            AgentLock(tmp_path / "second", name)
+    first.release()
+
+
+@needs_root
+@pytest.mark.parametrize(("kind", "listens"), [("STREAM", True), ("STREAM", False), ("DGRAM", False)])
+def test_an_unprivileged_process_with_the_name_keeps_no_agent_out(
+    tmp_path: Path, name: str, kind: str, *, listens: bool
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STRANGER.format(user=NOBODY, kind=kind, listens=listens), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"ready\n"
+        AgentLock(tmp_path, name).release()
+
+
+def test_the_lock_is_free_again_after_its_release(tmp_path: Path, name: str) -> None:
+    AgentLock(tmp_path, name).release()
+    AgentLock(tmp_path, name).release()
+
+
+def test_the_run_directory_is_for_its_owner_only(tmp_path: Path, name: str) -> None:
+    AgentLock(tmp_path / "run", name).release()
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(IpvsProxyError, match=r"file/agent.lock: .*--run-directory"):
-        AgentLock(tmp_path / "file")
+        AgentLock(tmp_path / "file", name)

@@ -27,6 +27,7 @@ from ipvsproxy.kernel.netlink_codec import (
     encode_attribute,
     encode_message,
 )
+from tests.builders import address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -419,6 +420,22 @@ def test_an_interface_that_goes_while_its_addresses_are_read_has_none() -> None:
         return [answer(request.sequence, errno.ENODEV)]
 
     assert DummyInterface(open_socket=Kernel(vanish).open).bound() == set()
+
+
+def test_the_addresses_are_told_apart_where_the_kernel_dumps_those_of_all_interfaces() -> None:
+    def ignore_the_filter(request: Message) -> list[bytes]:
+        if request.type == 18:
+            link = bytes((0, 0, 0, 0, 2, 0, 0, 0)) + bytes(8)
+            return [message(request.sequence, 16, link), *acknowledge(request)]
+        dumped = [
+            message(request.sequence, 20, bytes((2, 32, 0, 0, index, 0, 0, 0)) + encode_attribute(2, each))
+            for index, each in ((1, address("127.0.0.1")), (2, address("10.96.0.10")))
+        ]
+        return [*dumped, done(request.sequence)]
+
+    interface = DummyInterface(open_socket=Kernel(ignore_the_filter).open)
+    assert interface.bound() == {address("10.96.0.10")}
+    assert interface.elsewhere() == {address("127.0.0.1")}
 
 
 @pytest.mark.parametrize("method", ["bound", "elsewhere", "ensure_interface"])

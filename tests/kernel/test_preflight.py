@@ -1,4 +1,4 @@
-"""The privilege to change the network."""
+"""What is looked at before anything is touched."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.kernel.interface import KernelUnavailableError
-from ipvsproxy.kernel.preflight import require_net_admin
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
+from ipvsproxy.kernel.nft import Completed
+from ipvsproxy.kernel.preflight import require_net_admin, require_nftables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+
+class NfTables:
+    """nf_tables that answers, or fails as it is told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def generation(self) -> int:
+        if self._error:
+            raise self._error
+        return 1
+
+    def has_table(self, name: str) -> bool:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("mask", ["000001ffffffffff", "0000000000001000"])
@@ -26,3 +43,47 @@ def test_without_net_admin_the_error_says_what_to_do(tmp_path: Path, mask: str) 
     status.write_text(f"Name:\tipvsproxy\nCapEff:\t{mask}\n")
     with pytest.raises(KernelUnavailableError, match="CAP_NET_ADMIN is missing: run as root"):
         require_net_admin(status)
+
+
+def test_an_nft_that_lists_tables_passes_and_is_asked_for_no_more_than_that() -> None:
+    commands: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], text: bytes) -> Completed:
+        assert not text
+        commands.append(command)
+        return Completed(0, b'{"nftables": []}', b"")
+
+    require_nftables(NfTables(), run)
+    assert commands == [("nft", "-j", "list", "tables", "inet")]
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        (b"Error: JSON support not compiled-in\nmore\n", "Error: JSON support not compiled-in"),
+        (b"", "exit code 3"),
+    ],
+)
+def test_an_nft_that_fails_is_refused_with_its_reason(errors: bytes, reason: str) -> None:
+    with pytest.raises(KernelUnavailableError) as caught:
+        require_nftables(NfTables(), lambda *_: Completed(3, b"", errors))
+    assert str(caught.value) == (
+        f"the program nft can't be used, `nft -j list tables inet` fails: {reason}: "
+        "install the package nftables, 1.0 or later"
+    )
+
+
+def test_an_nft_that_hangs_is_refused() -> None:
+    def run(*_: object) -> Completed:
+        raise FirewallError("nft did not end within 60 seconds")
+
+    with pytest.raises(KernelUnavailableError, match="the program nft can't be used: nft did not end within"):
+        require_nftables(NfTables(), run)
+
+
+def test_a_kernel_without_nf_tables_is_refused_before_nft_runs() -> None:
+    def run(*_: object) -> Completed:
+        pytest.fail("nft runs")
+
+    with pytest.raises(KernelUnavailableError, match="no nf_tables"):
+        require_nftables(NfTables(KernelUnavailableError("the kernel has no nf_tables")), run)

@@ -9,14 +9,14 @@ import pytest
 
 from ipvsproxy.kernel.interface import KernelError
 from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings
-from ipvsproxy.plan.sysctls import Setting
+from ipvsproxy.plan.sysctls import KernelSetting
 from tests.kernel.contract_firewall import SysctlsContract
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONNTRACK = Setting("net.ipv4.vs.conntrack", "1", "nothing is masqueraded")
-FORWARD = Setting("net.ipv4.ip_forward", "1", "nothing is forwarded")
+CONNTRACK = KernelSetting("net.ipv4.vs.conntrack", "1", "nothing is masqueraded")
+FORWARD = KernelSetting("net.ipv4.ip_forward", "1", "nothing is forwarded")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_only_what_differs_is_written(root: Path) -> None:
 
 def test_what_can_not_be_set_is_returned_and_the_rest_is_set(root: Path) -> None:
     (root / "net/ipv4/ip_forward").write_text("0\n")
-    missing = Setting("net.ipv6.conf.all.forwarding", "1", "no IPv6")
+    missing = KernelSetting("net.ipv6.conf.all.forwarding", "1", "no IPv6")
     sysctls = RecordingSysctls(root, unwritable=CONNTRACK.name)
     assert apply_settings(sysctls, [missing, CONNTRACK, FORWARD]) == [
         SysctlFailure(missing, None, KernelError(errno.ENOENT)),

@@ -70,7 +70,8 @@ def test_of_two_services_that_claim_one_virtual_server_the_older_has_it_whatever
         assert desired.owners[key("10.96.0.1")] == OLD
         (rejection,) = desired.rejections()
         assert str(rejection) == (
-            "Service default/new: spec.clusterIPs: 10.96.0.1:80/tcp belongs to Service default/old, the older one, or the first by name"
+            "Service default/new: spec.clusterIPs: "
+            "10.96.0.1:80/tcp belongs to Service default/old, the older one, or the first by name"
         )
 
 

@@ -244,6 +244,16 @@ class TestFailures:
         assert OTHER_KEY not in running.ipvs.state()
         assert running.addresses.bound() == {WEB_ADDRESS}
 
+    def test_an_address_that_could_not_be_removed_and_is_wanted_again_holds_nothing_up(
+        self, running: World
+    ) -> None:
+        running.addresses.refuse(OTHER_KEY.address, errno.EPERM, times=1)
+        running.store.remove_service(OTHER)
+        running.settle()
+        running.put(service("10.96.0.2", of=OTHER, ports=(port(443),)))
+        running.advance(1)
+        assert running.ipvs.state().keys() == {WEB, key("10.96.0.2", 443)}
+
     def test_without_its_firewall_elements_a_virtual_server_is_not_created(self, running: World) -> None:
         new = ObjectKey("default", "new")
         running.firewall.refuse(times=2)

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ipvsproxy.kernel.fake import AddressOperation
 from ipvsproxy.kernel.fake_firewall import FirewallChange
 from ipvsproxy.model.firewall import FirewallSet
-from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.services import plan_service
@@ -25,9 +25,11 @@ from tests.builders import address, endpoint_slice, key, port, real_server, serv
 from tests.reconcile.world import SETTINGS, World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import VirtualServer
     from ipvsproxy.model.objects import EndpointSlice, Service
 
 CLUSTER_IPS = [f"10.96.0.{number}" for number in range(1, 4)]
@@ -46,7 +48,7 @@ class Laws(RuleBasedStateMachine):
         self.world = World()
         self.services: dict[ObjectKey, Service] = {}
         self.slices: dict[ObjectKey, EndpointSlice] = {}
-        self.recorded: set[object] = set()
+        self.recorded: set[VirtualServerKey] = set()
         self.present: set[VirtualServerKey] = set()
         self.bound: set[Address] = set()
         self.deleted_by_others: set[VirtualServerKey] = set()
@@ -123,12 +125,15 @@ class Laws(RuleBasedStateMachine):
             self._meddle(lambda: self.world.ipvs.apply([operation]))
 
     @rule(cluster_ip=st.sampled_from(CLUSTER_IPS), number=st.sampled_from(PORTS))
-    def somebody_creates_a_virtual_server(self, cluster_ip: str, number: int) -> None:
+    def somebody_creates_a_virtual_server_and_a_resync_sees_it(self, cluster_ip: str, number: int) -> None:
+        self.end_faults()
+        self.world.advance(31.0)
         self.check_the_order()
         at = key(cluster_ip, number)
-        if at not in self.recorded | self.present and at.address not in self.bound:
+        if all(each.address != at.address for each in self.present | self.recorded):
             foreign = virtual_server(at, *FOREIGN.real_servers, scheduler="wlc")
             self._meddle(lambda: self._create(foreign))
+            self.world.advance(31.0)
 
     @rule(
         broken=st.sampled_from(("ipvs", "addresses", "firewall")),
@@ -170,12 +175,9 @@ class Laws(RuleBasedStateMachine):
         for entry in self.world.taken_log():
             match entry:
                 case FirewallChange():
-                    ports = {each for each in entry.remove if each.set is FirewallSet.SERVICE_PORTS}
-                    assert not {each.fields for each in ports} & self.present, "the record outlives"
-                    self.recorded -= {each.fields for each in ports}
-                    self.recorded |= {
-                        each.fields for each in entry.add if each.set is FirewallSet.SERVICE_PORTS
-                    }
+                    assert not _recorded(entry.remove) & self.present, "the record outlives"
+                    self.recorded -= _recorded(entry.remove)
+                    self.recorded |= _recorded(entry.add)
                 case AddressOperation(bound=True):
                     # The agent learns of what others deleted from the next resync.
                     served = {each.address for each in self.present | self.deleted_by_others}
@@ -198,8 +200,7 @@ class Laws(RuleBasedStateMachine):
             served = {each.address for each in self.present} | wanted
             assert at.address in served or at.address not in self.bound, "the address goes first"
 
-    def teardown(self) -> None:
-        """Let faults end and connections too, and compare the kernel with a fresh plan."""
+    def end_faults(self) -> None:
         for cluster_ip in CLUSTER_IPS:
             self.world.addresses.refuse(address(cluster_ip), 0, times=0)
             for number in PORTS:
@@ -208,6 +209,10 @@ class Laws(RuleBasedStateMachine):
         self.world.ipvs.lose_answers(0)
         for broken in (self.world.ipvs, self.world.addresses, self.world.firewall):
             broken.fail_calls(OSError(), 0)
+
+    def teardown(self) -> None:
+        """Let faults end and connections too, and compare the kernel with a fresh plan."""
+        self.end_faults()
         for _ in range(40):
             self.world.advance(31.0)
         self.check_the_order()
@@ -226,5 +231,9 @@ class Laws(RuleBasedStateMachine):
         assert self.world.firewall.read().elements == elements
 
 
+def _recorded(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
+    return {VirtualServerKey(*each.fields) for each in elements if each.set is FirewallSet.SERVICE_PORTS}
+
+
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLaws.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)

@@ -15,15 +15,16 @@ from ipvsproxy.model.objects import Node, ObjectKey
 from ipvsproxy.source.directory import DirectoryWatch
 from ipvsproxy.source.manifest_file import read_manifest
 from ipvsproxy.source.manifests import ManifestSource, combine
-from ipvsproxy.source.store import Store
 from tests.builders import NODE, WEB
+from tests.source.following import ObservedStore, Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.manifest_file import Manifest
 
 PATIENCE = 60
@@ -60,16 +61,35 @@ def service(name: str = "web", address: str = "10.96.0.10", port: int = 80) -> s
     )
 
 
+class FailingStore(ObservedStore):
+    """A store that fails when it is told to, as none does."""
+
+    trouble: Exception | None = None
+
+    def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
+        if self.trouble:
+            raise self.trouble
+        super().put_node(node, rejected)
+
+
 class Scene:
     """A directory, a store that a running source fills from it, and the source's clock."""
 
     def __init__(self, directory: Path, *, return_time: float = 0) -> None:
         self.directory = directory
         self.events = Events()
-        self.store = Store()
+        self.witness = Witness()
+        self.store = FailingStore(self.witness)
         self.now = 0.0
+        self.failures: queue.Queue[Exception] = queue.Queue()
         self.source = ManifestSource(
-            directory, self.store, NODE, self.events.log, return_time=return_time, clock=lambda: self.now
+            directory,
+            self.store,
+            NODE,
+            self.events.log,
+            on_failure=self.failures.put,
+            return_time=return_time,
+            clock=lambda: self.now,
         )
         self._markers = 0
 
@@ -82,9 +102,7 @@ class Scene:
 
     def until(self, reached: Callable[[], bool]) -> None:
         """Wait until the store fulfils the condition."""
-        while not reached():
-            assert self.store.wait(PATIENCE), "the store does not change any more"
-            self.store.take()
+        self.witness.wait_for(reached)
 
     def until_address(self, address: str | None, of: ObjectKey = WEB) -> None:
         self.until(lambda: self.address(of) == address)
@@ -268,6 +286,16 @@ def test_a_file_that_never_parsed_hides_no_other(scene: Scene) -> None:
     assert scene.address() == "10.96.0.10"
 
 
+def test_a_file_that_was_never_good_is_not_said_to_keep_anything(scene: Scene) -> None:
+    scene.write("bad.yaml", "{")
+    (scene.directory / "unreadable.yaml").symlink_to("/proc/self/mem")
+    scene.start()
+    assert [(event["event"], event["file"]) for event in scene.events.rest()] == [
+        ("manifest does not parse, and it has no last good content", "bad.yaml"),
+        ("manifest can't be read, and it has no last good content", "unreadable.yaml"),
+    ]
+
+
 def test_a_fault_is_told_once_for_each_change_of_the_file(scene: Scene) -> None:
     scene.write("bad.yaml", "{")
     scene.write("web.yaml", service(port=0))
@@ -279,7 +307,8 @@ def test_a_fault_is_told_once_for_each_change_of_the_file(scene: Scene) -> None:
     told = [event["file"] for event in scene.events.rest() if event["level"] != "info"]
     assert told == ["bad.yaml", "web.yaml"]
     scene.write("bad.yaml", "[")
-    assert scene.events.until("manifest does not parse, its objects stay")["file"] == "bad.yaml"
+    event = scene.events.until("manifest does not parse, and it has no last good content")
+    assert event["file"] == "bad.yaml"
 
 
 def test_a_rejected_object_is_told_with_its_place_and_listed_and_keeps_its_last_good_state(
@@ -448,6 +477,20 @@ def test_the_thread_has_a_name_and_ends_when_it_is_told_to(scene: Scene) -> None
     scene.source.stop()
     scene.source.join(PATIENCE)
     assert not thread.is_alive()
+
+
+def test_a_thread_that_fails_is_told_of_and_logged_once(scene: Scene) -> None:
+    scene.start()
+    scene.events.rest()
+    trouble = RuntimeError("no room")
+    scene.store.trouble = trouble
+    scene.write("web.yaml", service())
+    failure = scene.failures.get(timeout=PATIENCE)
+    assert isinstance(failure, IpvsProxyError)
+    assert str(failure) == f"the manifests in {scene.directory} are not followed any more: no room"
+    (event,) = scene.events.rest()
+    assert (event["event"], event["level"]) == ("manifests are not followed any more", "error")
+    assert event["exc_info"] is trouble
 
 
 def test_a_source_that_was_not_started_can_be_stopped(directory: Path) -> None:
