@@ -97,6 +97,7 @@ system-packages:
 	command -v nft >/dev/null || missing+=" nftables"; \
 	command -v ip >/dev/null || missing+=" iproute2"; \
 	command -v modprobe >/dev/null || missing+=" kmod"; \
+	command -v sysctl >/dev/null || missing+=" procps"; \
 	python3 -c 'import ensurepip' 2>/dev/null || missing+=" python3-venv"; \
 	$(call install,$$missing)
 

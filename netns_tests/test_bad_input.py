@@ -213,15 +213,20 @@ def test_a_manifest_directory_that_is_not_there_is_named_and_nothing_is_made(nod
     assert node.state() == before
 
 
-def test_a_second_agent_leaves_even_while_the_first_still_waits_for_the_api_server(node: Node) -> None:
+@pytest.mark.parametrize("run_directory", ["run", "another"])
+def test_a_second_agent_leaves_even_while_the_first_still_waits_for_the_api_server(
+    node: Node, run_directory: str
+) -> None:
     server = node.api_server()
     server.go_away()
     with node.agent(*node.api_flags(server)) as first:
         first.await_line("watch interrupted")
+        node.run_directory_flag = (f"--run-directory={node.directory / run_directory}",)
         second = node.run()
         assert second.returncode == 1
         [line] = second.stderr.splitlines()
-        assert f"another agent runs on this node already: process {first.process.pid} holds" in line
+        assert line.startswith("ipvsproxy: another agent runs ")
+        assert f"process {first.process.pid} holds" in line
 
 
 # --- an API server that refuses the credentials ---

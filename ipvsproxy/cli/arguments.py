@@ -171,9 +171,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     dump = commands.add_parser(
         "dump",
         prog="ipvsproxy dump",
-        help="show what the running agent has programmed",
+        help="show what is programmed into this node's kernel, and whether it is what should be",
         usage="%(prog)s [-o table|wide|json|yaml] [--service NAMESPACE/NAME] [--run-directory DIR]",
-        description="Show what the agent on this node has programmed, what drains and what it rejected, with reasons.",
+        description="Show what is programmed into this node's kernel, beside what the agent wants there, what drains"
+        "\nand what it rejected, with reasons. Without an agent that runs, show the kernel's state alone.",
         epilog=f"{_DUMP_EPILOG}\n{_EXIT_CODES}",
     )
     _add_run_flags(run)

@@ -10,11 +10,8 @@ import msgspec
 from ipvsproxy.cli.arguments import OutputFormat
 from ipvsproxy.cli.tables import render
 from ipvsproxy.errors import IpvsProxyError
-from ipvsproxy.kernel.addresses import DummyInterface
-from ipvsproxy.kernel.interface import FirewallError, NodeKernel
-from ipvsproxy.kernel.ipvs import IpvsNetlink
-from ipvsproxy.kernel.nfnetlink import NfTables
-from ipvsproxy.kernel.nft import NftTable
+from ipvsproxy.kernel.interface import FirewallError
+from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.preflight import require_net_admin
 from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ipvsproxy.cli.arguments import DumpArguments
+    from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.schema import AgentReport, Dump
 
@@ -33,7 +31,9 @@ if TYPE_CHECKING:
 def dump(arguments: DumpArguments) -> int:
     """Show this node's state; return the exit code."""
     require_net_admin()
-    return show(arguments, lambda: ask_report(arguments.run_directory), open_kernel, sys.stdout, sys.stderr)
+    return show(
+        arguments, lambda: ask_report(arguments.run_directory), open_node_kernel, sys.stdout, sys.stderr
+    )
 
 
 def show(
@@ -57,11 +57,6 @@ def show(
         errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
     output.write(_text(found, arguments.output))
     return 0
-
-
-def open_kernel(settings: FirewallSettings) -> NodeKernel:
-    """Open the adapters to this network namespace's kernel; KernelUnavailableError says what is missing."""
-    return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(settings, NfTables()))
 
 
 def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:

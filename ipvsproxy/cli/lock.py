@@ -1,15 +1,32 @@
-"""One agent on a node: a lock file that the kernel releases with the process, however it ends."""
+"""One agent on a node: a lock file and a name for the network namespace, which the kernel frees with the process.
+
+The lock file guards what is in the run directory. What two agents would fight over is the network namespace, and each
+has its own abstract Unix sockets (unix(7)): the agent holds the name of one, whatever its run directory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SOCKET_NAME: Final = "ipvsproxy"
+
+_ROOT: Final = 0
+# struct ucred (unix(7)): process, user and group.
+_CREDENTIALS: Final = struct.Struct("=iII")
+# struct timeval: how many seconds a connection may take that the holder's process only has to be scheduled for.
+_CONNECT_TIMEOUT: Final = struct.pack("@ll", 1, 0)
 
 
 class AlreadyRunningError(IpvsProxyError):
@@ -17,29 +34,104 @@ class AlreadyRunningError(IpvsProxyError):
 
 
 class AgentLock:
-    """The lock `agent.lock` in the run directory, which it creates, for root only."""
+    """The lock `agent.lock` in the run directory, which it creates, for root only, and the network namespace's name."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the lock; AlreadyRunningError names the process that has it."""
-        path = directory / "agent.lock"
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise IpvsProxyError(
-                f"{path}: {error.strerror}; run as root, or choose a directory with --run-directory"
-            ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise AlreadyRunningError(
-                f"another agent runs on this node already: process {holder} holds {path}; stop that one first"
-            ) from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+    def __init__(self, directory: Path, socket_name: str = SOCKET_NAME) -> None:
+        """Take both; AlreadyRunningError names the process that has one of them."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, _lock_file(directory))
+            listening = _take_name(socket_name)
+            if listening:
+                undo.callback(_give_name_back, listening, _accept_in_thread(listening))
+            self._undo = undo.pop_all()
 
     def release(self) -> None:
-        """Let another agent have the lock. The file stays: its removal could race with the next agent."""
-        os.close(self._file)
+        """Let another agent have them. The file stays: its removal could race with the next agent."""
+        self._undo.close()
+
+
+def _lock_file(directory: Path) -> int:
+    """Return the descriptor that holds the lock, with this process's number in the file."""
+    path = directory / "agent.lock"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise IpvsProxyError(
+            f"{path}: {error.strerror}; run as root, or choose a directory with --run-directory"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(file)
+        raise AlreadyRunningError(
+            f"another agent runs on this node already: process {holder} holds {path}; stop that one first"
+        ) from error
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def _take_name(name: str) -> socket.socket | None:
+    """Return a socket that listens by the name; None if it belongs to somebody who can be no agent.
+
+    Any process may take any name: one without the right to be an agent must not keep the agent out.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(f"\0{name}")
+    except OSError as error:
+        listening.close()
+        if error.errno != errno.EADDRINUSE:
+            raise IpvsProxyError(f"the socket @{name} can't be made: {error.strerror}") from error
+        holder = _holder(name)
+        if holder is None or holder.user not in {_ROOT, os.geteuid()}:
+            return None
+        # A process of a PID namespace that is out of sight has the number 0.
+        raise AlreadyRunningError(
+            f"another agent runs in this network namespace already: process {holder.process or 'unknown'} "
+            f"holds the socket @{name}; stop that one first"
+        ) from error
+    listening.listen()
+    return listening
+
+
+class _Holder(NamedTuple):
+    """The process that listens by a name, and its effective user when it began to."""
+
+    process: int
+    user: int
+
+
+def _holder(name: str) -> _Holder | None:
+    """Return who listens by the name; None if nobody does in the way that an agent would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _CONNECT_TIMEOUT)
+        try:
+            connection.connect(f"\0{name}")
+        except OSError:
+            return None
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(credentials)
+    return _Holder(process, user)
+
+
+def _accept_in_thread(listening: socket.socket) -> threading.Thread:
+    """Close each connection that comes: those that nobody accepts would add up until no more can be made."""
+
+    def accept() -> None:
+        # Accepting fails when the name is given back.
+        with contextlib.suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+
+    thread = threading.Thread(target=accept, name="lock", daemon=True)
+    thread.start()
+    return thread
+
+
+def _give_name_back(listening: socket.socket, thread: threading.Thread) -> None:
+    listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listening.close()

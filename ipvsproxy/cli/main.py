@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     SystemExit after --help, --version and words that are wrong.
     """
+    _open_missing_streams()
     return exit_code(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
 
 
@@ -41,6 +42,13 @@ def exit_code(command: Callable[[], int]) -> int:
         # What is still in the buffer has no reader; without this the interpreter complains of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+
+
+def _open_missing_streams() -> None:
+    """Replace the standard streams that the process was started without, before a socket takes their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as Python's own
 
 
 def _dispatch(argv: Sequence[str]) -> int:

@@ -6,9 +6,9 @@ own socket, and the main one, which waits for signals. The kernel stays as it is
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -16,13 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ipvsproxy import __version__
+from ipvsproxy.cli.ending import Ending
 from ipvsproxy.cli.lock import AgentLock
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.interface import NodeKernel
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.nft import NftTable
-from ipvsproxy.kernel.preflight import require_net_admin
+from ipvsproxy.kernel.preflight import require_net_admin, require_nftables
 from ipvsproxy.kernel.sysctl import ProcSysctls, apply_settings
 from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
 from ipvsproxy.observe.log import configure
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.schema import AgentReport
 
 # A terminated agent is gone within a second; a thread that hangs in a system call does not change that.
-STOP_TIMEOUT = 0.5
+STOP_TIMEOUT = 0.3
 # New objects between two looks for garbage; Python's default is 700.
 GARBAGE_THRESHOLD = 100_000
 # The longest that the reconciler is busy with one thing: the first sync of a large cluster.
@@ -65,60 +66,64 @@ def run(arguments: RunArguments) -> int:
     """Run the agent until SIGTERM or SIGINT; return the exit code."""
     # The objects of a cluster are many, live long and refer to each other in no circles.
     gc.set_threshold(GARBAGE_THRESHOLD)
+    ending = Ending()
     config = arguments.config
     log = configure(config.log_format, config.log_level, sys.stderr)
     require_net_admin()
+    store = Store()
+    source = _source(arguments, store, ending, log)
     lock = AgentLock(config.run_directory)
     try:
+        with contextlib.closing(NfTables()) as nf_tables:
+            require_nftables(nf_tables)
         kernel = open_kernel(config)
-        _log_start(arguments, log)
-        store = Store()
-        source = _source(arguments, store, log)
-        prepare = partial(_make_kernel_settings, config, log)
+        prepare = partial(_prepare, kernel, config, log)
         controller = Controller(store, kernel, _settings(config), time.monotonic, log, prepare)
         report = partial(_report, config, store, controller)
         agent_socket = AgentSocket(config.run_directory, {REPORT_COMMAND: report}, log)
         try:
-            return _run_threads(source, controller, log)
+            # Whatever makes the start impossible is the only line.
+            _log_start(arguments, log)
+            _run_threads(source, controller, ending, log)
         finally:
             agent_socket.stop()
     finally:
         lock.release()
+    return 0
 
 
-def _run_threads(source: Source, controller: Controller, log: FilteringBoundLogger) -> int:
-    ending = threading.Event()
-    failure: list[Exception] = []
-
+def _run_threads(source: Source, controller: Controller, ending: Ending, log: FilteringBoundLogger) -> None:
     def reconcile() -> None:
         try:
             controller.run()
         except Exception as error:  # noqa: BLE001 - the main thread raises it again
-            failure.append(error)
-        ending.set()
+            ending.fail(error)
 
-    def end(signal_number: int, _frame: object) -> None:
-        log.info("ending, the kernel stays as it is", signal=signal.Signals(signal_number).name)
-        ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     reconciler = threading.Thread(target=reconcile, name="reconciler", daemon=True)
+    ending.take_signals()
     source.start()
     reconciler.start()
-    ending.wait()
-    source.stop()
-    controller.stop()
-    reconciler.join(STOP_TIMEOUT)
-    source.join(STOP_TIMEOUT)
-    if failure:
-        raise failure[0]
-    return 0
+    try:
+        log.info("ending, the kernel stays as it is", signal=ending.wait().name)
+    finally:
+        source.stop()
+        controller.stop()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        reconciler.join(STOP_TIMEOUT)
+        source.join(max(0, deadline - time.monotonic()))
 
 
 def open_kernel(config: Config) -> NodeKernel:
     """Open the adapters to this network namespace's kernel; KernelUnavailableError says what is missing."""
     return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(_firewall_settings(config), NfTables()))
+
+
+def _prepare(kernel: NodeKernel, config: Config, log: FilteringBoundLogger) -> None:
+    """Make the interface, so that a kernel where that is impossible keeps its settings, and then the settings."""
+    # Any other error is the first sync's to report, and to try again.
+    with contextlib.suppress(OSError):
+        kernel.addresses.ensure_interface()
+    _make_kernel_settings(config, log)
 
 
 def _make_kernel_settings(config: Config, log: FilteringBoundLogger) -> None:
@@ -159,12 +164,14 @@ def _settings(config: Config) -> Settings:
     )
 
 
-def _source(arguments: RunArguments, store: Store, log: FilteringBoundLogger) -> Source:
+def _source(arguments: RunArguments, store: Store, ending: Ending, log: FilteringBoundLogger) -> Source:
     # Each source needs libraries that the other does without, and they take long to import.
     if arguments.manifests:
         from ipvsproxy.source.manifests import ManifestSource  # noqa: PLC0415 - see above
 
-        return ManifestSource(arguments.manifests, store, arguments.config.node_name, log)
+        return ManifestSource(
+            arguments.manifests, store, arguments.config.node_name, log, on_failure=ending.fail
+        )
     from ipvsproxy.source.kubernetes import KubernetesSource  # noqa: PLC0415 - see above
 
     return KubernetesSource(arguments.config.kubeconfig, store, arguments.config.node_name, log)

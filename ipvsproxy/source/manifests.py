@@ -34,28 +34,30 @@ _SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 class _File(NamedTuple):
-    """The last good contents of a file, and the digest of the last ones, good or not."""
+    """The last good contents of a file, None if none were good yet, and the digest of the last ones, good or not."""
 
-    manifest: Manifest
+    manifest: Manifest | None
     digest: bytes
 
 
 class ManifestSource:
     """Fills the store from a directory, in a thread of its own named `manifests`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the time is a test's to say
         self,
         directory: Path,
         store: Store,
         node_name: str,
         log: FilteringBoundLogger,
         *,
+        on_failure: Callable[[Exception], None] = lambda _: None,
         return_time: float = RETURN_TIME,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read before `start`.
 
         A Node named `node_name` in the manifests is the agent's own; without one it has just that name.
+        `on_failure` is called, from the thread, with the error that ended it: nothing is followed any more then.
         `return_time` is how many seconds, by the `clock`, a file that was moved away or deleted has to come back
         unnoticed.
         """
@@ -63,6 +65,7 @@ class ManifestSource:
         self._store = store
         self._node_name = node_name
         self._log = log
+        self._on_failure = on_failure
         self._return_time = return_time
         self._clock = clock
         self._files: dict[str, _File] = {}
@@ -104,19 +107,25 @@ class ManifestSource:
             self._watch = None
 
     def _run(self, watch: DirectoryWatch) -> None:
+        try:
+            self._follow(watch)
+        except Exception as error:  # noqa: BLE001 - whoever is told decides
+            self._log.error(
+                "manifests are not followed any more", directory=str(self._directory), exc_info=error
+            )
+            failure = IpvsProxyError(f"the manifests in {self._directory} are not followed any more: {error}")
+            failure.__cause__ = error
+            self._on_failure(failure)
+
+    def _follow(self, watch: DirectoryWatch) -> None:
+        """Read the directory, and what changes in it, until stopped."""
         changed = self._read_directory()
         while not self._stopping.is_set():
             if self._let_go() or changed:
                 self._deliver()
             next_departure = min(self._absent.values(), default=None)
             patience = None if next_departure is None else max(0, next_departure - self._clock())
-            try:
-                seen = watch.wait(patience)
-            except OSError as error:
-                self._log.error(
-                    "manifests are not followed any more, restart the agent", reason=error.strerror
-                )
-                return
+            seen = watch.wait(patience)
             changed = self._read_directory() if seen.everything else self._read_files(seen.names)
 
     def _read_directory(self) -> bool:
@@ -148,7 +157,7 @@ class ManifestSource:
                 data = self._read_file(name)
             except OSError as error:
                 self._absent.pop(name, None)
-                self._log.error("manifest can't be read, its objects stay", file=name, reason=error.strerror)
+                self._report_fault("manifest can't be read", name, reason=error.strerror)
                 continue
             if data is not None:
                 self._absent.pop(name, None)
@@ -168,18 +177,16 @@ class ManifestSource:
     def _take(self, name: str, data: bytes) -> bool:
         """Hold the file's new contents; return False if they are the old ones or do not parse."""
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        held = self._files.get(name, _File(Manifest(), b""))
+        held = self._files.get(name, _File(None, b""))
         if held.digest == digest:
             return False
         try:
             manifest = read_manifest(name, data)
         except ManifestError as error:
-            self._log.error(
-                "manifest does not parse, its objects stay", file=name, line=error.line, reason=error.reason
-            )
+            self._report_fault("manifest does not parse", name, line=error.line, reason=error.reason)
             self._files[name] = held._replace(digest=digest)
             return False
-        self._files[name] = _File(keep_last_good(held.manifest, manifest), digest)
+        self._files[name] = _File(keep_last_good(held.manifest or Manifest(), manifest), digest)
         self._report(name, manifest)
         return True
 
@@ -192,6 +199,14 @@ class ManifestSource:
             del self._files[name]
             self._log.info("manifest is gone, its objects too", file=name)
         return bool(gone)
+
+    def _report_fault(self, event: str, name: str, **details: object) -> None:
+        """Log that a file is of no use now, and what that means."""
+        held = self._files.get(name)
+        meaning = (
+            "its objects stay" if held and held.manifest is not None else "and it has no last good content"
+        )
+        self._log.error(f"{event}, {meaning}", file=name, **details)
 
     def _report(self, name: str, manifest: Manifest) -> None:
         for line, kind in manifest.ignored:
@@ -214,7 +229,9 @@ class ManifestSource:
 
     def _deliver(self) -> None:
         """Give the store what all files together say."""
-        combined = combine({name: file.manifest for name, file in self._files.items()})
+        combined = combine(
+            {name: file.manifest for name, file in self._files.items() if file.manifest is not None}
+        )
         for rejection in sorted(combined.duplicates - self._duplicates):
             self._log_rejection(rejection)
         self._duplicates = combined.duplicates

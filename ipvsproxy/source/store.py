@@ -113,7 +113,6 @@ class Store:
         with self._news:
             self._node = node
             self._replace_rejections(("Node",), _by_object(rejected))
-            self._news.notify_all()
 
     def reject(self, rejection: Rejection) -> None:
         """Record that an object could not be read; its last good state stays until a good one or a removal.
