@@ -32,7 +32,7 @@ setup: .venv/installed ## Install what is missing, and the locked requirements i
 .PHONY: check
 check: setup ## Check format, lint, types and layers, then run the unit tests
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) unit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from ipvsproxy.kernel.fake_firewall import FakeFirewall
 
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
+from ipvsproxy.kernel.fake_firewall import FakeFirewall
 from ipvsproxy.kernel.interface import NodeKernel
 from ipvsproxy.model.objects import Service
 from ipvsproxy.plan.services import PlanSettings
