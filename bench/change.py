@@ -14,8 +14,8 @@ from functools import partial
 import structlog
 
 from bench.common import endpoint_slice, in_new_network_namespace, machine, services
-from ipvsproxy.cli.run import open_kernel
-from ipvsproxy.config.settings import Config
+from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.services import PlanSettings
 from ipvsproxy.reconcile.controller import Controller, Settings
 from ipvsproxy.source.store import Store
@@ -34,7 +34,9 @@ class Agent:
         self.store.replace_slices(endpoint_slice(number, ENDPOINTS) for number in range(service_count))
         log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
         settings = Settings(PlanSettings("node-a", "rr"), 3600.0, 0.0, 900.0)
-        self.controller = Controller(self.store, open_kernel(Config()), settings, time.monotonic, log)
+        self.controller = Controller(
+            self.store, open_node_kernel(FirewallSettings()), settings, time.monotonic, log
+        )
         self.settle()
 
     def settle(self) -> None:

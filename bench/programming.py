@@ -16,9 +16,9 @@ import structlog
 
 from bench.common import endpoint_slice, in_new_network_namespace, machine, services
 from bench.netlink import bare_loop, plan
-from ipvsproxy.cli.run import open_kernel
-from ipvsproxy.config.settings import Config
+from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.services import PlanSettings, plan_service
 from ipvsproxy.reconcile.state import NodeState
 
@@ -49,7 +49,7 @@ class NoFirewall:
 
 def agent(service_count: int, endpoints: int, *, ipvs_only: bool) -> float:
     """Return the seconds from the planned to the confirmed state."""
-    kernel: NodeKernel = open_kernel(Config())
+    kernel: NodeKernel = open_node_kernel(FirewallSettings())
     kernel.addresses.ensure_interface()
     kernel.firewall.install(())
     if ipvs_only:

@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from ipvsproxy import __version__
 from ipvsproxy.cli.ending import Ending
 from ipvsproxy.cli.lock import AgentLock
-from ipvsproxy.kernel.addresses import DummyInterface
-from ipvsproxy.kernel.interface import NodeKernel
-from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
-from ipvsproxy.kernel.nft import NftTable
+from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.preflight import require_net_admin, require_nftables
 from ipvsproxy.kernel.sysctl import ProcSysctls, apply_settings
 from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments import RunArguments
     from ipvsproxy.config.settings import Config
+    from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.observe.schema import AgentReport
 
 # A terminated agent is gone within a second; a thread that hangs in a system call does not change that.
@@ -76,7 +74,7 @@ def run(arguments: RunArguments) -> int:
     try:
         with contextlib.closing(NfTables()) as nf_tables:
             require_nftables(nf_tables)
-        kernel = open_kernel(config)
+        kernel = open_node_kernel(_firewall_settings(config))
         prepare = partial(_prepare, kernel, config, log)
         controller = Controller(store, kernel, _settings(config), time.monotonic, log, prepare)
         report = partial(_report, config, store, controller)
@@ -111,11 +109,6 @@ def _run_threads(source: Source, controller: Controller, ending: Ending, log: Fi
         deadline = time.monotonic() + STOP_TIMEOUT
         reconciler.join(STOP_TIMEOUT)
         source.join(max(0, deadline - time.monotonic()))
-
-
-def open_kernel(config: Config) -> NodeKernel:
-    """Open the adapters to this network namespace's kernel; KernelUnavailableError says what is missing."""
-    return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(_firewall_settings(config), NfTables()))
 
 
 def _prepare(kernel: NodeKernel, config: Config, log: FilteringBoundLogger) -> None:

@@ -63,8 +63,8 @@ def supervise(
     """
     with (
         exchange.console.open("wb") as console,
-        _running(machine.argv, console) as process,
         exchange.output.open("w+b") as output,
+        _running(machine.argv, console) as process,
     ):
         began = time.monotonic()
         up = False
