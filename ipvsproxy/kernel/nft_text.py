@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from ipvsproxy.model.addresses import Family, family, format_address
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import FirewallSet, set_name
 from ipvsproxy.plan.firewall import (
     SETS,
     TABLE,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.plan.firewall import Chain, Match, Rule, Statement
 
-SET_NAMES = {(each, of): f"{each}-{of.name.lower()}" for each in FirewallSet for of in Family}
+SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in Family}
 """The name of each set for each family."""
 
 _ALL_BITS = 0xFFFFFFFF

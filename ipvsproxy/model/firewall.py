@@ -6,7 +6,7 @@ Each set exists once for IPv4 and once for IPv6; the family of an element is tha
 import enum
 from typing import NamedTuple
 
-from ipvsproxy.model.addresses import Address, format_address
+from ipvsproxy.model.addresses import Address, Family, family, format_address
 from ipvsproxy.model.objects import Protocol
 
 
@@ -25,11 +25,21 @@ class FirewallSet(enum.StrEnum):
     LOCAL_ENDPOINTS = "local-endpoints"
 
 
+def set_name(of: FirewallSet, of_family: Family) -> str:
+    """Return the name that a set of one family has in nftables."""
+    return f"{of}-{of_family.name.lower()}"
+
+
 class SetElement(NamedTuple):
     """One element of a set; `fields` has the shape that FirewallSet gives for the set."""
 
     set: FirewallSet
     fields: tuple[Address] | tuple[Address, Protocol, int] | tuple[Address, Address]
+
+    @property
+    def set_name(self) -> str:
+        """The name of the element's set in nftables."""
+        return set_name(self.set, family(self.fields[0]))
 
     def __str__(self) -> str:
         """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`."""

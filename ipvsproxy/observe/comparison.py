@@ -25,7 +25,6 @@ from ipvsproxy.observe.words import (
     by_element,
     by_key,
     flag_names,
-    set_name,
 )
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.ownership import guards, is_ours
@@ -110,7 +109,7 @@ class Comparison:
                 firewall.intact if comparable else None,
                 [
                     schema.Element(
-                        set_name(element),
+                        element.set_name,
                         str(element),
                         desired=self._elements[element] is not None,
                         actual=element in firewall.elements,

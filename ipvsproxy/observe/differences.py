@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from ipvsproxy.config.durations import format_duration
 from ipvsproxy.model.addresses import format_endpoint
+from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.observe.schema import RealServerState
-from ipvsproxy.observe.words import describe, flag_names
+from ipvsproxy.observe.words import flag_names
 from ipvsproxy.plan.firewall import TABLE
 
 if TYPE_CHECKING:

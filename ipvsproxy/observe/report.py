@@ -11,9 +11,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ipvsproxy.model.addresses import family, format_address
+from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import ServiceType
 from ipvsproxy.observe import schema
-from ipvsproxy.observe.words import address_of, by_key, describe, flag_names
+from ipvsproxy.observe.words import address_of, by_key, flag_names
 from ipvsproxy.plan.endpoints import decide_endpoints
 from ipvsproxy.source.store import ServiceState
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import ObjectKey, Service
     from ipvsproxy.model.reasons import Rejection
-    from ipvsproxy.observe.words import Item
     from ipvsproxy.plan.endpoints import EndpointDecision
     from ipvsproxy.plan.firewall import FirewallSettings
     from ipvsproxy.plan.services import PlannedVirtualServer

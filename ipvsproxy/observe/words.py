@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.nft_text import SET_NAMES
-from ipvsproxy.model.addresses import family, format_address
 from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 
@@ -13,17 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipvsproxy.model.addresses import Address
-
-    Item: TypeAlias = VirtualServerKey | SetElement | Address
-
-
-def describe(item: Item) -> str:
-    """Return what the item is, and which one: `virtual server 10.96.0.1:80/tcp`."""
-    if isinstance(item, VirtualServerKey):
-        return f"virtual server {item}"
-    if isinstance(item, SetElement):
-        return f"element {item} of set {set_name(item)}"
-    return f"address {format_address(item)}"
+    from ipvsproxy.model.items import Item
 
 
 def address_of(item: Item) -> Address:
@@ -31,11 +19,6 @@ def address_of(item: Item) -> Address:
     if isinstance(item, VirtualServerKey):
         return item.address
     return item.fields[0] if isinstance(item, SetElement) else item
-
-
-def set_name(element: SetElement) -> str:
-    """Return the name of the element's set in nftables."""
-    return SET_NAMES[element.set, family(element.fields[0])]
 
 
 def flag_names(flags: int) -> list[str]:

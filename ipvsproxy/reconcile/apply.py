@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.items import Item
     from ipvsproxy.plan.desired import Desired
     from ipvsproxy.plan.diff import Actual, Edit, Operations
-    from ipvsproxy.reconcile.retry import Item
 
 
 @dataclass(slots=True)

@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
+from ipvsproxy.model.items import describe
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.services import plan_service
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.resync import Resync, in_slices
-from ipvsproxy.reconcile.retry import item_text
 from ipvsproxy.reconcile.state import NodeState
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.plan.services import PlannedVirtualServer, PlanSettings
     from ipvsproxy.reconcile.apply import Outcome
     from ipvsproxy.reconcile.drain import DrainKey
-    from ipvsproxy.reconcile.retry import Failure, Item
+    from ipvsproxy.reconcile.retry import Failure
     from ipvsproxy.source.store import ServiceState, Store
 
 DRAIN_CHECK_PERIOD = 5.0
@@ -250,7 +251,7 @@ class Controller:
         for item, reason in outcome.failures.items():
             failure = self._state.retries.failures.get(item)
             pause = round(failure.next_try - began, 1) if failure else None
-            self._log.error("not programmed", item=item_text(item), reason=reason, next_try_in_seconds=pause)
+            self._log.error("not programmed", item=describe(item), reason=reason, next_try_in_seconds=pause)
 
     def _answer_questions(self) -> None:
         while True:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.plan.desired import Touched
@@ -12,9 +11,7 @@ from ipvsproxy.plan.desired import Touched
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ipvsproxy.model.addresses import Address
-
-    Item: TypeAlias = VirtualServerKey | SetElement | Address
+    from ipvsproxy.model.items import Item
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
@@ -71,11 +68,6 @@ class Retries:
     def next_try(self) -> float | None:
         """Return when the next item is due; None if nothing failed."""
         return min((failure.next_try for failure in self._failures.values()), default=None)
-
-
-def item_text(item: Item) -> str:
-    """Return the item in words."""
-    return format_address(item) if isinstance(item, bytes) else str(item)
 
 
 def _touched(items: Iterable[Item]) -> Touched:

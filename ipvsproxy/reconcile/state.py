@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.items import Item
     from ipvsproxy.plan.desired import Touched
-    from ipvsproxy.reconcile.retry import Item
 
 
 class NodeState:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import EndpointSlice, Service
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.observe.schema import AgentReport
-    from ipvsproxy.observe.words import Item
     from ipvsproxy.reconcile.drain import DrainKey
     from ipvsproxy.reconcile.retry import Failure
 

@@ -221,7 +221,7 @@ class TestFailures:
         world.ipvs.refuse(WEB, errno.ENOENT, times=1)
         world.list_objects(service("10.96.0.1"))
         (event,) = [each for each in world.events.entries if each["event"] == "not programmed"]
-        assert event["item"] == "10.96.0.1:80/tcp"
+        assert event["item"] == "virtual server 10.96.0.1:80/tcp"
         assert event["reason"] == "creating the virtual server: ENOENT: No such file or directory"
         assert event["next_try_in_seconds"] == 1
 
