@@ -59,7 +59,7 @@ class DummyInterface:
         if link.kind != _KIND:
             raise KernelUnavailableError(
                 f"interface {self._name} is of kind {link.kind or 'physical'}, not {_KIND}: "
-                "remove it, or choose another name for the agent's interface"
+                "remove or rename it"
             )
 
     def bound(self) -> set[Address]:

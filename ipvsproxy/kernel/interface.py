@@ -56,7 +56,7 @@ class Ipvs(Protocol):
         """Dump all virtual servers, everybody's, without their real servers, in chunks of a few dozen."""
 
     def existing(self, keys: Iterable[VirtualServerKey]) -> set[VirtualServerKey]:
-        """Return those of the keys that have a virtual server, whoever made it. One question each."""
+        """Return those of the keys that have a virtual server, whoever made it."""
 
     def real_servers(
         self, keys: Sequence[VirtualServerKey]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Self
 
 from ipvsproxy.kernel.interface import KernelUnavailableError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.interface import KernelError
     from ipvsproxy.kernel.netlink import DatagramSocket
     from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
+
+# Beyond so many keys a dump of everything takes less time than a question for each.
+_MAX_QUESTIONS = 64
 
 
 class IpvsNetlink:
@@ -77,8 +81,16 @@ class IpvsNetlink:
         )
 
     def existing(self, keys: Iterable[VirtualServerKey]) -> set[VirtualServerKey]:
-        """Return those of the keys that have a virtual server, whoever made it. One question each."""
-        return {key for key in keys if self._exists(key)}
+        """Return those of the keys that have a virtual server, whoever made it; OSError if an answer was lost."""
+        asked = list(keys)
+        if len(asked) > _MAX_QUESTIONS:
+            listed = {each.key for chunk in self.virtual_servers() for each in chunk}
+            return listed.intersection(asked)
+        errors = self._client.execute(encode_get_service(key, self._message_type) for key in asked)
+        for error in errors.values():
+            if error.code != errno.ESRCH:
+                raise OSError(error.code, str(error))
+        return {key for index, key in enumerate(asked) if index not in errors}
 
     def real_servers(
         self, keys: Sequence[VirtualServerKey]
@@ -92,14 +104,6 @@ class IpvsNetlink:
             chunks = self._client.dump(encode_get_destinations(key, self._message_type))
             statuses = sorted(decode_real_server(payload) for payloads in chunks for payload in payloads)
             # The kernel answers alike for a virtual server without real servers and for one that is not there.
-            if statuses or self._exists(key):
+            if statuses or self.existing([key]):
                 found[key] = statuses
         return found
-
-    def _exists(self, key: VirtualServerKey) -> bool:
-        """Say whether the virtual server is there."""
-        try:
-            self._client.ask(encode_get_service(key, self._message_type))
-        except ProcessLookupError:
-            return False
-        return True

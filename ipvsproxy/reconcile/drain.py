@@ -50,7 +50,8 @@ class Drains:
         self, key: VirtualServerKey, wanted: VirtualServer | None, found: VirtualServer | None, now: float
     ) -> None:
         """Take in a virtual server's state: who began to drain gets a deadline, who stopped loses it."""
-        draining = draining_real_servers(wanted, found) if found else []
+        # As planned means that nothing drains; most virtual servers are, and then both are one value.
+        draining = draining_real_servers(wanted, found) if found and found is not wanted else []
         if not draining:
             self._deadlines.pop(key, None)
             return

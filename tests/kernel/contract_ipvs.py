@@ -163,6 +163,21 @@ class IpvsContract:
         create(ipvs, virtual_server(WEB, *servers), virtual_server(WEB6))
         assert real_servers(ipvs, WEB) == servers
 
+    def test_of_many_keys_those_with_a_virtual_server_are_named_with_and_without_real_servers(
+        self, ipvs: Ipvs
+    ) -> None:
+        there = (
+            virtual_server(WEB, FIRST),
+            virtual_server(WEB6),
+            virtual_server(key("10.96.0.2", 53, Protocol.UDP)),
+        )
+        create(ipvs, *there)
+        missing = [key("10.96.0.1", port) for port in range(1000, 1600)]
+        asked = [*missing[:300], WEB, *missing[300:], WEB6, key("10.96.0.2", 53), there[2].key]
+        assert ipvs.existing(asked) == {each.key for each in there}
+        assert ipvs.existing([missing[0], WEB, missing[1], WEB6]) == {WEB, WEB6}
+        assert ipvs.existing([]) == set()
+
     def test_a_missing_virtual_server_has_no_entry_and_an_empty_one_has(self, ipvs: Ipvs) -> None:
         create(ipvs, virtual_server(WEB))
         assert ipvs.real_servers([WEB6, WEB]) == {WEB: []}
