@@ -110,6 +110,7 @@ class ServiceUnderTest:
         self.name = name
         self.addresses = addresses
         self.ports = ports
+        self.session_affinity = "None"
         self._cluster = cluster
 
     def target(self, family: Family, protocol: Protocol = Protocol.TCP, port: int = 0) -> Target:
@@ -141,6 +142,7 @@ class ServiceUnderTest:
     def write(self, slices: Iterable[dict[str, Any]]) -> None:
         """Write the Service with these EndpointSlices in place of its former ones; nothing is waited for."""
         service = manifests.service(self.name, self.addresses.values(), self.ports)
+        service["spec"]["sessionAffinity"] = self.session_affinity
         self._cluster.agent.manifests.write(self.name, [service, *slices])
 
     def await_pods(self, *pods: str, families: Iterable[Family] = tuple(Family)) -> None:

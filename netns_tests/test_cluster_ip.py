@@ -68,6 +68,16 @@ def test_a_client_reaches_the_endpoint_which_sees_the_right_source(
     assert answer.source in cluster[case.source].own(family)
 
 
+def test_with_session_affinity_a_client_stays_with_its_endpoint(
+    cluster: Cluster, new_service: NewService, family: Family, protocol: Protocol
+) -> None:
+    service = new_service()
+    service.session_affinity = "ClientIP"
+    service.set_endpoints("web-1", "web-2", "web-3", "web-4")
+    answers = [request(cluster["client"], service.target(family, protocol)).server for _ in range(12)]
+    assert len(set(answers)) == 1
+
+
 def test_new_connections_go_to_every_endpoint_in_turn(
     cluster: Cluster, service_of: ServiceOf, family: Family, protocol: Protocol
 ) -> None:
