@@ -13,10 +13,10 @@ from functools import partial
 
 import structlog
 
-from bench.common import endpoint_slice, in_new_network_namespace, machine, services
+from bench.common import CONTEXT, NODE_NAME, endpoint_slice, in_new_network_namespace, machine, services
 from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.model.selection import NodePortAddresses
 from ipvsproxy.plan.firewall import FirewallSettings
-from ipvsproxy.plan.services import PlanSettings
 from ipvsproxy.reconcile.controller import Controller, Settings
 from ipvsproxy.source.store import Store
 
@@ -33,7 +33,10 @@ class Agent:
         self.store.replace_services(services(service_count))
         self.store.replace_slices(endpoint_slice(number, ENDPOINTS) for number in range(service_count))
         log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
-        settings = Settings(PlanSettings("node-a", "rr"), 3600.0, 0.0, 900.0)
+        self.store.replace_node(None)
+        settings = Settings(
+            NODE_NAME, CONTEXT.settings, NodePortAddresses(), lambda _: FirewallSettings(), 3600.0, 0.0
+        )
         self.controller = Controller(
             self.store, open_node_kernel(FirewallSettings()), settings, time.monotonic, log
         )

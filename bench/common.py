@@ -20,11 +20,17 @@ from ipvsproxy.model.objects import (
     ServiceType,
     SlicePort,
 )
+from ipvsproxy.plan.endpoints import Here
+from ipvsproxy.plan.node import NodeFacts
+from ipvsproxy.plan.services import Context, PlanSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = TypeVar("Result")
+
+NODE_NAME = "node-a"
+CONTEXT = Context(PlanSettings("rr", 900.0, ()), NodeFacts(Here(NODE_NAME)))
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 

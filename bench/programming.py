@@ -8,18 +8,19 @@ which the bare loop has no part, are counted in a line of their own.
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from bench.common import endpoint_slice, in_new_network_namespace, machine, services
+from bench.common import CONTEXT, endpoint_slice, in_new_network_namespace, machine, services
 from bench.netlink import bare_loop, plan
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.firewall import FirewallSettings
-from ipvsproxy.plan.services import PlanSettings, plan_service
+from ipvsproxy.plan.services import plan_service
 from ipvsproxy.reconcile.state import NodeState
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def agent(service_count: int, endpoints: int, *, ipvs_only: bool) -> float:
         kernel = kernel._replace(
             addresses=cast("Addresses", NoAddresses()), firewall=cast("Firewall", NoFirewall())
         )
-    state = NodeState(kernel, 900.0, structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
+    log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
+    state = NodeState(kernel, log, random.shuffle)
     touched = Touched()
-    settings = PlanSettings("node-a", "rr")
     for number, service in enumerate(services(service_count)):
-        planned = plan_service(service, [endpoint_slice(number, endpoints)], settings)
+        planned = plan_service(service, [endpoint_slice(number, endpoints)], CONTEXT)
         touched.update(state.desired.replace(service.key, planned))
     began = time.perf_counter()
     outcome = state.settle(touched, 0.0)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from netns_tests.addressing import ALLOWED_EXTERNAL_IPS
 from netns_tests.deadline import DeadlineError, await_that
 from netns_tests.manifests import ManifestDirectory
 from netns_tests.topology import CLUSTER_CIDRS
@@ -24,10 +25,11 @@ class Agent:
     """The agent of one node, with a manifest directory and a run directory of its own."""
 
     def __init__(self, node: Host, directory: Path, sync_period: str = "30s") -> None:
-        """Prepare the directories; the agent does not run yet."""
+        """Prepare the directories; the agent does not run yet. `flags` are more flags of its next start."""
         self.node = node
         self.manifests = ManifestDirectory(directory / "manifests")
         self.sync_period = sync_period
+        self.flags: tuple[str, ...] = ()
         self._run_directory = directory / "run"
         self._log = directory / "agent.log"
         self._log.touch()
@@ -114,10 +116,12 @@ class Agent:
             f"--manifests={self.manifests.path}",
             f"--hostname-override={self.node.name}",
             f"--cluster-cidr={','.join(CLUSTER_CIDRS)}",
+            f"--allowed-external-ips={','.join(ALLOWED_EXTERNAL_IPS)}",
             f"--sync-period={self.sync_period}",
             "--min-sync-period=0s",
             "--log-format=json",
             *self._run_directory_option(),
+            *self.flags,
         ]
 
     def _run_directory_option(self) -> list[str]:

@@ -9,29 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
-from netns_tests import manifests, tables
+from netns_tests import addressing, manifests, tables
+from netns_tests.addressing import Reachable, Via
 from netns_tests.agent import Agent
 from netns_tests.deadline import await_that
 from netns_tests.manifests import Endpoint, Port
-from netns_tests.servers import ADMIN_PORT, DATAGRAM_PORT, HTTP_PORT, Servers
+from netns_tests.servers import ADMIN_PORT, ASSOCIATION_PORT, DATAGRAM_PORT, HTTP_PORT, Servers
 from netns_tests.topology import Kind, Topology
-from netns_tests.traffic import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ipvsproxy.model.objects import ServiceType
     from netns_tests.topology import Host, Network
+    from netns_tests.traffic import Target
 
 PORTS = (
     Port("http", 80, HTTP_PORT),
     Port("admin", 81, ADMIN_PORT),
     Port("dns", 53, DATAGRAM_PORT, Protocol.UDP),
+    Port("diameter", 3868, ASSOCIATION_PORT, Protocol.SCTP),
 )
-_PORT_OF_PROTOCOL = {Protocol.TCP: 80, Protocol.UDP: 53}
 
 TOPOLOGY = Topology(
-    nodes={"node-a": ("web-1", "web-2", "client"), "node-b": ("web-3", "web-4")}, outside=("outside",)
+    nodes={"node-a": ("web-1", "web-2", "client"), "node-b": ("web-3", "web-4")},
+    outside=("outside", "stranger"),
 )
 
 
@@ -93,29 +96,54 @@ class Cluster:
     def reserve_service(self) -> ServiceUnderTest:
         """Return a Service that is not written yet, with an address of each family that no other one has."""
         number = next(self._numbers)
-        addresses = {
-            Family.IPV4: f"10.96.{number // 256}.{number % 256}",
-            Family.IPV6: f"fd00:10:96::{number:x}",
-        }
-        return ServiceUnderTest(self, f"service-{number}", addresses)
+        addresses = {family: addressing.cluster_ip(number, family) for family in Family}
+        return ServiceUnderTest(self, f"service-{number}", addresses, number=number)
 
 
 class ServiceUnderTest:
     """One Service of the test."""
 
     def __init__(
-        self, cluster: Cluster, name: str, addresses: Mapping[Family, str], ports: Sequence[Port] = PORTS
+        self,
+        cluster: Cluster,
+        name: str,
+        addresses: Mapping[Family, str],
+        ports: Sequence[Port] = PORTS,
+        number: int = 0,
     ) -> None:
-        """Give it a name, its ClusterIPs and its ports; nothing is written yet."""
+        """Give it a name, its ClusterIPs and its ports; nothing is written yet.
+
+        With a number, which is no other Service's, it can have addresses for clients outside, too.
+        """
         self.name = name
         self.addresses = addresses
         self.ports = ports
-        self.session_affinity = "None"
+        self.spec = manifests.PLAIN
+        self.number = number
+        self.pods: tuple[str, ...] = ()
         self._cluster = cluster
+        self._slices: list[dict[str, Any]] = []
 
-    def target(self, family: Family, protocol: Protocol = Protocol.TCP, port: int = 0) -> Target:
-        """Return where to connect to; without a port, to the one that each protocol's server has."""
-        return Target(self.addresses[family], port or _PORT_OF_PROTOCOL[protocol], protocol)
+    def target(
+        self,
+        family: Family,
+        protocol: Protocol = Protocol.TCP,
+        port: int | None = None,
+        via: Via = Via.CLUSTER_IP,
+    ) -> Target:
+        """Return where to connect to; without a port, to the first one of the protocol."""
+        reachable = Reachable(tuple(self.addresses.values()), self.spec, self.ports, self._cluster.node)
+        return reachable.target(via, family, protocol, port)
+
+    def become(self, type_: ServiceType, **fields: Any) -> None:  # noqa: ANN401 - those of ServiceSpec
+        """Change its type, with the addresses that this calls for, and its spec; nothing is waited for.
+
+        The endpoints stay; the Service is not written before it has had some.
+        """
+        self.spec = addressing.spec_of(type_, self.number, **fields)
+        self.ports = addressing.ports_of(self.spec, self.ports, self.number)
+        if self._slices:
+            self.write(self._slices)
 
     def set_endpoints(self, *pods: str) -> None:
         """Make these pods its endpoints, all of them ready, and wait until the node has that."""
@@ -124,6 +152,7 @@ class ServiceUnderTest:
 
     def write_pods(self, *pods: str) -> None:
         """Write the Service with one slice for each family that has these pods; nothing is waited for."""
+        self.pods = pods
         self.write(
             self.slice(family, [self._cluster.endpoint(pod, family) for pod in pods]) for family in Family
         )
@@ -141,19 +170,22 @@ class ServiceUnderTest:
 
     def write(self, slices: Iterable[dict[str, Any]]) -> None:
         """Write the Service with these EndpointSlices in place of its former ones; nothing is waited for."""
-        service = manifests.service(self.name, self.addresses.values(), self.ports)
-        service["spec"]["sessionAffinity"] = self.session_affinity
-        self._cluster.agent.manifests.write(self.name, [service, *slices])
+        self._slices = list(slices)
+        service = manifests.service(self.name, self.addresses.values(), self.ports, self.spec)
+        self._cluster.agent.manifests.write(self.name, [service, *self._slices])
 
-    def await_pods(self, *pods: str, families: Iterable[Family] = tuple(Family)) -> None:
+    def await_pods(
+        self, *pods: str, families: Iterable[Family] = tuple(Family), via: Via = Via.CLUSTER_IP
+    ) -> None:
         """Wait until each of its virtual servers sends new connections to these pods and to nobody else."""
         self._await_real_servers(
             {
-                self.target(family, port.protocol, port.port): {
+                self.target(family, port.protocol, number, via): {
                     (self._cluster[pod].addresses[family], port.target) for pod in pods
                 }
                 for family in families
                 for port in self.ports
+                for number in [port.node_port if via is Via.NODE_PORT else port.port]
             }
         )
 

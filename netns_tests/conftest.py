@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,9 @@ def pytest_configure() -> None:
         pytest.exit(
             "these tests need root on a kernel with IPVS: run them with `make netns-test`", returncode=2
         )
+    # One process holds all namespaces, and the sockets of all servers in them.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.hookimpl(wrapper=True)

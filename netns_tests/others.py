@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from netns_tests.topology import Host
     from netns_tests.traffic import Target
 
+_NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
 # The kernel reads IPv6's prefix length, 128, from where pyroute2 writes a netmask.
 _NETMASK = {Family.IPV4: "255.255.255.255", Family.IPV6: socket.inet_ntoa((128).to_bytes(4, "little"))}
 
@@ -58,6 +59,16 @@ def delete_address(node: Host, address: str) -> None:
         netlink.addr("del", index=index, address=address, prefixlen=family.bits, family=family)
 
 
+def add_node_address(node: Host, address: str) -> None:
+    """Give the node an address, on its interface to the router."""
+    _change_node_address(node, "add", address)
+
+
+def delete_node_address(node: Host, address: str) -> None:
+    """Take an address off the node's interface to the router."""
+    _change_node_address(node, "del", address)
+
+
 def delete_interface(node: Host) -> None:
     """Delete the agent's interface."""
     with node.namespace.netlink(IPRoute) as netlink:
@@ -67,6 +78,15 @@ def delete_interface(node: Host) -> None:
 def nft(node: Host, command: str) -> None:
     """Run an nft command."""
     node.namespace.run("nft", command)
+
+
+def _change_node_address(node: Host, command: str, address: str) -> None:
+    family = Family.IPV6 if ":" in address else Family.IPV4
+    with node.namespace.netlink(IPRoute) as netlink:
+        index = netlink.link_lookup(ifname="eth0")[0]
+        netlink.addr(
+            command, index=index, address=address, prefixlen=family.bits, family=family, flags=_NODAD
+        )
 
 
 def _virtual_server(target: Target, **fields: str) -> Any:  # noqa: ANN401 - pyroute2 has no types

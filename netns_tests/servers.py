@@ -1,6 +1,7 @@
 """The pods' servers: one thread that serves all of them, each through sockets of its own namespace.
 
-Every server says who it is and whom it sees, `NAME SOURCE PORT`: as the body of an HTTP answer, or as a datagram.
+Every server says who it is and whom it sees, `NAME SOURCE PORT`: as the body of an HTTP answer, over TCP or SCTP, or as
+a datagram.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.objects import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
 HTTP_PORT = 8080
 ADMIN_PORT = 9090
 DATAGRAM_PORT = 5353
+ASSOCIATION_PORT = 3868
+
+_STREAMS = ((HTTP_PORT, Protocol.TCP), (ADMIN_PORT, Protocol.TCP), (ASSOCIATION_PORT, Protocol.SCTP))
 
 _ANY_ADDRESS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 
 class Servers:
-    """For any number of hosts: HTTP on HTTP_PORT and ADMIN_PORT, datagrams on DATAGRAM_PORT, both families."""
+    """For any number of hosts, in both families: HTTP on HTTP_PORT and ADMIN_PORT, over SCTP on ASSOCIATION_PORT.
+
+    Datagrams are answered on DATAGRAM_PORT.
+    """
 
     def __init__(self) -> None:
         """Start the thread; it serves nothing yet."""
@@ -51,11 +59,11 @@ class Servers:
         servers = self._hosts[host.name] = _HostServers(host.name)
         with host.namespace.entered():
             streams = [
-                _bound(family, socket.SOCK_STREAM, port)
+                _bound(family, socket.SOCK_STREAM, port, protocol)
                 for family in Family
-                for port in (HTTP_PORT, ADMIN_PORT)
+                for port, protocol in _STREAMS
             ]
-            datagrams = [_bound(family, socket.SOCK_DGRAM, DATAGRAM_PORT) for family in Family]
+            datagrams = [_bound(family, socket.SOCK_DGRAM, DATAGRAM_PORT, Protocol.UDP) for family in Family]
         self._run(servers.serve(streams, datagrams))
 
     def leave(self, host: Host) -> None:
@@ -142,8 +150,8 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport.sendto(self._host.answer(source[0], DATAGRAM_PORT), source)
 
 
-def _bound(family: Family, kind: socket.SocketKind, port: int) -> socket.socket:
-    bound = socket.socket(family, kind)
+def _bound(family: Family, kind: socket.SocketKind, port: int, protocol: Protocol) -> socket.socket:
+    bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family is Family.IPV6:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from ipvsproxy.model.objects import ServiceType
 from netns_tests.deadline import await_that
 from netns_tests.manifests import Port
 from netns_tests.servers import ADMIN_PORT, HTTP_PORT
@@ -72,7 +73,7 @@ def test_with_session_affinity_a_client_stays_with_its_endpoint(
     cluster: Cluster, new_service: NewService, family: Family, protocol: Protocol
 ) -> None:
     service = new_service()
-    service.session_affinity = "ClientIP"
+    service.become(ServiceType.CLUSTER_IP, session_affinity_timeout=600)
     service.set_endpoints("web-1", "web-2", "web-3", "web-4")
     answers = [request(cluster["client"], service.target(family, protocol)).server for _ in range(12)]
     assert len(set(answers)) == 1

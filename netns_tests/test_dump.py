@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.objects import ServiceType, TrafficPolicy
 from netns_tests import others, tables
+from netns_tests.addressing import Via, external_ip
 from netns_tests.cluster import Cluster
+from netns_tests.deadline import await_that
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Connection
@@ -45,14 +49,19 @@ def sentences(cluster: Cluster) -> list[str]:
     return [difference["sentence"] for difference in dump(cluster)["differences"]]
 
 
-def real_servers(shown: dict[str, Any], target: Target) -> dict[str, dict[str, Any]]:
+def virtual_server(shown: dict[str, Any], target: Target) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = (
-        each["realServers"]
+        each
         for each in shown["virtualServers"]
         if (each["address"], each["port"], each["protocol"])
         == (target.address, target.port, target.protocol.name)
     )
-    return {each["address"]: each for each in found}
+    return found
+
+
+def real_servers(shown: dict[str, Any], target: Target) -> dict[str, dict[str, Any]]:
+    return {each["address"]: each for each in virtual_server(shown, target)["realServers"]}
 
 
 @FAMILIES
@@ -95,7 +104,54 @@ def test_an_endpoint_that_does_not_serve_is_there_with_the_reason_and_one_that_l
         cluster["web-2"].addresses[family]: ("serving", "ready"),
         cluster["web-3"].addresses[family]: ("excluded", "not ready"),
     }
-    assert 0 < found[cluster["web-1"].addresses[family]]["drainSecondsLeft"] <= 900
+    drains = found[cluster["web-1"].addresses[family]]
+    assert drains["actual"]["activeConnections"] == 1
+    assert 0 <= drains["drainSeconds"] <= 900
+    # Each is rounded.
+    assert abs(drains["drainSeconds"] + drains["drainSecondsLeft"] - 900) <= 1
+    assert shown["differences"] == []
+
+
+@FAMILIES
+def test_every_kind_of_address_is_there_with_what_becomes_of_its_clients(
+    cluster: Cluster, new_service: NewService, family: Family
+) -> None:
+    service = new_service("web-3")
+    refused = "192.0.2.77" if family is Family.IPV4 else "2001:db8:77::1"
+    service.become(
+        ServiceType.LOAD_BALANCER,
+        external_ips=(external_ip(service.number, family), refused),
+        external_traffic_policy=TrafficPolicy.LOCAL,
+        annotations=(("ipvsproxy.io/maximum-connections-per-endpoint", "7"),),
+    )
+    targets = {
+        via: service.target(family, via=via)
+        for via in (Via.CLUSTER_IP, Via.LOAD_BALANCER_IP, Via.EXTERNAL_IP, Via.NODE_PORT)
+    }
+    # Addresses come last of all.
+    for via in (Via.LOAD_BALANCER_IP, Via.EXTERNAL_IP):
+        address = targets[via].address
+        await_that(partial(tables.has_address, cluster.node, address), f"{address} is bound")
+    shown = dump(cluster, "--service", f"default/{service.name}")
+    found = {via: virtual_server(shown, target) for via, target in targets.items()}
+    assert {via: (each["kind"], each["trafficPolicy"], each["state"]) for via, each in found.items()} == {
+        Via.CLUSTER_IP: ("clusterIP", "Cluster", "serving"),
+        Via.LOAD_BALANCER_IP: ("loadBalancerIP", "Local", "dropping"),
+        Via.EXTERNAL_IP: ("externalIP", "Local", "dropping"),
+        Via.NODE_PORT: ("nodePort", "Local", "dropping"),
+    }
+    not_local = "on another node, and externalTrafficPolicy is Local"
+    assert {via: [each["reason"] for each in found[via]["realServers"]] for via in found} == {
+        Via.CLUSTER_IP: ["ready"],
+        Via.LOAD_BALANCER_IP: [not_local],
+        Via.EXTERNAL_IP: [not_local],
+        Via.NODE_PORT: [not_local],
+    }
+    (serving,) = found[Via.CLUSTER_IP]["realServers"]
+    assert serving["actual"]["maximumConnections"] == 7
+    assert [(each["field"], each["reason"].partition(" ")[0]) for each in shown["rejections"]] == [
+        ("spec.externalIPs", refused)
+    ]
     assert shown["differences"] == []
 
 

@@ -13,14 +13,15 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.nft_text import SET_NAMES, add_text
 from ipvsproxy.kernel.sysctl import ProcSysctls, apply_settings
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.plan.firewall import TABLE, FirewallSettings
+from ipvsproxy.plan.firewall import TABLE, FirewallSettings, PodInterfaces
 from ipvsproxy.plan.sysctls import SysctlSettings, parse_kernel_release, sysctl_plan
 from netns_tests.namespaces import Namespace
 from tests.kernel.contract_firewall import (
     ADDRESS,
     EACH_SHAPE,
     PLAIN,
-    WITH_CLUSTER_CIDRS,
+    WITH_POD_INTERFACES,
+    WITH_POD_NETWORKS,
     FirewallContract,
     SysctlsContract,
 )
@@ -94,7 +95,13 @@ class TestProcSysctls(SysctlsContract):
 
 @pytest.mark.parametrize(
     "settings",
-    [PLAIN, WITH_CLUSTER_CIDRS, FirewallSettings(masquerade_all=True), FirewallSettings(masquerade_bit=31)],
+    [
+        PLAIN,
+        WITH_POD_NETWORKS,
+        WITH_POD_INTERFACES,
+        FirewallSettings(PodInterfaces("cni0"), masquerade_all=True),
+        FirewallSettings(masquerade_bit=31),
+    ],
 )
 def test_nft_takes_the_rules_of_every_setting(node: NftNode, settings: FirewallSettings) -> None:
     node.firewall(settings).install(EACH_SHAPE)
@@ -113,6 +120,9 @@ def test_nft_takes_the_rules_of_every_setting(node: NftNode, settings: FirewallS
         "add table inet ipvsproxy { flags dormant; }",
         'add element inet ipvsproxy service-addresses-ipv4 { 10.0.0.1 comment "mine" }',
         "add element inet ipvsproxy service-ports-ipv4 { 10.0.0.1 . icmp . 0 }",
+        "add element inet ipvsproxy allowed-sources-ipv4 { 10.0.0.1 . tcp . 80 . 10.0.0.0-10.0.0.2 }",
+        'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 }',
+        "add map inet ipvsproxy extra { type ipv4_addr : ipv4_addr; elements = { 10.0.0.1 : 10.0.0.2 }; }",
     ],
 )
 def test_what_others_do_to_the_table_is_noticed_and_repaired(node: NftNode, commands: str) -> None:
@@ -145,12 +155,12 @@ def test_rules_in_another_order_are_noticed(node: NftNode) -> None:
 
 
 def test_a_saved_table_that_is_restored_is_intact_unless_it_was_edited(node: NftNode) -> None:
-    node.firewall(WITH_CLUSTER_CIDRS).install(EACH_SHAPE)
+    node.firewall(WITH_POD_NETWORKS).install(EACH_SHAPE)
     saved = node.saved()
     node.nft("flush ruleset", saved)
-    assert node.firewall(WITH_CLUSTER_CIDRS).read() == FirewallState(EACH_SHAPE, intact=True)
+    assert node.firewall(WITH_POD_NETWORKS).read() == FirewallState(EACH_SHAPE, intact=True)
     node.nft("flush ruleset", saved.replace("10.244.0.0/16", "10.245.0.0/16"))
-    assert node.firewall(WITH_CLUSTER_CIDRS).read() == FirewallState(EACH_SHAPE, intact=False)
+    assert node.firewall(WITH_POD_NETWORKS).read() == FirewallState(EACH_SHAPE, intact=False)
 
 
 def test_tables_of_others_are_left_alone(node: NftNode) -> None:

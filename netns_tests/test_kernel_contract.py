@@ -17,16 +17,18 @@ from pyroute2.ipvs import IPVS, IPVSService
 from ipvsproxy.kernel.address_codec import encode_new_dummy
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.fake import FakeIpvs
-from ipvsproxy.kernel.interface import KernelError
+from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.ipvs_codec import encode_operations
 from ipvsproxy.kernel.netlink import (
+    GENL_HEADER_SIZE,
     NETLINK_GENERIC,
     NETLINK_ROUTE,
     NetlinkClient,
     generic_family,
     open_socket,
 )
+from ipvsproxy.kernel.netlink_codec import decode_attributes, encode_message
 from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServer, RealServerStatus
 from netns_tests.namespaces import Namespace
 from tests.builders import address, key, virtual_server
@@ -54,6 +56,20 @@ namespace = pytest.fixture(new_namespace)
 def ipvs(namespace: Namespace) -> Iterator[IpvsNetlink]:  # noqa: ARG001 - the test is in it
     with IpvsNetlink() as opened:
         yield opened
+
+
+@pytest.fixture
+def timeouts(namespace: Namespace) -> Iterator[Callable[[], ConnectionTimeouts]]:  # noqa: ARG001 - the test is in it
+    """Read the timeouts by IPVS_CMD_GET_CONFIG."""
+    with NetlinkClient(NETLINK_GENERIC) as client:
+        request = encode_message(generic_family(client, "IPVS"), 0, bytes((13, 1, 0, 0)))
+
+        def read() -> ConnectionTimeouts:
+            (answer,) = client.ask(request)
+            values = decode_attributes(answer, GENL_HEADER_SIZE)
+            return ConnectionTimeouts(*(int.from_bytes(values[kind], sys.byteorder) for kind in (4, 5, 6)))
+
+        yield read
 
 
 class TestKernelIpvs(IpvsContract):

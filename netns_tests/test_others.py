@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     NewService = Callable[..., ServiceUnderTest]
 
-ADDRESS_LEFT_ALONE = "address left alone, it carries a virtual server that is not ipvsproxy's"
+NOT_OURS = "is not ipvsproxy's"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,10 @@ def test_a_service_address_that_carries_a_virtual_server_of_somebody_else_is_not
     before = tables.virtual_servers(cluster.node)[theirs]
     service.write_pods("web-1")
     await_that(
-        lambda: any(address in str(line) for line in cluster.agent.logged(ADDRESS_LEFT_ALONE)),
+        lambda: any(
+            address in line["reason"] and line["reason"].endswith(NOT_OURS)
+            for line in cluster.agent.logged("part of a service rejected")
+        ),
         f"the agent says that it leaves {address} alone",
     )
     let_a_resync_pass(cluster, new_service("web-1"))

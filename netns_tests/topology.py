@@ -6,7 +6,11 @@
 
 Every line is a veth pair of the same making, as network plugins such as ptp or Calico make them: the lower
 end, eth0, has one /32 (/128) address and a default route; the upper end has the gateway's address and a route
-to the lower one. The router sends each node its pods' addresses, and the service addresses to the first node.
+to the lower one. The router sends each node its pods' addresses. To the first node it sends the service addresses too,
+those inside the cluster and those for clients outside, and those that this node may get beside its own. What of these
+the first node does not have is unreachable. Each host outside is in a network of its own.
+
+A topology knows its hosts' addresses before it is built.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
 CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
+EXTERNAL_CIDRS = ("198.18.0.0/15", "2001:db8:cb::/48")
+"""Where external IPs and load balancers' IPs are from."""
+MORE_NODE_CIDRS = ("198.51.100.64/26", "2001:db8:64:1::/64")
+"""Where addresses are from that the first node may get while a test runs."""
 
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
 _LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
@@ -51,24 +59,33 @@ class Kind(enum.StrEnum):
     OUTSIDE = "outside"
 
 
-@dataclasses.dataclass(frozen=True)
-class Host:
-    """One namespace of the topology.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a host of the topology is, and which addresses it has.
 
-    `addresses` are those of its eth0; `gateways` those that it has on its links to the hosts below it. `node` is the
-    name of a pod's node.
+    `addresses` are those of its eth0, and `upstream` those that the other end has, which it sends everything to.
+    `gateways` are those that it has on its links to the hosts below it, `networks` what is routed to it beside its
+    addresses. `node` is the name of a pod's node.
     """
 
     name: str
     kind: Kind
-    namespace: Namespace
-    addresses: _Addresses
-    gateways: _Addresses
+    addresses: _Addresses = dataclasses.field(default_factory=dict)
+    upstream: _Addresses = dataclasses.field(default_factory=dict)
+    gateways: _Addresses = dataclasses.field(default_factory=dict)
+    networks: Sequence[str] = ()
     node: str | None = None
 
     def own(self, family: Family) -> set[str]:
         """Return all of the host's addresses of a family: the sources that its own packets may have."""
         return {addresses[family] for addresses in (self.addresses, self.gateways) if family in addresses}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Host(Place):
+    """A place that is built: one network namespace."""
+
+    namespace: Namespace
 
 
 class Network:
@@ -94,45 +111,75 @@ class Topology:
     nodes: Mapping[str, Sequence[str]]
     outside: Sequence[str] = ()
 
+    def places(self) -> list[Place]:
+        """Return what is to be built, each place after the one that it is linked to."""
+        places = [Place(name="router", kind=Kind.ROUTER)]
+        for number, (name, pods) in enumerate(self.nodes.items(), start=1):
+            prefixes = {Family.IPV4: f"10.244.{number}.", Family.IPV6: f"fd00:10:244:{number}::"}
+            node = Place(
+                name=name,
+                kind=Kind.NODE,
+                addresses={Family.IPV4: f"198.51.100.{number}", Family.IPV6: f"2001:db8:64::{number}"},
+                upstream={Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:64::fe"},
+                gateways={family: f"{prefix}1" for family, prefix in prefixes.items()},
+                networks=(
+                    f"10.244.{number}.0/24",
+                    f"fd00:10:244:{number}::/64",
+                    *((*SERVICE_CIDRS, *EXTERNAL_CIDRS, *MORE_NODE_CIDRS) if number == 1 else ()),
+                ),
+            )
+            places.append(node)
+            places += [
+                Place(
+                    name=pod,
+                    kind=Kind.POD,
+                    addresses={family: f"{prefix}{pod_number}" for family, prefix in prefixes.items()},
+                    upstream=node.gateways,
+                    node=name,
+                )
+                for pod_number, pod in enumerate(pods, start=10)
+            ]
+        places += [
+            Place(
+                name=name,
+                kind=Kind.OUTSIDE,
+                addresses={
+                    Family.IPV4: f"192.0.2.{10 + 64 * number}",
+                    Family.IPV6: f"2001:db8:{number + 1}::10",
+                },
+                upstream={
+                    Family.IPV4: f"192.0.2.{1 + 64 * number}",
+                    Family.IPV6: f"2001:db8:{number + 1}::1",
+                },
+            )
+            for number, name in enumerate(self.outside)
+        ]
+        return places
+
     @contextlib.contextmanager
     def build(self) -> Iterator[Network]:
         """Make all namespaces, links and routes; they go at the end of the block."""
         with contextlib.ExitStack() as stack:
-            hosts = list(self._hosts(stack))
-            for host in hosts:
+            hosts: dict[str, Host] = {}
+            for place in self.places():
+                namespace = _namespace(stack, place)
+                host = hosts[place.name] = Host(
+                    **{field.name: getattr(place, field.name) for field in dataclasses.fields(place)},
+                    namespace=namespace,
+                )
+                if host.kind is not Kind.ROUTER:
+                    upper = hosts[host.node or "router"]
+                    _link(upper, host)
+                    _route(upper, host)
+            for host in hosts.values():
                 if host.kind is not Kind.ROUTER:
                     _await_carrier(host)
-            yield Network(hosts)
-
-    def _hosts(self, stack: contextlib.ExitStack) -> Iterator[Host]:
-        def host(
-            name: str, kind: Kind, addresses: _Addresses, gateways: _Addresses, node: str | None = None
-        ) -> Host:
-            return Host(name, kind, _namespace(stack, name, kind), addresses, gateways, node)
-
-        yield (router := host("router", Kind.ROUTER, {}, {}))
-        for number, (name, pods) in enumerate(self.nodes.items(), start=1):
-            prefixes = {Family.IPV4: f"10.244.{number}.", Family.IPV6: f"fd00:10:244:{number}::"}
-            addresses = {Family.IPV4: f"198.51.100.{number}", Family.IPV6: f"2001:db8:64::{number}"}
-            gateways = {family: f"{prefix}1" for family, prefix in prefixes.items()}
-            yield (node := host(name, Kind.NODE, addresses, gateways))
-            _link(router, node, {Family.IPV4: "198.51.100.254", Family.IPV6: "2001:db8:64::fe"})
-            _route(router, [f"10.244.{number}.0/24", f"fd00:10:244:{number}::/64"], node)
-            if number == 1:
-                _route(router, SERVICE_CIDRS, node)
-            for pod_number, pod_name in enumerate(pods, start=10):
-                addresses = {family: f"{prefix}{pod_number}" for family, prefix in prefixes.items()}
-                yield (pod := host(pod_name, Kind.POD, addresses, {}, node=name))
-                _link(node, pod, node.gateways)
-        for number, name in enumerate(self.outside, start=10):
-            addresses = {Family.IPV4: f"192.0.2.{number}", Family.IPV6: f"2001:db8::{number}"}
-            yield (outside := host(name, Kind.OUTSIDE, addresses, {}))
-            _link(router, outside, {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"})
+            yield Network(list(hosts.values()))
 
 
-def _namespace(stack: contextlib.ExitStack, name: str, kind: Kind) -> Namespace:
-    namespace = stack.enter_context(Namespace(name))
-    forwards = kind in (Kind.ROUTER, Kind.NODE)
+def _namespace(stack: contextlib.ExitStack, place: Place) -> Namespace:
+    namespace = stack.enter_context(Namespace(place.name))
+    forwards = place.kind in (Kind.ROUTER, Kind.NODE)
     for setting, value in (_HOST_SETTINGS | (_ROUTER_SETTINGS if forwards else {})).items():
         namespace.sysctl(setting, value)
     with namespace.netlink(IPRoute) as netlink:
@@ -140,21 +187,29 @@ def _namespace(stack: contextlib.ExitStack, name: str, kind: Kind) -> Namespace:
     return namespace
 
 
-def _route(host: Host, networks: Sequence[str], through: Host) -> None:
-    with host.namespace.netlink(IPRoute) as netlink:
-        for network in networks:
-            family = Family.IPV6 if ":" in network else Family.IPV4
-            netlink.route("add", dst=network, gateway=through.addresses[family], family=family)
+def _route(upper: Host, lower: Host) -> None:
+    """Route a host's networks to it, and there, unless something narrower is known, to nowhere: not back and forth."""
+    with upper.namespace.netlink(IPRoute) as netlink:
+        for network in lower.networks:
+            family = _family(network)
+            netlink.route("add", dst=network, gateway=lower.addresses[family], family=family)
+    with lower.namespace.netlink(IPRoute) as netlink:
+        for network in lower.networks:
+            netlink.route("add", dst=network, type="unreachable", family=_family(network))
 
 
-def _link(upper: Host, lower: Host, gateways: _Addresses) -> None:
+def _family(text: str) -> Family:
+    return Family.IPV6 if ":" in text else Family.IPV4
+
+
+def _link(upper: Host, lower: Host) -> None:
     """Join two hosts by a veth pair, named after the lower one in the upper and eth0 in the lower."""
     with upper.namespace.netlink(IPRoute) as netlink:
         peer = {"ifname": "eth0", "net_ns_fd": lower.namespace.descriptor}
         netlink.link("add", ifname=lower.name, kind="veth", peer=peer)
         index = netlink.link_lookup(ifname=lower.name)[0]
         netlink.link("set", index=index, state="up")
-        for family, gateway in gateways.items():
+        for family, gateway in lower.upstream.items():
             netlink.addr(
                 "add", index=index, address=gateway, prefixlen=family.bits, family=family, flags=_NODAD
             )
@@ -165,7 +220,7 @@ def _link(upper: Host, lower: Host, gateways: _Addresses) -> None:
             netlink.addr(
                 "add", index=eth0, address=address, prefixlen=family.bits, family=family, flags=_NODAD
             )
-            gateway = gateways[family]
+            gateway = lower.upstream[family]
             netlink.route("add", dst="default", gateway=gateway, oif=eth0, flags=["onlink"], family=family)
     with upper.namespace.netlink(IPRoute) as netlink:
         for family, address in lower.addresses.items():

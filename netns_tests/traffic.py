@@ -16,9 +16,14 @@ from ipvsproxy.model.objects import Protocol
 if TYPE_CHECKING:
     from netns_tests.topology import Host
 
-PATIENCE = 30.0
+PATIENCE = 3.0
 """Seconds before an answer that must come is given up."""
 
+# IP_RECVERR, IPV6_RECVERR (linux/in.h, linux/in6.h): without, an SCTP socket takes no notice of ICMP errors.
+_RECEIVE_ERRORS = {Family.IPV4: (socket.IPPROTO_IP, 11), Family.IPV6: (socket.IPPROTO_IPV6, 25)}
+# SCTP_RTOINFO and its struct (linux/sctp.h). An ICMP error that comes while the socket is still in connect(2), as it
+# does between namespaces, is forgotten; the second packet is sent so many milliseconds later, 3000 otherwise.
+_RETRANSMISSION = (Protocol.SCTP, 0, struct.pack("=iIII", 0, 50, 0, 0))
 _TOTAL_RETRANSMISSIONS = 100  # offset of tcpi_total_retrans in struct tcp_info (linux/tcp.h)
 
 
@@ -68,15 +73,18 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """An HTTP connection that is kept alive; `ask` as often as wanted."""
+    """An HTTP connection, or an SCTP association for HTTP, that is kept alive; `ask` as often as wanted."""
 
-    def __init__(self, origin: Host, target: Target) -> None:
-        """Connect from a host; NoAnswerError if that fails."""
+    def __init__(self, origin: Host, target: Target, patience: float = PATIENCE) -> None:
+        """Connect from a host; NoAnswerError if that fails. `patience` is in seconds, for each answer too."""
         with origin.namespace.entered():
-            self._socket = socket.socket(target.family, socket.SOCK_STREAM)
+            self._socket = socket.socket(target.family, socket.SOCK_STREAM, target.protocol)
         self._target = target
+        self._patience = patience
         self.open = True
         try:
+            if target.protocol is Protocol.SCTP:
+                self._prepare_association(origin)
             self._connect()
         except NoAnswerError:
             self._socket.close()
@@ -110,6 +118,17 @@ class Connection:
         self.open = b"Connection: close" not in head
         return _answer(body)
 
+    def _prepare_association(self, origin: Host) -> None:
+        """Bind to the address that the kernel would choose: else SCTP names all addresses of the host to the server."""
+        self._socket.setsockopt(*_RECEIVE_ERRORS[self._target.family], 1)
+        self._socket.setsockopt(*_RETRANSMISSION)
+        with origin.namespace.entered(), socket.socket(self._target.family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((self._target.address, self._target.port))
+            except OSError as error:
+                raise NoAnswerError(_failure(error.errno), self._target) from error
+            self._socket.bind((probe.getsockname()[0], 0))
+
     def _connect(self) -> None:
         """Connect without blocking, so that the kernel's record of the attempt is there to be read."""
         self._socket.settimeout(0)
@@ -117,7 +136,7 @@ class Connection:
         if code == errno.EINPROGRESS:
             attempt = select.poll()
             attempt.register(self._socket, select.POLLOUT)
-            if not attempt.poll(PATIENCE * 1000):
+            if not attempt.poll(self._patience * 1000):
                 raise NoAnswerError(Failure.SILENCE, self._target)
             lost = self._retransmissions()
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -125,9 +144,11 @@ class Connection:
                 raise NoAnswerError(Failure.REFUSED_LATE, self._target)
         if code:
             raise NoAnswerError(_failure(code), self._target)
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(self._patience)
 
     def _retransmissions(self) -> int:
+        if self._target.protocol is not Protocol.TCP:
+            return 0
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TOTAL_RETRANSMISSIONS + 4)
         retransmissions: int = struct.unpack_from("=I", info, _TOTAL_RETRANSMISSIONS)[0]
         return retransmissions
@@ -149,47 +170,69 @@ class Connection:
         return data
 
 
-def request(origin: Host, target: Target) -> Answer:
+class Flow:
+    """Datagrams from one socket, and so from one port, to one target."""
+
+    def __init__(self, origin: Host, target: Target, patience: float = PATIENCE) -> None:
+        """Make the socket in a host's namespace; `patience` is in seconds."""
+        with origin.namespace.entered():
+            self._socket = socket.socket(target.family, socket.SOCK_DGRAM)
+        self._socket.settimeout(patience)
+        self._target = target
+
+    def __enter__(self) -> Self:
+        """Return the flow, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the socket."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self) -> Answer:
+        """Send one datagram and return the answer; NoAnswerError if none comes."""
+        try:
+            self._socket.connect((self._target.address, self._target.port))
+            # What the node's own firewall refuses at output is told twice: to the sender, and by ICMP.
+            with contextlib.suppress(PermissionError):
+                self._socket.send(b"?")
+            return _answer(self._socket.recv(4096))
+        except OSError as error:
+            raise NoAnswerError(_failure(error.errno), self._target) from error
+
+
+def request(origin: Host, target: Target, patience: float = PATIENCE) -> Answer:
     """Make one request on a connection, or with a datagram, of its own; NoAnswerError if no answer comes."""
     if target.protocol is Protocol.UDP:
-        return _ask_by_datagram(origin, target)
-    with Connection(origin, target) as connection:
+        with Flow(origin, target, patience) as flow:
+            return flow.ask()
+    with Connection(origin, target, patience) as connection:
         return connection.ask(last=True)
 
 
-def failure_of(origin: Host, target: Target) -> Failure | Answer:
+def failure_of(origin: Host, target: Target, patience: float = PATIENCE) -> Failure | Answer:
     """Make one request of which no answer is expected, and return what came of it."""
     try:
-        return request(origin, target)
+        return request(origin, target, patience)
     except NoAnswerError as error:
         return error.failure
 
 
-def answers_echo(origin: Host, address: str) -> bool:
+def answers_echo(origin: Host, address: str, patience: float = PATIENCE) -> bool:
     """Send an ICMP echo request and say whether the reply comes."""
     family = Family.IPV6 if ":" in address else Family.IPV4
     protocol, kind = (socket.IPPROTO_ICMPV6, 128) if family is Family.IPV6 else (socket.IPPROTO_ICMP, 8)
     with origin.namespace.entered(), socket.socket(family, socket.SOCK_DGRAM, protocol) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(patience)
         client.sendto(struct.pack("!BBHHH", kind, 0, 0, 0, 1), (address, 0))
         try:
             replier: str = client.recvfrom(64)[1][0]
         except OSError:
             return False
     return replier == address
-
-
-def _ask_by_datagram(origin: Host, target: Target) -> Answer:
-    with origin.namespace.entered(), socket.socket(target.family, socket.SOCK_DGRAM) as client:
-        client.settimeout(PATIENCE)
-        try:
-            client.connect((target.address, target.port))
-            # What the node's own firewall refuses at output is told twice: to the sender, and by ICMP.
-            with contextlib.suppress(PermissionError):
-                client.send(b"?")
-            return _answer(client.recv(4096))
-        except OSError as error:
-            raise NoAnswerError(_failure(error.errno), target) from error
 
 
 def _answer(text: bytes) -> Answer:

@@ -1,9 +1,10 @@
 """An API server for tests, benches and demos: lists and watches of three resources over real HTTP connections.
 
 It does what kube-apiserver does for an agent that watches: pages and their expiry, initial events or their refusal,
-bookmarks, resource versions and compaction, selectors, credentials; and it fails in the ways that servers and networks
-do. What the agent never asks for is answered with 400, so that a wrong parameter shows. kmock, which is a mock server
-for this API, has no resource versions, pages, bookmarks, selectors or 410, which are what is to be tested here.
+bookmarks, resource versions and compaction, selectors, credentials, Tables of Nodes. It takes Events, and refuses those
+that are not as they have to be. And it fails in the ways that servers and networks do. What the agent never asks for is
+answered with 400, so that a wrong parameter shows. kmock, which is a mock server for this API, has no resource
+versions, pages, bookmarks, selectors or 410, which are what is to be tested here.
 
 As a program it serves a large cluster, and takes writes by PUT and DELETE: `python -m tests.api_server --help`.
 """
@@ -37,8 +38,11 @@ class ApiServer:
     """The server, from its construction to `go_away`; attributes may be changed at any time.
 
     `initial_events` False refuses them, as servers before 1.32 do. With a `token`, requests need it as their bearer
-    token. Lists and watches of the resources in `forbidden` are refused. With `gone_at_once`, a watch from an expired
-    resource version is answered with the status 410; otherwise, as kube-apiserver mostly does, with an ERROR event.
+    token. Requests for the resources in `forbidden` are refused; Events in the namespaces of `terminating` are too.
+    With `gone_at_once`, a watch from an expired resource version is answered with the status 410; otherwise, as
+    kube-apiserver mostly does, with an ERROR event. `tables` False sends lists in place of Tables, a `table_answer` is
+    sent in their place as it is. `watch_cache` False has lists paged that ask for resource version 0; from a cache they
+    come in one piece.
     `intercept` is called with each request before it is answered; raised there, a RefusedError is the answer, and an
     OSError closes the connection without one. `during_initial_events` is called between the initial events of each
     watch and the bookmark that ends them.
@@ -49,7 +53,11 @@ class ApiServer:
         self.initial_events = True
         self.token: str | None = None
         self.forbidden: set[str] = set()
+        self.terminating: set[str] = set()
         self.gone_at_once = False
+        self.tables = True
+        self.table_answer: bytes | None = None
+        self.watch_cache = True
         self.intercept: Callable[[Request], None] = lambda _: None
         self.during_initial_events: Callable[[], None] = lambda: None
         self.bookmark_period = BOOKMARK_PERIOD
@@ -164,9 +172,18 @@ class ApiServer:
                 raise TimeoutError(f"requests: {self.requests}")
 
     def asked(self, resource: Resource) -> list[Mapping[str, str]]:
-        """Return the queries of all requests for the resource."""
+        """Return the queries of all requests for the resource, those for Tables left out."""
         with self.state.changed:
-            return [request.query for request in self.requests if request.resource == resource.name]
+            return [
+                request.query
+                for request in self.requests
+                if request.resource == resource.name and not request.table
+            ]
+
+    def asked_for_tables(self) -> list[Mapping[str, str]]:
+        """Return the queries of all requests for Tables."""
+        with self.state.changed:
+            return [request.query for request in self.requests if request.table]
 
     # --- what the connections tell ---
 

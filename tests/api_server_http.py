@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from tests.api_server_state import RESOURCES, ExpiredError, parse_selector
+from tests.api_server_events import problem_of
+from tests.api_server_objects import node_table
+from tests.api_server_state import EVENTS, NODES, RESOURCES, ExistsError, ExpiredError, parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,12 +37,18 @@ _OF_A_WATCH = _SELECTION | {
     "resourceVersionMatch",
     "sendInitialEvents",
 }
+_OF_A_TABLE = _OF_A_LIST | {"includeObject"}
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "AlreadyExists",
     410: "Expired",
+    415: "UnsupportedMediaType",
     422: "Invalid",
 }
 
@@ -50,18 +58,22 @@ class Request(NamedTuple):
 
     resource: str
     query: Mapping[str, str]
+    table: bool = False
 
 
 class RefusedError(Exception):
-    """The answer is a Status with that code."""
+    """The answer is a Status with that code, and that cause if there is one."""
 
-    def __init__(self, code: int, message: str, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, code: int, message: str, metadata: Mapping[str, str] | None = None, cause: str = ""
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.metadata = metadata or {}
+        self.cause = cause
 
 
-def status(code: int, message: str, metadata: Mapping[str, str] | None = None) -> bytes:
+def status(code: int, message: str, metadata: Mapping[str, str] | None = None, cause: str = "") -> bytes:
     return json.dumps(
         {
             "kind": "Status",
@@ -70,6 +82,7 @@ def status(code: int, message: str, metadata: Mapping[str, str] | None = None) -
             "status": "Failure",
             "message": message,
             "reason": _REASONS.get(code, ""),
+            "details": {"causes": [{"reason": cause, "message": message}]} if cause else None,
             "code": code,
         }
     ).encode()
@@ -139,6 +152,9 @@ class Connection(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(self._read)
 
+    def do_POST(self) -> None:
+        self._answer(self._create)
+
     def do_PUT(self) -> None:
         self._answer(self._write)
 
@@ -152,18 +168,29 @@ class Connection(http.server.BaseHTTPRequestHandler):
             resource, rest = _route(path)
             handle(resource, rest, dict(urllib.parse.parse_qsl(query, strict_parsing=bool(query))))
         except RefusedError as refused:
-            self._send(status(refused.code, str(refused), refused.metadata), refused.code)
+            self._send(status(refused.code, str(refused), refused.metadata, refused.cause), refused.code)
 
-    def _read(self, resource: Resource, rest: list[str], query: dict[str, str]) -> None:
+    def _authorize(self, resource: Resource, verb: str) -> None:
+        """Refuse the request if its user is not known, or may not do that."""
         api = self.server.api
-        api.requested(Request(resource.name, query))
         if api.token is not None and self.headers["Authorization"] != f"Bearer {api.token}":
             raise RefusedError(401, "Unauthorized")
         if resource.name in api.forbidden:
-            message = f'{resource.name} is forbidden: User "agent" cannot list resource "{resource.name}"'
+            message = f'{resource.name} is forbidden: User "agent" cannot {verb} resource "{resource.name}"'
             raise RefusedError(403, message)
+
+    def _read(self, resource: Resource, rest: list[str], query: dict[str, str]) -> None:
+        api = self.server.api
         watch = query.get("watch") == "true"
-        unknown = query.keys() - (_OF_A_WATCH if watch else _OF_A_LIST)
+        accepted = self.headers["Accept"].replace(" ", "").split(",")
+        wants_table = resource is NODES and not watch and _TABLE in accepted
+        api.requested(Request(resource.name, query, wants_table))
+        self._authorize(resource, "list")
+        table = wants_table and api.tables
+        if not table and "application/json" not in accepted:
+            raise RefusedError(406, "only the following media types are accepted: application/json")
+        known = _OF_A_TABLE if wants_table else _OF_A_LIST
+        unknown = query.keys() - (_OF_A_WATCH if watch else known)
         if rest or unknown:
             raise RefusedError(400, f"not known here: {'/'.join(rest)} {' '.join(sorted(unknown))}")
         try:
@@ -172,11 +199,17 @@ class Connection(http.server.BaseHTTPRequestHandler):
             raise RefusedError(400, str(error)) from error
         if watch:
             self._watch(resource, selector, query)
+        elif table and api.table_answer is not None:
+            self._send(api.table_answer)
         else:
-            self._list(resource, selector, query)
+            self._list(resource, selector, query, table=table)
 
-    def _list(self, resource: Resource, selector: Selector, query: dict[str, str]) -> None:
+    def _list(self, resource: Resource, selector: Selector, query: dict[str, str], *, table: bool) -> None:
         state = self.server.api.state
+        if "continue" in query and query.get("resourceVersion", "0") != "0":
+            raise RefusedError(400, "specifying resource version is not allowed when using continue")
+        if query.get("resourceVersion") == "0" and self.server.api.watch_cache:
+            query = query | {"limit": "0"}
         revision, _, first_text = query.get("continue", "").partition(":")
         first = int(first_text or 0)
         try:
@@ -190,7 +223,11 @@ class Connection(http.server.BaseHTTPRequestHandler):
         if remaining > 0:
             metadata["continue"] = f"{snapshot.revision}:{first + limit}"
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
-        items = b",".join(stored.json for stored in snapshot.items[first : first + limit])
+        page = snapshot.items[first : first + limit]
+        if table:
+            self._send(json.dumps(node_table([stored.contents for stored in page], metadata)).encode())
+            return
+        items = b",".join(stored.json for stored in page)
         self._send(b'%s,"items":[%s]}' % (json.dumps(head).encode()[:-1], items))
 
     def _watch(self, resource: Resource, selector: Selector, query: dict[str, str]) -> None:
@@ -258,6 +295,30 @@ class Connection(http.server.BaseHTTPRequestHandler):
             if b"" in injected or now >= end:
                 return
 
+    def _create(self, resource: Resource, rest: list[str], _: dict[str, str]) -> None:
+        """Take an Event: nothing else is ever created by an agent."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        api = self.server.api
+        api.requested(Request(resource.name, {}))
+        self._authorize(resource, "create")
+        if resource is not EVENTS or len(rest) != 1:
+            raise RefusedError(405, "the server does not allow this method on the requested resource")
+        if self.headers["Content-Type"] != "application/json":
+            raise RefusedError(415, "the body of the request was in an unknown format")
+        (namespace,) = rest
+        if namespace in api.terminating:
+            message = f"unable to create new content in namespace {namespace} because it is being terminated"
+            raise RefusedError(403, message, cause="NamespaceTerminating")
+        contents = msgspec.json.decode(body)
+        if problem := problem_of(contents, namespace):
+            raise RefusedError(problem.code, problem.message)
+        try:
+            api.state.create(resource, contents)
+        except ExistsError:
+            message = f'events.events.k8s.io "{contents["metadata"]["name"]}" already exists'
+            raise RefusedError(409, message) from None
+        self._send(json.dumps(contents).encode(), 201)
+
     def _write(self, _: Resource, __: list[str], ___: dict[str, str]) -> None:
         contents = msgspec.json.decode(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.api.state.apply(contents)
@@ -291,6 +352,8 @@ def _route(path: str) -> tuple[Resource, list[str]]:
         match rest:
             case ["namespaces", namespace, resource.name, name] if resource.namespaced:
                 return resource, [namespace, name]
+            case ["namespaces", namespace, resource.name] if resource.namespaced:
+                return resource, [namespace]
             case [resource.name, name] if not resource.namespaced:
                 return resource, [name]
     raise RefusedError(404, "the server could not find the requested resource")

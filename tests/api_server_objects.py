@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tests.api_server_state import Object
 
@@ -116,7 +116,7 @@ def endpoint_slice(name: str, of: str, *endpoints: Object, namespace: str = "def
     }
 
 
-def node(name: str, labels: dict[str, str] | None = None) -> Object:
+def node(name: str, labels: dict[str, str] | None = None, *addresses: tuple[str, str]) -> Object:
     found = metadata(name, "", {"kubernetes.io/hostname": name} | (labels or {}), "kubelet", {"f:status": {}})
     del found["namespace"]
     return {
@@ -124,8 +124,45 @@ def node(name: str, labels: dict[str, str] | None = None) -> Object:
         "apiVersion": "v1",
         "metadata": found,
         "spec": {"podCIDR": "10.128.0.0/24", "podCIDRs": ["10.128.0.0/24"]},
-        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
+        "status": {
+            "addresses": [
+                {"type": kind, "address": address}
+                for kind, address in addresses or (("InternalIP", "192.0.2.1"),)
+            ]
+        },
     }
+
+
+def node_table(nodes: Iterable[Object], metadata: Mapping[str, str]) -> Object:
+    """Return the Table of the Nodes, with the columns of printNode in pkg/printers/internalversion of Kubernetes."""
+    columns = ("Name", "Status", "Roles", "Age", "Version", "Internal-IP", "External-IP", "OS-Image")
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": dict(metadata),
+        "columnDefinitions": [
+            {"name": name, "type": "string", "format": "", "description": "", "priority": int(number > 4)}
+            for number, name in enumerate(columns)
+        ],
+        "rows": [
+            {
+                "cells": [
+                    contents["metadata"]["name"],
+                    *("Ready", "<none>", "51d", "v1.34.2"),
+                    _first_address(contents, "InternalIP"),
+                    _first_address(contents, "ExternalIP"),
+                    "Debian GNU/Linux 12 (bookworm)",
+                ],
+                "object": None,
+            }
+            for contents in nodes
+        ],
+    }
+
+
+def _first_address(contents: Object, kind: str) -> str:
+    found = (entry["address"] for entry in contents["status"]["addresses"] if entry["type"] == kind)
+    return next(found, "<none>")
 
 
 def cluster(services: int, endpoints: int, nodes: int = 100) -> Iterator[Object]:

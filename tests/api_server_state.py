@@ -31,11 +31,16 @@ class Resource(NamedTuple):
 SERVICES = Resource("services", "Service", "/api/v1", namespaced=True)
 ENDPOINT_SLICES = Resource("endpointslices", "EndpointSlice", "/apis/discovery.k8s.io/v1", namespaced=True)
 NODES = Resource("nodes", "Node", "/api/v1", namespaced=False)
-RESOURCES = (SERVICES, ENDPOINT_SLICES, NODES)
+EVENTS = Resource("events", "Event", "/apis/events.k8s.io/v1", namespaced=True)
+RESOURCES = (SERVICES, ENDPOINT_SLICES, NODES, EVENTS)
 
 
 class ExpiredError(Exception):
     """A resource version or continue token from before the last compaction."""
+
+
+class ExistsError(Exception):
+    """There is an object of that kind and name already."""
 
 
 class Selector(NamedTuple):
@@ -106,6 +111,19 @@ class State:
             self._objects[resource][key] = after
             self._changes[resource].append(Change(self.revision, before, after))
             self.changed.notify_all()
+
+    def create(self, resource: Resource, contents: Object) -> None:
+        """Create the object; ExistsError if there is one of its name."""
+        key = (contents["metadata"].get("namespace", ""), contents["metadata"]["name"])
+        with self.changed:
+            if key in self._objects[resource]:
+                raise ExistsError
+            self.apply(contents)
+
+    def objects(self, resource: Resource) -> list[Object]:
+        """Return all objects of the resource, by namespace and name."""
+        with self.changed:
+            return [stored.contents for _, stored in sorted(self._objects[resource].items())]
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete the object; KeyError if there is none."""

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ipvsproxy import __version__
+from ipvsproxy.config.declaration import Group
 from ipvsproxy.config.layers import combine
 from ipvsproxy.config.readers import one_of, read_boolean
-from ipvsproxy.config.settings import SETTINGS, Group
+from ipvsproxy.config.settings import SETTINGS
 from ipvsproxy.errors import UsageError
 from ipvsproxy.model.objects import ObjectKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ipvsproxy.config.settings import Config, Setting
+    from ipvsproxy.config.declaration import Setting
+    from ipvsproxy.config.settings import Config
 
 _EXIT_CODES = """\
 exit codes:

@@ -13,9 +13,9 @@ from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.preflight import require_net_admin
-from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
 from ipvsproxy.observe.comparison import Comparison, KernelTables
+from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.plan.firewall import FirewallSettings
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def show(
     if arguments.service:
         _require_known(arguments.service, report, silence)
     try:
-        found = _compare(report, open_kernel(_firewall_settings(report)), arguments.service)
+        kernel = open_kernel(firewall_settings(report) if report else FirewallSettings())
+        found = _compare(report, kernel, arguments.service)
     except FirewallError as error:
         raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
     except OSError as error:
@@ -89,18 +90,6 @@ def _compare(report: AgentReport | None, kernel: NodeKernel, service: ObjectKey 
     )
     comparison = Comparison(report, tables, service)
     return comparison.dump(kernel.ipvs.real_servers(comparison.virtual_servers))
-
-
-def _firewall_settings(report: AgentReport | None) -> FirewallSettings:
-    """Return the agent's settings, by which its table is recognised."""
-    if report is None:
-        return FirewallSettings()
-    masquerade = report.masquerade
-    return FirewallSettings(
-        tuple(map(parse_network, masquerade.cluster_cidrs)),
-        masquerade.masquerade_all,
-        masquerade.masquerade_bit,
-    )
 
 
 def _text(found: Dump, output: OutputFormat) -> str:

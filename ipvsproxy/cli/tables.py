@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.config.durations import format_duration
 from ipvsproxy.model.addresses import format_endpoint, parse_address
-from ipvsproxy.observe.schema import RealServerState
+from ipvsproxy.observe.schema import RealServerState, VirtualServerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ipvsproxy.observe.schema import Balancing, Dump, RealServer, VirtualServer
+    from ipvsproxy.observe.schema import (
+        ActualRealServer,
+        Balancing,
+        DesiredRealServer,
+        Dump,
+        RealServer,
+        VirtualServer,
+    )
 
     _Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -27,19 +34,29 @@ class _Row(NamedTuple):
 
     service: str
     port_name: str = _NOTHING
+    kind: str = _NOTHING
+    policy: str = _NOTHING
     virtual_server: str = _NOTHING
+    sources: str = _NOTHING
     scheduler: str = _NOTHING
     persistence: str = _NOTHING
     real_server: str = _NOTHING
     weight: str = _NOTHING
     active: str = _NOTHING
     inactive: str = _NOTHING
+    maximum: str = _NOTHING
     state: str = _NOTHING
     reason: str = _NOTHING
 
 
 # The other columns are for `wide`.
 _COMPACT = ("service", "virtual_server", "real_server", "weight", "active", "inactive", "state")
+
+# What the virtual server does with its clients while it sends them to nobody.
+_TURNED_AWAY = {
+    VirtualServerState.REFUSING: "refusing, no real servers",
+    VirtualServerState.DROPPING: "dropping, no local endpoints",
+}
 
 
 def render(dump: Dump, *, wide: bool) -> str:
@@ -50,7 +67,7 @@ def render(dump: Dump, *, wide: bool) -> str:
         [[getattr(row, column) for column in columns] for row in _rows(dump, wide=wide)],
     )
     details = [_addresses(dump), _elements(dump)] if wide else []
-    others = [*details, _differences(dump), _rejections(dump), _failures(dump)]
+    others = [*details, _differences(dump), _rejections(dump), _failures(dump), _warnings(dump)]
     return "\n".join((main, *(_table(headers, rows) for headers, rows in others if rows)))
 
 
@@ -65,51 +82,55 @@ def _rows(dump: Dump, *, wide: bool) -> list[_Row]:
         for service in dump.services or ()
         if service.not_programmed
     ]
-    comparable = dump.differences is not None
     for virtual_server in dump.virtual_servers:
-        rows += _virtual_server_rows(virtual_server, wide=wide, comparable=comparable)
+        rows += _virtual_server_rows(virtual_server, wide=wide)
     return sorted(rows, key=lambda row: (row.service == _NOTHING, row.service))
 
 
-def _virtual_server_rows(virtual_server: VirtualServer, *, wide: bool, comparable: bool) -> Iterator[_Row]:
+def _virtual_server_rows(virtual_server: VirtualServer, *, wide: bool) -> Iterator[_Row]:
     wanted, found = virtual_server.desired, virtual_server.actual
     row = _Row(
         virtual_server.service or _NOTHING,
         virtual_server.port_name or _NOTHING,
+        virtual_server.kind or _NOTHING,
+        virtual_server.traffic_policy or _NOTHING,
         f"{_endpoint(virtual_server)}/{virtual_server.protocol.lower()}",
+        _sources(virtual_server),
         _beside(_scheduler(found), _scheduler(wanted)),
         _beside(_persistence(found), _persistence(wanted)),
     )
     shown = [
         each for each in virtual_server.real_servers if wide or each.state is not RealServerState.EXCLUDED
     ]
-    if not shown:
-        yield row._replace(state=_state_without_real_servers(virtual_server, comparable=comparable))
+    turned_away = _TURNED_AWAY.get(virtual_server.state)
+    if turned_away or not shown:
+        yield row._replace(state=turned_away or virtual_server.state)
     for each in shown:
-        actual = each.actual
+        actual, desired = each.actual, each.desired
         yield row._replace(
             real_server=_endpoint(each),
-            weight=_beside(
-                str(actual.weight) if actual else None, str(each.desired.weight) if each.desired else None
-            ),
+            weight=_beside(str(actual.weight) if actual else None, str(desired.weight) if desired else None),
             active=str(actual.active_connections) if actual else _NOTHING,
             inactive=str(actual.inactive_connections) if actual else _NOTHING,
+            maximum=_beside(_maximum(actual), _maximum(desired)),
             state=_state(each),
             reason=each.reason or _NOTHING,
         )
 
 
 def _state(real_server: RealServer) -> str:
-    left = real_server.drain_seconds_left
-    return real_server.state if left is None else f"{real_server.state}, {format_duration(left)} left"
+    since, left = real_server.drain_seconds, real_server.drain_seconds_left
+    if since is None or left is None:
+        return real_server.state
+    return f"{real_server.state} for {format_duration(since)}, {format_duration(left)} left"
 
 
-def _state_without_real_servers(virtual_server: VirtualServer, *, comparable: bool) -> str:
-    if virtual_server.actual is None:
-        return RealServerState.MISSING
-    if comparable and virtual_server.desired is None:
-        return RealServerState.UNWANTED
-    return "refusing, no real servers"
+def _sources(virtual_server: VirtualServer) -> str:
+    if virtual_server.service is None:
+        return _NOTHING
+    if virtual_server.allowed_sources is None:
+        return "all"
+    return ",".join(virtual_server.allowed_sources) or "none"
 
 
 def _addresses(dump: Dump) -> _Table:
@@ -159,6 +180,10 @@ def _failures(dump: Dump) -> _Table:
     ]
 
 
+def _warnings(dump: Dump) -> _Table:
+    return ("WARNING",), [(each,) for each in dump.warnings]
+
+
 def _beside(actual: str | None, desired: str | None) -> str:
     """Return what is, and what should be if that is something else."""
     if desired is None or actual == desired:
@@ -177,6 +202,12 @@ def _persistence(balancing: Balancing | None) -> str | None:
         return None
     timeout = balancing.persistence_timeout_seconds
     return format_duration(timeout) if timeout else "none"
+
+
+def _maximum(real_server: ActualRealServer | DesiredRealServer | None) -> str | None:
+    if real_server is None:
+        return None
+    return str(real_server.maximum_connections) if real_server.maximum_connections else "none"
 
 
 def _endpoint(server: VirtualServer | RealServer) -> str:

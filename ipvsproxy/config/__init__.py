@@ -1,5 +1,6 @@
 """What `ipvsproxy run` is told: defaults, below a KubeProxyConfiguration file, below flags.
 
+* `declaration`: what a setting is.
 * `settings`: `Config`, where each setting is declared once: field, flags, default, reader and help.
 * `readers`: from text to a setting's value, the same for a flag and for a field of the file.
 * `durations`: Go's duration syntax.

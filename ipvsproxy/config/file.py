@@ -21,7 +21,10 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL
 
 
 class Field(NamedTuple):
-    """A field that the file has: its value as text, and whether it asks for no more than kube-proxy's default."""
+    """A field that the file has, and whether it asks for no more than kube-proxy's default.
+
+    `text` is its value as a flag would have it, a list with commas.
+    """
 
     text: str
     default: bool
@@ -78,5 +81,10 @@ def _fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Field]]:
         if isinstance(value, Section):
             yield from _fields(value, f"{path}.")
         elif value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield path, Field(text, default=not value or value == declared.default)
+            yield path, Field(_text(value), default=not value or value == declared.default)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -117,13 +117,16 @@ class Nftables(Section):
 
 
 class Conntrack(Section):
-    """The kernel's connection tracking. `max` is of older releases."""
+    """The kernel's connection tracking. `max` is of older releases.
+
+    0s is a value of the two timeouts for TCP, as 0 of `max_per_core`: it leaves the kernel's.
+    """
 
     max: int | None = None
     max_per_core: int | None = 32768
     min: int | None = 131072
-    tcp_established_timeout: Period | None = Period("24h")
-    tcp_close_wait_timeout: Period | None = Period("1h")
+    tcp_established_timeout: Duration | None = Duration("24h")
+    tcp_close_wait_timeout: Duration | None = Duration("1h")
     tcp_be_liberal: bool | None = None
     udp_timeout: Period | None = None
     udp_stream_timeout: Period | None = None

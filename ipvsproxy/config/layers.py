@@ -6,12 +6,18 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipvsproxy.config.durations import format_duration
-from ipvsproxy.config.settings import SETTINGS, Config
+from ipvsproxy.config.settings import SETTINGS, Config, DetectLocalMode
 from ipvsproxy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+# What a mode can't do without; no other mode looks at it.
+_NEEDS = {
+    DetectLocalMode.BRIDGE_INTERFACE: "pod_bridge_interface",
+    DetectLocalMode.INTERFACE_NAME_PREFIX: "pod_interface_name_prefix",
+}
 
 
 class Effective(NamedTuple):
@@ -35,10 +41,14 @@ def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Ef
         config = dataclasses.replace(config, min_sync_period=min(config.min_sync_period, config.sync_period))
     if config.min_sync_period > config.sync_period:
         raise UsageError(
-            f"--min-sync-period (ipvs.minSyncPeriod) {format_duration(config.min_sync_period)} is longer than "
-            f"--sync-period (ipvs.syncPeriod) {format_duration(config.sync_period)}"
+            f"{SETTINGS['min_sync_period']} {format_duration(config.min_sync_period)} is longer than "
+            f"{SETTINGS['sync_period']} {format_duration(config.sync_period)}"
         )
-    return Effective(config, ignored)
+    mode = config.detect_local_mode
+    if mode in _NEEDS and not getattr(config, _NEEDS[mode]):
+        raise UsageError(f"{SETTINGS['detect_local_mode']} {mode} needs {SETTINGS[_NEEDS[mode]]}")
+    idle = (name for of_mode, name in _NEEDS.items() if of_mode is not mode and from_file.get(name))
+    return Effective(config, (*ignored, *(SETTINGS[name].path for name in idle)))
 
 
 def _read(file: Path) -> tuple[dict[str, object], tuple[str, ...]]:

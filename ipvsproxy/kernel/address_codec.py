@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # linux/rtnetlink.h
 RTM_NEWLINK = 16
+RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTM_NEWADDR = 20
 RTM_DELADDR = 21
@@ -37,6 +38,7 @@ IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_CACHEINFO = 6
 IFA_F_NODAD = 0x02
+IFA_F_DADFAILED = 0x08
 
 # linux/if_link.h
 IFLA_IFNAME = 3
@@ -103,16 +105,32 @@ def encode_new_dummy(name: str) -> bytes:
 
 
 def decode_address(payload: bytes) -> InterfaceAddress | None:
-    """Return the address of a GETADDR answer; None for an IPv6 link-local one, which no Service has."""
-    *_, interface_index = _ADDRESS_HEADER.unpack_from(payload)
-    attributes = decode_attributes(payload, _ADDRESS_HEADER.size)
-    # IFA_ADDRESS is the other end's on a point-to-point interface, and all that IPv6 has elsewhere.
-    address = attributes.get(IFA_LOCAL) or attributes[IFA_ADDRESS]
-    return (
-        None
-        if _LINK_LOCAL.contains(Address(address))
-        else InterfaceAddress(interface_index, Address(address))
-    )
+    """Return the address of a GETADDR answer; None for an IPv6 one that is link-local, or another host's.
+
+    No Service has a link-local address. Another host's is what duplicate address detection says of it, once it is over:
+    before that the address counts, since IPVS needs no socket that is bound to it.
+    """
+    _, _, flags, _, interface_index = _ADDRESS_HEADER.unpack_from(payload)
+    address = _local_address(payload)
+    if flags & IFA_F_DADFAILED or _LINK_LOCAL.contains(address):
+        return None
+    return InterfaceAddress(interface_index, address)
+
+
+def is_link_local(payload: bytes) -> bool:
+    """Say whether a NEWADDR or DELADDR message is about an IPv6 link-local address."""
+    return _LINK_LOCAL.contains(_local_address(payload))
+
+
+def decode_interface_index(payload: bytes) -> int:
+    """Return the interface index in the header of a message about an address or a link: both have it in one place."""
+    interface_index: int = _ADDRESS_HEADER.unpack_from(payload)[-1]
+    return interface_index
+
+
+def decode_link_name(payload: bytes) -> str:
+    """Return the interface's name in a NEWLINK or DELLINK message."""
+    return decode_attributes(payload, _LINK_HEADER.size)[IFLA_IFNAME].rstrip(b"\0").decode()
 
 
 def decode_link(payload: bytes) -> Link:
@@ -134,6 +152,13 @@ def _encode_change(message_type: int, flags: int, interface_index: int, address_
     header = _ADDRESS_HEADER.pack(address_family, address_family.bits, address_flags, scope, interface_index)
     attributes = lifetimes + encode_attribute(IFA_LOCAL, no_address)
     return encode_message(message_type, flags, header + attributes)[: -len(no_address)]
+
+
+def _local_address(payload: bytes) -> Address:
+    """Return the address in a message about one."""
+    attributes = decode_attributes(payload, _ADDRESS_HEADER.size)
+    # IFA_ADDRESS is the other end's on a point-to-point interface, and all that IPv6 has elsewhere.
+    return Address(attributes.get(IFA_LOCAL) or attributes[IFA_ADDRESS])
 
 
 def _encode_name(name: str) -> bytes:

@@ -8,11 +8,12 @@ the order of changes across them can be read from it.
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from ipvsproxy.kernel.interface import KernelError, KernelUnavailableError
+from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError, KernelUnavailableError
 from ipvsproxy.model.addresses import Family, family, parse_network
 from ipvsproxy.model.ipvs import Command, RealServerStatus
 
@@ -32,6 +33,7 @@ SCHEDULERS = frozenset(
 _LONGEST_SCHEDULER_NAME = 15  # IP_VS_SCHEDNAME_MAXLEN, less the zero at its end
 _HASHED = 0x2  # IP_VS_SVC_F_HASHED
 _CHUNK = 64
+_LONGEST_TIMEOUT = 0x7FFFFFFF // 1000  # INT_MAX / HZ
 
 # Addresses that are no host's (ip_vs_new_dest()).
 _NO_REAL_SERVERS = tuple(
@@ -97,12 +99,13 @@ class _Failing(Generic[Key]):
 class FakeIpvs(_Failing["VirtualServerKey"]):
     """IPVS tables in memory; `log` has the operations that took effect, in their order.
 
-    `refuse` is for the operations on a virtual server and on its real servers.
+    `refuse` is for the operations on a virtual server and on its real servers. `timeouts` are those in force.
     """
 
     def __init__(self, log: list[object] | None = None) -> None:
         """Begin with empty tables; operations are appended to `log`."""
         super().__init__(log)
+        self.timeouts = ConnectionTimeouts(tcp=900, tcp_fin=120, udp=300)
         self._table: dict[VirtualServerKey, _Entry] = {}
         self._answers_to_lose = 0
 
@@ -159,6 +162,14 @@ class FakeIpvs(_Failing["VirtualServerKey"]):
         """Return the real servers of each virtual server, sorted by address and port; a missing one has no entry."""
         self._begin_call()
         return {key: sorted(self._table[key].statuses.values()) for key in keys if key in self._table}
+
+    def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
+        """Set how long idle connections are kept, all or nothing; OSError EINVAL for more than the kernel can count."""
+        self._begin_call()
+        if max(timeouts) > _LONGEST_TIMEOUT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        pairs = zip(timeouts, self.timeouts, strict=True)
+        self.timeouts = ConnectionTimeouts(*(new or current for new, current in pairs))
 
     def _apply(self, operation: IpvsOperation) -> None:
         """Apply one operation, with the checks of ip_vs_genl_set_cmd() in their order."""

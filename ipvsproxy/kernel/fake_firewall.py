@@ -7,15 +7,17 @@ effect, which it can share with the other fakes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
+from ipvsproxy.model.addresses import Network
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.firewall import SETS, FieldType, FirewallSettings
+from ipvsproxy.plan.firewall import FirewallSettings
+from ipvsproxy.plan.rules import MAPS, SETS, FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from ipvsproxy.model.firewall import SetElement
 
@@ -98,6 +100,13 @@ class FakeFirewall:
         self._generation += 1
         self._present().elements |= {element}
 
+    def use(self, settings: FirewallSettings) -> None:
+        """Take other settings for the rules: the table is not intact before it is installed again, if they differ."""
+        self._begin_call()
+        if settings != self._settings:
+            self._settings = settings
+            self._known = None
+
     def install(self, elements: Collection[SetElement]) -> None:
         """Replace the whole table, rules and elements, in one transaction; FirewallError if it is refused."""
         self._begin_call()
@@ -106,6 +115,7 @@ class FakeFirewall:
         after = frozenset(elements)
         table = _Table(self._settings, before)
         _check(table, after)
+        _check_room((), after)
         self._table = table
         self._generation += 1
         self._apply(table, after - before, before - after)
@@ -126,7 +136,9 @@ class FakeFirewall:
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
 
-        Adding what is there and removing what is not are no errors. Without changes no program runs.
+        Elements are removed before others are added. Adding what is there and removing what is not are no errors,
+        unless something else is in its place: another value of a map's key, or a network that overlaps. Without changes
+        no program runs.
         """
         self._begin_call()
         if not add and not remove:
@@ -137,6 +149,9 @@ class FakeFirewall:
             raise FirewallError("Error: No such file or directory")
         _check(self._table, (*add, *remove))
         before = self._table.elements
+        # As nft does it: what is to be removed is added first.
+        _check_room(before, remove)
+        _check_room(before.difference(remove), add)
         self._apply(self._table, frozenset(add) - before, frozenset(remove) & before - frozenset(add))
         if known:
             self._known = self._generation
@@ -177,16 +192,55 @@ def _check(table: _Table, elements: Collection[SetElement]) -> None:
             raise FirewallError(f"Error: Could not resolve or out of range: {element}")
 
 
+def _check_room(present: Iterable[SetElement], add: Collection[SetElement]) -> None:
+    """Raise FirewallError if something else is where one of the elements is to be."""
+    # Sets and maps in which one element can stand in the way of another, by what these have in common.
+    added = {(element.set, element.fields[:-1]) for element in add if element.set in _EXCLUSIVE}
+    if not added:
+        return
+    taken: dict[tuple[object, ...], set[SetElement]] = {}
+    for element in (*present, *add):
+        place = (element.set, element.fields[:-1])
+        if place in added:
+            others = taken.setdefault(place, set())
+            if any(_exclude(element, other) for other in others):
+                raise FirewallError(f"Error: Could not process rule: File exists: {element}")
+            others.add(element)
+
+
+_EXCLUSIVE = MAPS | {each for each in FirewallSet if FieldType.NETWORK in SETS[each]}
+
+
+def _exclude(element: SetElement, other: SetElement) -> bool:
+    """Say whether two elements that are equal but for the last field can't both be there."""
+    if element == other:
+        return False
+    last, others_last = element.fields[-1], other.fields[-1]
+    if isinstance(last, Network) and isinstance(others_last, Network):
+        return last.contains(others_last.address) or others_last.contains(last.address)
+    return True
+
+
 def _fits(element: SetElement) -> bool:
     """Say whether the element has the shape of its set."""
     fields: tuple[object, ...] = element.fields
     types = SETS[element.set]
     length = len(element.fields[0])
     return len(fields) == len(types) and all(
-        isinstance(value, bytes) and len(value) == length
-        if field_type is FieldType.ADDRESS
-        else isinstance(value, Protocol)
-        if field_type is FieldType.PROTOCOL
-        else isinstance(value, int) and 0 <= value <= _MAX_PORT
-        for value, field_type in zip(fields, types, strict=True)
+        _is_a(field_type, value, length) for value, field_type in zip(fields, types, strict=True)
     )
+
+
+def _is_a(field_type: FieldType, value: object, length: int) -> bool:
+    """Say whether the value is of the type; `length` is that of an address in bytes."""
+    match field_type:
+        case FieldType.ADDRESS:
+            return isinstance(value, bytes) and len(value) == length
+        case FieldType.PROTOCOL:
+            return isinstance(value, Protocol)
+        case FieldType.PORT:
+            return isinstance(value, int) and 0 <= value <= _MAX_PORT
+        case FieldType.NETWORK:
+            return isinstance(value, Network) and len(value.address) == length
+        case _:
+            assert_never(field_type)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.plan.firewall import FirewallSettings
 
 
 class KernelError(NamedTuple):
@@ -37,6 +38,24 @@ class KernelError(NamedTuple):
 
 class KernelUnavailableError(IpvsProxyError):
     """The kernel, or the program `nft`, can't do what the agent needs at all."""
+
+
+class ConnectionTimeouts(NamedTuple):
+    """How long IPVS keeps idle connections, in seconds; 0 leaves what is set. `tcp_fin` counts after the first FIN."""
+
+    tcp: int = 0
+    tcp_fin: int = 0
+    udp: int = 0
+
+
+class Flow(NamedTuple):
+    """The connection tracking entries of all clients of a service port; with an endpoint, of those it serves.
+
+    `destination` is what clients sent their first packet to. `endpoint` is what their packets go to, (address, port).
+    """
+
+    destination: VirtualServerKey
+    endpoint: tuple[Address, int] | None = None
 
 
 class Ipvs(Protocol):
@@ -62,6 +81,19 @@ class Ipvs(Protocol):
         self, keys: Sequence[VirtualServerKey]
     ) -> dict[VirtualServerKey, list[RealServerStatus]]:
         """Return the real servers of each virtual server, sorted by address and port; a missing one has no entry."""
+
+    def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
+        """Set how long idle connections are kept; OSError if the kernel refuses."""
+
+
+class Conntrack(Protocol):
+    """Connection tracking of one network namespace (linux/netfilter/nfnetlink_conntrack.h)."""
+
+    def forget(self, flows: Collection[Flow]) -> int:
+        """Delete the entries of these flows, in both directions; return how many there were. OSError if that fails.
+
+        The next packet of a flow begins a new one then, which IPVS sends to a real server that it has.
+        """
 
 
 class Addresses(Protocol):
@@ -108,6 +140,9 @@ class Firewall(Protocol):
         Adding what is there and removing what is not are no errors. Without changes no program runs.
         """
 
+    def use(self, settings: FirewallSettings) -> None:
+        """Take other settings for the rules: the table is not intact before it is installed again, if they differ."""
+
     def changed_by_others(self) -> bool:
         """Say, without reading the table, whether it may have changed but by this object's own calls.
 
@@ -135,3 +170,4 @@ class NodeKernel(NamedTuple):
     ipvs: Ipvs
     addresses: Addresses
     firewall: Firewall
+    conntrack: Conntrack

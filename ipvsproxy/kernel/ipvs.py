@@ -15,13 +15,14 @@ from ipvsproxy.kernel.ipvs_codec import (
     encode_get_service,
     encode_get_services,
     encode_operations,
+    encode_set_timeouts,
 )
 from ipvsproxy.kernel.netlink import NETLINK_GENERIC, NetlinkClient, generic_family, open_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ipvsproxy.kernel.interface import KernelError
+    from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError
     from ipvsproxy.kernel.netlink import DatagramSocket
     from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
 
@@ -107,3 +108,10 @@ class IpvsNetlink:
             if statuses or self.existing([key]):
                 found[key] = statuses
         return found
+
+    def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
+        """Set how long idle connections are kept, all or nothing; OSError EINVAL for more than the kernel can count.
+
+        It counts ticks in 31 bits: 2,147,483 seconds with the shortest ones, of a millisecond.
+        """
+        self._client.ask(encode_set_timeouts(timeouts, self._message_type))

@@ -29,6 +29,7 @@ from ipvsproxy.model.objects import Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ipvsproxy.kernel.interface import ConnectionTimeouts
     from ipvsproxy.model.ipvs import IpvsOperation
 
 # include/uapi/linux/ip_vs.h
@@ -37,10 +38,14 @@ IPVS_GENL_VERSION = 1
 
 IPVS_CMD_GET_SERVICE = 4
 IPVS_CMD_GET_DEST = 8
+IPVS_CMD_SET_CONFIG = 12
 IPVS_CMD_GET_INFO = 15
 
 IPVS_CMD_ATTR_SERVICE = 1
 IPVS_CMD_ATTR_DEST = 2
+IPVS_CMD_ATTR_TIMEOUT_TCP = 4
+IPVS_CMD_ATTR_TIMEOUT_TCP_FIN = 5
+IPVS_CMD_ATTR_TIMEOUT_UDP = 6
 
 IPVS_SVC_ATTR_AF = 1
 IPVS_SVC_ATTR_PROTOCOL = 2
@@ -176,6 +181,16 @@ def encode_get_destinations(key: VirtualServerKey, message_type: int) -> bytes:
 def encode_get_info(message_type: int) -> bytes:
     """Return the request for the version of IPVS and the size of its connection table."""
     return _encode_command(IPVS_CMD_GET_INFO, message_type, b"")
+
+
+def encode_set_timeouts(timeouts: ConnectionTimeouts, message_type: int) -> bytes:
+    """Return the request to set how long idle connections are kept; to the kernel, too, 0 is "as it is"."""
+    attributes = (
+        encode_attribute(IPVS_CMD_ATTR_TIMEOUT_TCP, _UINT32.pack(timeouts.tcp))
+        + encode_attribute(IPVS_CMD_ATTR_TIMEOUT_TCP_FIN, _UINT32.pack(timeouts.tcp_fin))
+        + encode_attribute(IPVS_CMD_ATTR_TIMEOUT_UDP, _UINT32.pack(timeouts.udp))
+    )
+    return _encode_command(IPVS_CMD_SET_CONFIG, message_type, attributes)
 
 
 def decode_virtual_server(payload: bytes) -> VirtualServer | None:

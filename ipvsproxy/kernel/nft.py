@@ -82,6 +82,13 @@ class NftTable:
         # The generation at which the table was certainly intact and its elements known; None if there is none.
         self._known: int | None = None
 
+    def use(self, settings: FirewallSettings) -> None:
+        """Take other settings for the rules: the table is not intact before it is installed again, if they differ."""
+        rules = table_text(ruleset(settings))
+        if rules != self._rules:
+            self._rules = rules
+            self._known = None
+
     def install(self, elements: Collection[SetElement]) -> None:
         """Replace the whole table, rules and elements, in one transaction; FirewallError if it is refused."""
         self._known = self._nf_tables.generation()
@@ -105,7 +112,10 @@ class NftTable:
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
 
-        Adding what is there and removing what is not are no errors. Without changes no program runs.
+        Elements are removed before others are added. Adding what is there and removing what is not are no errors,
+        unless something else is in its place: another value of a map's key, or a network that overlaps. Networks that
+        overlap are the caller's mistake: Linux 6.1 may leave the second out, or remove the first in its place, and
+        reports no error. Without changes no program runs.
         """
         if add or remove:
             self._commit(remove_text(remove) + add_text(add))
@@ -113,8 +123,8 @@ class NftTable:
     def changed_by_others(self) -> bool:
         """Say whether the table, without a look at it, may have changed but by this object's own transactions.
 
-        True at the beginning, after a refused transaction, and once others have changed anything in nftables; until the
-        table is installed, or read and found intact.
+        True at the beginning, with other settings, after a refused transaction, and once others have changed anything
+        in nftables; until the table is installed, or read and found intact.
         """
         return self._nf_tables.generation() != self._known
 

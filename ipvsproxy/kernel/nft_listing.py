@@ -8,12 +8,13 @@ agent leaves that digest in the table, as the name of an empty chain, where it i
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from ipvsproxy.kernel.nft_text import SET_NAMES
-from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.addresses import Network, family, parse_address, parse_network
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import ElementFields
 
 _DIGEST_PREFIX = "digest-"
 _DIGEST_LENGTH = 32
 
+_SETS_AND_MAPS = ("set", "map")
 _PROTOCOLS = {int(each): each for each in Protocol}
 _SET_OF_NAME = {name: key for key, name in SET_NAMES.items()}
 
@@ -71,7 +74,7 @@ def parse_listing(output: bytes, rules: str) -> Listing:
             if kind == "metainfo":
                 continue
             body.pop("handle", None)
-            if kind == "set":
+            if kind in _SETS_AND_MAPS:
                 strange |= not _take_elements(body, elements)
             name = body.get("name", "")
             if kind == "chain" and name.startswith(_DIGEST_PREFIX):
@@ -97,7 +100,7 @@ def _take_elements(body: dict[str, Any], elements: set[SetElement]) -> bool:
     for element in listed:
         try:
             elements.add(SetElement(of, parse(element)))
-        # Elements of other shapes: with a timeout or a comment, ranges, unknown protocols.
+        # Elements of other shapes: with a timeout or a comment, other ranges, unknown protocols.
         except (KeyError, TypeError, ValueError):
             clean = False
     return clean
@@ -112,16 +115,42 @@ def _two_addresses(element: Any) -> tuple[Address, Address]:  # noqa: ANN401 - a
     return (parse_address(first), parse_address(second))
 
 
-def _address_and_port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any JSON
+def _port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any JSON
     address, protocol, port = element["concat"]
     return (parse_address(address), _PROTOCOLS[protocol], int(port))
 
 
-_PARSERS: dict[
-    FirewallSet, Callable[[Any], tuple[Address] | tuple[Address, Protocol, int] | tuple[Address, Address]]
-] = {
+def _port_and_network(element: Any) -> tuple[Address, Protocol, int, Network]:  # noqa: ANN401 - any JSON
+    address, protocol, port, network = element["concat"]
+    return (parse_address(address), _PROTOCOLS[protocol], int(port), _network(network))
+
+
+def _port_to_address(element: Any) -> tuple[Address, Protocol, int, Address]:  # noqa: ANN401 - any JSON
+    port, destination = element
+    return (*_port(port), parse_address(destination))
+
+
+def _network(value: Any) -> Network:  # noqa: ANN401 - any JSON
+    """Return the network; nft may print one of a single address as that, and any as its first and last address."""
+    if isinstance(value, str):
+        address = parse_address(value)
+        return Network(address, family(address).bits)
+    if "prefix" in value:
+        return parse_network(f"{value['prefix']['addr']}/{value['prefix']['len']}")
+    ends = (ipaddress.ip_address(parse_address(end)) for end in value["range"])
+    (network,) = ipaddress.summarize_address_range(*ends)
+    return parse_network(str(network))
+
+
+_PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.SERVICE_ADDRESSES: _address,
-    FirewallSet.SERVICE_PORTS: _address_and_port,
-    FirewallSet.PORTS_WITHOUT_ENDPOINTS: _address_and_port,
+    FirewallSet.SERVICE_PORTS: _port,
+    FirewallSet.PORTS_WITHOUT_ENDPOINTS: _port,
+    FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _port,
+    FirewallSet.MASQUERADED_PORTS: _port,
+    FirewallSet.LOCAL_PORTS: _port,
+    FirewallSet.RESTRICTED_PORTS: _port,
+    FirewallSet.ALLOWED_SOURCES: _port_and_network,
+    FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_address,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
 }

@@ -1,18 +1,21 @@
 """The table's rules and elements in nft's language, for `nft -f -`.
 
-The language is that of nft(8), as nft 0.9.7 and later read it. Nothing that a user wrote goes into it: addresses and
-numbers are formatted, and all names are the agent's own.
+The language is that of nft(8), as nft 0.9.7 and later read it. Of what users write only interface names go into it,
+checked to be such: addresses and numbers are formatted, and all other names are the agent's own.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, assert_never
 
-from ipvsproxy.model.addresses import Family, family, format_address
+from ipvsproxy.model.addresses import Family, Network, family, format_address
 from ipvsproxy.model.firewall import FirewallSet, set_name
-from ipvsproxy.plan.firewall import (
+from ipvsproxy.plan.firewall import TABLE
+from ipvsproxy.plan.rules import (
+    MAPS,
     SETS,
-    TABLE,
+    ArrivesBy,
     ClearMark,
     ConnectionIsNew,
     Field,
@@ -22,16 +25,17 @@ from ipvsproxy.plan.firewall import (
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
+    SetDestination,
     SetMark,
-    SourceOutside,
+    SourceIn,
     Verdict,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.plan.firewall import Chain, Match, Rule, Statement
+    from ipvsproxy.model.firewall import ElementFields, SetElement
+    from ipvsproxy.plan.rules import Chain, Match, Rule, Statement
 
 SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in Family}
 """The name of each set for each family."""
@@ -39,21 +43,26 @@ SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in Fa
 _ALL_BITS = 0xFFFFFFFF
 _HEADER = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ADDRESS_TYPE = {Family.IPV4: "ipv4_addr", Family.IPV6: "ipv6_addr"}
+# IFNAMSIZ less the zero at the end; a `*` at the end counts for nft.
+_INTERFACE = re.compile(r"(?=.{1,15}\Z)[^\s/:\"\\*]+\*?")
 _FIELD_TYPE = {FieldType.PROTOCOL: "inet_proto", FieldType.PORT: "inet_service"}
 _VERDICT = {
     Verdict.RETURN: "return",
     Verdict.MASQUERADE: "masquerade fully-random",
+    Verdict.DROP: "drop",
     Verdict.REJECT_WITH_RESET: "reject with tcp reset",
     Verdict.REJECT_WITH_ICMP: "reject with icmpx type port-unreachable",
 }
 
 
 def table_text(chains: Sequence[Chain]) -> str:
-    """Return the commands that replace the table, should there be one, by one of these chains and empty sets."""
+    """Return the commands that replace the table, should there be one, by one of these chains and empty sets.
+
+    Raise ValueError for a name that no interface can have.
+    """
     lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
     for (each, of), name in SET_NAMES.items():
-        types = (_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each])
-        lines.append(f"\tset {name} {{ type {' . '.join(types)}; }}")
+        lines.append(f"\t{_declaration(each, of, name)}")
     for chain in chains:
         lines.append(f"\tchain {chain.name} {{")
         if chain.hook:
@@ -63,6 +72,14 @@ def table_text(chains: Sequence[Chain]) -> str:
         lines.append("\t}")
     lines.append("}\n")
     return "\n".join(lines)
+
+
+def _declaration(each: FirewallSet, of: Family, name: str) -> str:
+    types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
+    if each in MAPS:
+        return f"map {name} {{ type {' . '.join(types[:-1])} : {types[-1]}; }}"
+    flags = " flags interval;" if FieldType.NETWORK in SETS[each] else ""
+    return f"set {name} {{ type {' . '.join(types)};{flags} }}"
 
 
 def add_text(elements: Iterable[SetElement]) -> str:
@@ -76,10 +93,11 @@ def remove_text(elements: Iterable[SetElement]) -> str:
     """Return the commands that remove the elements, whether they are there or not.
 
     Deleting what is not there fails the transaction, and nft before 1.0.8 has no `destroy`: so each is added first.
+    That fails in its turn if something else is in the way: another value of the same key, or a network that overlaps.
     """
     return "".join(
         f"add element inet {TABLE} {name} {{ {members} }}\ndelete element inet {TABLE} {name} {{ {members} }}\n"
-        for name, members in _members(elements).items()
+        for name, members in _members(dict.fromkeys(elements)).items()
     )
 
 
@@ -87,15 +105,24 @@ def _members(elements: Iterable[SetElement]) -> dict[str, str]:
     """Return the elements' text by the name of their set."""
     texts: dict[str, list[str]] = {}
     for of, fields in elements:
-        address = fields[0]
-        if len(fields) == 3:  # noqa: PLR2004 - address, protocol, port
-            text = f"{format_address(address)} . {fields[1]:d} . {fields[2]}"
-        elif len(fields) == 2:  # noqa: PLR2004 - two addresses
-            text = f"{format_address(address)} . {format_address(fields[1])}"
-        else:
-            text = format_address(address)
-        texts.setdefault(SET_NAMES[of, family(address)], []).append(text)
+        texts.setdefault(SET_NAMES[of, family(fields[0])], []).append(_element(fields))
     return {name: ", ".join(members) for name, members in texts.items()}
+
+
+def _element(fields: ElementFields) -> str:
+    match fields:
+        case (address,):
+            return format_address(address)
+        case (address, other):
+            return f"{format_address(address)} . {format_address(other)}"
+        case (address, protocol, port):
+            return f"{format_address(address)} . {protocol:d} . {port}"
+        case (address, protocol, port, last):
+            # A network in a set, or the address that a map leads to.
+            value = f". {last}" if isinstance(last, Network) else f": {format_address(last)}"
+            return f"{format_address(address)} . {protocol:d} . {port} {value}"
+        case _:
+            assert_never(fields)
 
 
 def _rule(rule: Rule) -> str:
@@ -105,19 +132,32 @@ def _rule(rule: Rule) -> str:
 def _match(match: Match) -> str:
     match match:
         case ConnectionIsNew(new):
-            return "ct state new" if new else "ct state != new"
-        case FieldsInSet(of, fields, in_set):
-            return f"{' . '.join(_field(field, of) for field in fields)} @{SET_NAMES[in_set, of]}"
-        case SourceOutside(network):
-            return f"{_HEADER[network.family]} saddr != {network}"
+            left, equal, right = "ct state", new, "new"
+        case FieldsInSet(of, fields, in_set, inside):
+            left, equal, right = _fields(fields, of), inside, f"@{SET_NAMES[in_set, of]}"
+        case SourceIn(network, inside):
+            left, equal, right = f"{_HEADER[network.family]} saddr", inside, str(network)
+        case ArrivesBy(interface, inside):
+            left, equal, right = "iifname", inside, _interface(interface)
         case ProtocolIs(number):
-            return f"meta l4proto {number:d}"
+            left, equal, right = "meta l4proto", True, f"{number:d}"
         case Marked(bit):
-            return f"meta mark & {1 << bit:#010x} != 0"
+            left, equal, right = f"meta mark & {1 << bit:#010x}", False, "0"
         case LeavesByOtherThan(interface):
-            return f'oifname != "{interface}"'
+            left, equal, right = "oifname", False, _interface(interface)
         case _:
             assert_never(match)
+    return f"{left} {right}" if equal else f"{left} != {right}"
+
+
+def _interface(name: str) -> str:
+    if not _INTERFACE.fullmatch(name):
+        raise ValueError(f"{name!r} is neither an interface's name nor the beginning of one and `*`")
+    return f'"{name}"'
+
+
+def _fields(fields: tuple[Field, ...], of: Family) -> str:
+    return " . ".join(_field(field, of) for field in fields)
 
 
 def _field(field: Field, of: Family) -> str:
@@ -144,5 +184,7 @@ def _statement(statement: Statement) -> str:
             return f"meta mark set meta mark | {1 << bit:#010x}"
         case ClearMark(bit):
             return f"meta mark set meta mark & {_ALL_BITS ^ 1 << bit:#010x}"
+        case SetDestination(of, fields, each):
+            return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
         case _:
             assert_never(statement)

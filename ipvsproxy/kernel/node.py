@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.addresses import DummyInterface
+from ipvsproxy.kernel.conntrack import ConntrackNetlink
 from ipvsproxy.kernel.interface import NodeKernel
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
@@ -19,4 +20,4 @@ def open_node_kernel(settings: FirewallSettings) -> NodeKernel:
 
     KernelUnavailableError says what is missing. `settings` are those that the agent's nftables table is made by.
     """
-    return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(settings, NfTables()))
+    return NodeKernel(IpvsNetlink(), DummyInterface(), NftTable(settings, NfTables()), ConntrackNetlink())

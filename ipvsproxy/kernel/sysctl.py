@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import KernelError
+from ipvsproxy.plan.sysctls import IPV6_FORWARDING, Ipv6Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.interface import Sysctls
     from ipvsproxy.plan.sysctls import KernelSetting
 
+_IPV6_CONF = "net/ipv6/conf"
 _OTHER_SEPARATOR = str.maketrans("./", "/.")
 
 
@@ -37,6 +40,13 @@ class ProcSysctls:
         with self._path(name).open("r+") as file:
             file.write(value)
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of what is in a folder, such as `net.ipv6.conf`; none where this kernel has no such."""
+        try:
+            return sorted(entry.name for entry in self._path(folder).iterdir())
+        except FileNotFoundError:
+            return []
+
     def _path(self, name: str) -> Path:
         """Return the file; the first separator says which of dot and slash parts the names (sysctl(8))."""
         first = next((character for character in name if character in "./"), "/")
@@ -52,9 +62,22 @@ class SysctlFailure(NamedTuple):
 
     def __str__(self) -> str:
         """Return one line that names the setting, its value, the error and what it means."""
-        name, value, meaning = self.setting
         found = "" if self.found is None else f", it is {self.found}"
-        return f"{name} can't be set to {value}{found}: {self.error}; {meaning}"
+        return f"{self.setting.name} can't be set to {self.setting.value}{found}: {self.error}; {self.setting.meaning}"
+
+
+def read_ipv6(sysctls: ProcSysctls) -> Ipv6Found | None:
+    """Return what is set for IPv6, None where this kernel has no IPv6."""
+    forwarding = sysctls.get(IPV6_FORWARDING)
+    if forwarding is None:
+        return None
+    accept_ra: dict[str, str] = {}
+    for interface in sysctls.names(_IPV6_CONF):
+        # An interface that goes in the meantime can't be read.
+        with contextlib.suppress(OSError):
+            if (value := sysctls.get(f"{_IPV6_CONF}/{interface}/accept_ra")) is not None:
+                accept_ra[interface] = value
+    return Ipv6Found(forwarding, accept_ra)
 
 
 def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[SysctlFailure]:
@@ -66,7 +89,7 @@ def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[Sysc
             found = sysctls.get(setting.name)
             if found is None:
                 failures.append(SysctlFailure(setting, None, KernelError(errno.ENOENT)))
-            elif found != setting.value:
+            elif not setting.is_met(found):
                 sysctls.set(setting.name, setting.value)
         except OSError as error:
             failures.append(SysctlFailure(setting, found, KernelError(error.errno or errno.EIO)))

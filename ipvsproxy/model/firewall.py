@@ -4,25 +4,50 @@ Each set exists once for IPv4 and once for IPv6; the family of an element is tha
 """
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from ipvsproxy.model.addresses import Address, Family, family, format_address
+from ipvsproxy.model.addresses import Address, Family, Network, family, format_address
 from ipvsproxy.model.objects import Protocol
 
 
 class FirewallSet(enum.StrEnum):
     """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6`.
 
-    SERVICE_ADDRESSES holds (address,); SERVICE_PORTS holds (address, protocol, port) and is the kernel's record of
-    the virtual servers that are ours; PORTS_WITHOUT_ENDPOINTS holds those of SERVICE_PORTS that nobody serves, on
-    which clients are refused; LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so
-    that one that reaches itself is recognised.
+    A "port" here is (address, protocol, port), what clients connect to.
+
+    SERVICE_ADDRESSES holds (address,) of the addresses that answer on service ports only. SERVICE_PORTS holds ports and
+    is the kernel's record of the virtual servers that are ours; the sets of ports below hold parts of it.
+    PORTS_WITHOUT_ENDPOINTS: nobody serves, and clients are refused. PORTS_WITHOUT_LOCAL_ENDPOINTS: only other nodes
+    serve, and externalTrafficPolicy Local drops what comes here. MASQUERADED_PORTS: reached from outside under
+    externalTrafficPolicy Cluster, all traffic to them is masqueraded. LOCAL_PORTS: reached from outside under
+    externalTrafficPolicy Local, clients keep their address. RESTRICTED_PORTS: only the sources in ALLOWED_SOURCES may
+    use them, which holds (address, protocol, port, network). IN_CLUSTER_DESTINATIONS is a map, and holds (address,
+    protocol, port, address): clients inside the cluster that connect to the port are sent to the second address, a
+    ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that one that
+    reaches itself is recognised.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
     SERVICE_PORTS = "service-ports"
     PORTS_WITHOUT_ENDPOINTS = "service-ports-without-endpoints"
+    PORTS_WITHOUT_LOCAL_ENDPOINTS = "service-ports-without-local-endpoints"
+    MASQUERADED_PORTS = "masqueraded-service-ports"
+    LOCAL_PORTS = "local-service-ports"
+    RESTRICTED_PORTS = "restricted-service-ports"
+    ALLOWED_SOURCES = "allowed-sources"
+    IN_CLUSTER_DESTINATIONS = "in-cluster-destinations"
     LOCAL_ENDPOINTS = "local-endpoints"
+
+
+PORT_SETS = (
+    FirewallSet.SERVICE_PORTS,
+    FirewallSet.PORTS_WITHOUT_ENDPOINTS,
+    FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
+    FirewallSet.MASQUERADED_PORTS,
+    FirewallSet.LOCAL_PORTS,
+    FirewallSet.RESTRICTED_PORTS,
+)
+"""The sets of (address, protocol, port)."""
 
 
 def set_name(of: FirewallSet, of_family: Family) -> str:
@@ -30,11 +55,20 @@ def set_name(of: FirewallSet, of_family: Family) -> str:
     return f"{of}-{of_family.name.lower()}"
 
 
+ElementFields: TypeAlias = (
+    tuple[Address]
+    | tuple[Address, Address]
+    | tuple[Address, Protocol, int]
+    | tuple[Address, Protocol, int, Address]
+    | tuple[Address, Protocol, int, Network]
+)
+
+
 class SetElement(NamedTuple):
     """One element of a set; `fields` has the shape that FirewallSet gives for the set."""
 
     set: FirewallSet
-    fields: tuple[Address] | tuple[Address, Protocol, int] | tuple[Address, Address]
+    fields: ElementFields
 
     @property
     def set_name(self) -> str:
@@ -42,11 +76,14 @@ class SetElement(NamedTuple):
         return set_name(self.set, family(self.fields[0]))
 
     def __str__(self) -> str:
-        """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`."""
-        return " . ".join(_text(field) for field in self.fields)
+        """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`, or `192.0.2.1 . tcp . 80 : 10.96.0.1`."""
+        texts = [_text(field) for field in self.fields]
+        if self.set is FirewallSet.IN_CLUSTER_DESTINATIONS:
+            return f"{' . '.join(texts[:-1])} : {texts[-1]}"
+        return " . ".join(texts)
 
 
-def _text(field: Address | Protocol | int) -> str:
+def _text(field: Address | Protocol | int | Network) -> str:
     if isinstance(field, Protocol):
         return field.name.lower()
-    return str(field) if isinstance(field, int) else format_address(field)
+    return format_address(field) if isinstance(field, bytes) else str(field)

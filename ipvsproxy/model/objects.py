@@ -6,7 +6,7 @@ The values come from `source.decode`, validated: addresses parse, ports are in r
 import enum
 from typing import NamedTuple
 
-from ipvsproxy.model.addresses import Address, Family
+from ipvsproxy.model.addresses import Address, Family, Network
 
 
 class ObjectKey(NamedTuple):
@@ -29,11 +29,12 @@ class Protocol(enum.IntEnum):
 
 
 class ServicePort(NamedTuple):
-    """One entry of a Service's spec.ports. `name` is "" for a Service's only, unnamed port."""
+    """One entry of a Service's spec.ports. `name` is "" for a Service's only, unnamed port; `node_port` 0 is none."""
 
     name: str
     protocol: Protocol
     port: int
+    node_port: int = 0
 
 
 class ServiceType(enum.StrEnum):
@@ -45,12 +46,34 @@ class ServiceType(enum.StrEnum):
     EXTERNAL_NAME = "ExternalName"
 
 
+class TrafficPolicy(enum.StrEnum):
+    """A Service's spec.internalTrafficPolicy or spec.externalTrafficPolicy."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class ServiceOptions(NamedTuple):
+    """What a Service's annotations ask for; None and 0 leave it to the agent's configuration.
+
+    `scheduler_flags` is a combination of model.ipvs.ServiceFlag's SCHEDULER_*; `drain_timeout` is in seconds, and 0
+    cuts connections off; `maximum_connections` is for each endpoint at each virtual server.
+    """
+
+    scheduler: str | None = None
+    scheduler_flags: int = 0
+    drain_timeout: float | None = None
+    maximum_connections: int = 0
+
+
 class Service(NamedTuple):
     """A v1 Service.
 
-    `cluster_ips` is empty for a headless Service. `session_affinity_timeout` is in seconds, 0 without session
-    affinity. `created` is metadata.creationTimestamp in seconds since the epoch, 0 when unknown: of two Services
-    that claim the same virtual server the older one has it.
+    `cluster_ips` is empty for a headless Service. `load_balancer_ips` are those of status.loadBalancer.ingress whose
+    ipMode is VIP. `session_affinity_timeout` is in seconds, 0 without session affinity. `created` is
+    metadata.creationTimestamp in seconds since the epoch, 0 when unknown: of two Services that claim the same virtual
+    server the older one has it. `load_balancer_source_ranges` None lets every source in, an empty one none.
+    `health_check_node_port` is 0 but for type LoadBalancer with externalTrafficPolicy Local.
     """
 
     key: ObjectKey
@@ -59,6 +82,27 @@ class Service(NamedTuple):
     ports: tuple[ServicePort, ...]
     session_affinity_timeout: int = 0
     created: int = 0
+    external_ips: tuple[Address, ...] = ()
+    load_balancer_ips: tuple[Address, ...] = ()
+    internal_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    load_balancer_source_ranges: tuple[Network, ...] | None = None
+    health_check_node_port: int = 0
+    options: ServiceOptions = ServiceOptions()
+    uid: str = ""
+
+
+class AddressKind(enum.IntEnum):
+    """How a Service comes by an address; of two claims to one address and port the lower number has it.
+
+    ClusterIPs and node ports are allocated by the API server, load balancers' addresses come from their controller,
+    external IPs from whoever may write a Service.
+    """
+
+    CLUSTER_IP = 0
+    NODE_PORT = 1
+    LOAD_BALANCER_IP = 2
+    EXTERNAL_IP = 3
 
 
 class SlicePort(NamedTuple):
@@ -70,13 +114,18 @@ class SlicePort(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of an EndpointSlice: its first address and its conditions, with the API's defaults filled in."""
+    """One endpoint of an EndpointSlice: its first address and its conditions, with the API's defaults filled in.
+
+    `for_zones` and `for_nodes` are the names of its hints, empty without.
+    """
 
     address: Address
     ready: bool = True
     serving: bool = True
     terminating: bool = False
     node_name: str | None = None
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 class EndpointSlice(NamedTuple):
@@ -94,8 +143,15 @@ class EndpointSlice(NamedTuple):
 
 
 class Node(NamedTuple):
-    """The agent's own Node. `pod_cidrs` are in CIDR notation, as spec.podCIDRs has them."""
+    """The agent's own Node.
+
+    `zone` is its label topology.kubernetes.io/zone, "" without. `addresses` are those of status.addresses of type
+    InternalIP, then those of type ExternalIP, in their order. `leaving` says that it is being deleted, or is about to
+    be: it has a deletionTimestamp, or the cluster autoscaler's taint ToBeDeletedByClusterAutoscaler.
+    """
 
     name: str
-    labels: tuple[tuple[str, str], ...] = ()
-    pod_cidrs: tuple[str, ...] = ()
+    zone: str = ""
+    pod_cidrs: tuple[Network, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    leaving: bool = False

@@ -9,13 +9,14 @@ class Rejection(NamedTuple):
     """An API object, or a part of one, that the agent does not program.
 
     `kind` is the API's (Service, EndpointSlice, …), `field` the path within the object (spec.ports[2].port, or ""
-    for the whole object), `reason` a sentence without a full stop.
+    for the whole object), `reason` a sentence without a full stop. `uid` is the object's metadata.uid, "" if unknown.
     """
 
     kind: str
     key: ObjectKey
     field: str
     reason: str
+    uid: str = ""
 
     def __str__(self) -> str:
         """Return one line: `KIND NAMESPACE/NAME: FIELD: REASON`."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.ipvs import RealServer
+from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.observe import schema
-from ipvsproxy.observe.desired import desired_virtual_servers, of_service
+from ipvsproxy.observe.desired import desired_virtual_servers, of_service, real_server
 from ipvsproxy.observe.differences import (
     compare_address,
     compare_element,
@@ -19,13 +20,8 @@ from ipvsproxy.observe.differences import (
     compare_virtual_server,
     state_of,
 )
-from ipvsproxy.observe.schema import RealServerState
-from ipvsproxy.observe.words import (
-    by_address,
-    by_element,
-    by_key,
-    flag_names,
-)
+from ipvsproxy.observe.schema import RealServerState, VirtualServerState
+from ipvsproxy.observe.words import by_address, by_element, by_key, flag_names
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.ownership import guards, is_ours
 
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 
     from ipvsproxy.kernel.interface import FirewallState
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.desired import DesiredVirtualServer, Place
@@ -61,6 +56,11 @@ class _Pair(NamedTuple):
     desired: DesiredVirtualServer | None
     found: VirtualServer | None
     statuses: Mapping[Place, RealServerStatus]
+
+    @property
+    def drains(self) -> bool:
+        """Whether real servers that leave keep their connections."""
+        return self.desired is not None and self.desired.drains
 
 
 class Comparison:
@@ -120,17 +120,18 @@ class Comparison:
             differences=list(self._differences(pairs)) if comparable else None,
             rejections=report.rejections if report else [],
             failures=report.failures if report else [],
+            warnings=report.warnings if report else [],
         )
 
     def _add_desired(self, report: schema.AgentReport) -> None:
         for desired in desired_virtual_servers(report):
             key = desired.virtual_server.key
             self._virtual_servers[key] = desired
-            self._addresses.setdefault(key.address, desired.service)
+            if desired.planned.kind is not AddressKind.NODE_PORT:
+                self._addresses.setdefault(key.address, desired.service)
             for element in elements_of(desired.planned):
-                if guards(element, self._tables.elsewhere):
-                    continue
-                self._elements.setdefault(element, desired.service)
+                if not guards(element, self._tables.elsewhere):
+                    self._elements.setdefault(element, desired.service)
 
     def _add_strays(self) -> None:
         """Add what is ours in the kernel and nothing asks for."""
@@ -158,9 +159,11 @@ class Comparison:
     def _differences(self, pairs: Sequence[_Pair]) -> Iterator[schema.Difference]:
         for sentence in compare_table(intact=self._tables.firewall.intact):
             yield schema.Difference(None, sentence)
-        for _, desired, found, _ in pairs:
+        for pair in pairs:
+            desired = pair.desired
             wanted = desired.virtual_server if desired else None
-            for sentence in compare_virtual_server(wanted, found, desired.excluded if desired else {}):
+            excluded = desired.excluded if desired else {}
+            for sentence in compare_virtual_server(wanted, pair.found, excluded, drains=pair.drains):
                 yield schema.Difference(desired.service if desired else None, sentence)
         for address in sorted(self._addresses, key=by_address):
             service, bound = self._addresses[address], address in self._tables.bound
@@ -176,37 +179,61 @@ class Comparison:
 
     def _shown_virtual_server(self, pair: _Pair) -> schema.VirtualServer:
         key, desired, found, statuses = pair
+        reported = desired.reported if desired else None
         places = statuses.keys() | (desired.endpoints.keys() if desired else set())
         return schema.VirtualServer(
             desired.service if desired else None,
-            desired.port_name if desired else None,
+            reported.port_name if reported else None,
+            reported.kind if reported else None,
+            reported.traffic_policy if reported else None,
+            reported.in_cluster_destination if reported else None,
+            reported.allowed_sources if reported else None,
+            reported.drain_timeout_seconds if reported else None,
             format_address(key.address),
             key.port,
             key.protocol.name,
+            self._state(pair),
             _balancing(desired.virtual_server) if desired else None,
             _balancing(found) if found else None,
             [self._shown_real_server(place, pair) for place in sorted(places)],
         )
 
+    def _state(self, pair: _Pair) -> VirtualServerState:
+        if pair.found is None:
+            return VirtualServerState.MISSING
+        if pair.desired is None and self._comparable:
+            return VirtualServerState.UNWANTED
+        elements = self._tables.firewall.elements
+        if SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, pair.key) in elements:
+            return VirtualServerState.DROPPING
+        if SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, pair.key) in elements:
+            return VirtualServerState.REFUSING
+        serves = any(server.weight for server in pair.found.real_servers)
+        return VirtualServerState.SERVING if serves else VirtualServerState.REFUSING
+
     def _shown_real_server(self, place: Place, pair: _Pair) -> schema.RealServer:
-        key, desired, _, statuses = pair
+        _, desired, _, statuses = pair
         status = statuses.get(place)
         endpoint = desired.endpoints.get(place) if desired else None
-        wanted = RealServer(*place, endpoint.weight) if endpoint and endpoint.serves else None
+        wanted = real_server(endpoint) if endpoint and endpoint.serves else None
         if status and not self._comparable:
             state = RealServerState.SERVING if status.real_server.weight else RealServerState.DRAINING
         else:
-            state = state_of(key.protocol, wanted, status.real_server if status else None)
-        draining = desired.draining if desired and state is RealServerState.DRAINING else {}
+            state = state_of(wanted, status.real_server if status else None, drains=pair.drains)
+        drain = desired.draining.get(place) if desired and state is RealServerState.DRAINING else None
         return schema.RealServer(
             format_address(place[0]),
             place[1],
             state,
             endpoint.reason if endpoint else None,
-            draining.get(place),
-            schema.DesiredRealServer(wanted.weight) if wanted else None,
+            drain.seconds if drain else None,
+            drain.seconds_left if drain else None,
+            schema.DesiredRealServer(wanted.weight, wanted.upper_threshold) if wanted else None,
             schema.ActualRealServer(
-                status.real_server.weight, status.active_connections, status.inactive_connections
+                status.real_server.weight,
+                status.real_server.upper_threshold,
+                status.active_connections,
+                status.inactive_connections,
             )
             if status
             else None,

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
-from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.addresses import format_address, parse_address, parse_network
 from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
-from ipvsproxy.model.objects import Protocol
+from ipvsproxy.model.items import describe
+from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.words import flags_of
+from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
 from ipvsproxy.plan.services import PlannedVirtualServer
 
 if TYPE_CHECKING:
@@ -17,19 +20,24 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import ObjectKey
-    from ipvsproxy.observe.schema import AgentReport, ReportedEndpoint, ReportedVirtualServer
+    from ipvsproxy.observe.schema import (
+        AgentReport,
+        DrainingRealServer,
+        ReportedEndpoint,
+        ReportedVirtualServer,
+    )
 
     Place: TypeAlias = tuple[Address, int]
 
 
 class DesiredVirtualServer(NamedTuple):
-    """A virtual server of the report, with all of its endpoints, and the seconds left to those that drain."""
+    """A virtual server of the report, with all of its endpoints, and those that drain."""
 
     service: str
-    port_name: str
+    reported: ReportedVirtualServer
     planned: PlannedVirtualServer
     endpoints: Mapping[Place, ReportedEndpoint]
-    draining: Mapping[Place, int]
+    draining: Mapping[Place, DrainingRealServer]
 
     @property
     def virtual_server(self) -> VirtualServer:
@@ -41,30 +49,48 @@ class DesiredVirtualServer(NamedTuple):
         """The endpoints that do not serve, and why."""
         return {place: endpoint.reason for place, endpoint in self.endpoints.items() if not endpoint.serves}
 
+    @property
+    def drains(self) -> bool:
+        """Whether real servers that leave keep their connections; those of UDP never do."""
+        return self.planned.drain_timeout > 0 and self.virtual_server.key.protocol is not Protocol.UDP
+
+
+def firewall_settings(report: AgentReport) -> FirewallSettings:
+    """Return the settings that the agent's table follows from, and is recognised by."""
+    masquerade = report.masquerade
+    return FirewallSettings(
+        PodInterfaces(masquerade.pod_interfaces)
+        if masquerade.pod_interfaces
+        else PodNetworks(tuple(map(parse_network, masquerade.pod_networks))),
+        masquerade.masquerade_all,
+        masquerade.masquerade_bit,
+    )
+
 
 def desired_virtual_servers(report: AgentReport) -> Iterator[DesiredVirtualServer]:
     """Yield the virtual servers of the report."""
     for service in report.services:
         for reported in service.virtual_servers:
-            yield _read(str(service), reported)
+            yield from _read(str(service), reported)
 
 
 def of_service(report: AgentReport, service: ObjectKey) -> AgentReport:
     """Return what the report says of one Service; a rejected slice of its namespace may be its if no other has it."""
-    services = [each for each in report.services if str(each) == str(service)]
-    addresses = {
-        address
-        for found in services
-        for virtual_server in found.virtual_servers
-        for address in (
-            virtual_server.address,
-            *(endpoint.address for endpoint in virtual_server.endpoints),
-            *(real_server.address for real_server in virtual_server.draining),
-        )
-    }
+    one = msgspec.structs.replace(
+        report, services=[each for each in report.services if str(each) == str(service)]
+    )
+    addresses: set[str] = set()
+    items: set[str] = set()
+    for desired in desired_virtual_servers(one):
+        key = desired.virtual_server.key
+        # The node's own addresses have the node ports of all Services.
+        if desired.planned.kind is not AddressKind.NODE_PORT:
+            addresses.add(format_address(key.address))
+        addresses.update(format_address(place[0]) for place in (*desired.endpoints, *desired.draining))
+        items.add(describe(key))
+        items.update(map(describe, elements_of(desired.planned)))
     return msgspec.structs.replace(
-        report,
-        services=services,
+        one,
         rejections=[
             rejection
             for rejection in report.rejections
@@ -75,25 +101,43 @@ def of_service(report: AgentReport, service: ObjectKey) -> AgentReport:
                 and rejection.namespace == service.namespace
             )
         ],
-        failures=[failure for failure in report.failures if failure.address in addresses],
+        failures=[each for each in report.failures if each.address in addresses or each.item in items],
     )
 
 
-def _read(service: str, reported: ReportedVirtualServer) -> DesiredVirtualServer:
+def _read(service: str, reported: ReportedVirtualServer) -> Iterator[DesiredVirtualServer]:
     endpoints = {(parse_address(each.address), each.port): each for each in reported.endpoints}
     serving = {place: each for place, each in endpoints.items() if each.serves}
-    virtual_server = VirtualServer(
-        VirtualServerKey(parse_address(reported.address), Protocol[reported.protocol], reported.port),
-        reported.scheduler,
-        flags_of(reported.flags),
-        reported.persistence_timeout_seconds,
-        tuple(sorted(RealServer(*place, each.weight) for place, each in serving.items())),
-    )
+    real_servers = tuple(sorted(real_server(each) for each in serving.values()))
     local = tuple(place[0] for place, each in serving.items() if each.may_be_local)
-    return DesiredVirtualServer(
-        service,
-        reported.port_name,
-        PlannedVirtualServer(virtual_server, local),
-        endpoints,
-        {(parse_address(each.address), each.port): each.seconds_left for each in reported.draining},
+    in_cluster, sources = reported.in_cluster_destination, reported.allowed_sources
+    for address, draining in ((each.address, each.draining) for each in reported.addresses):
+        virtual_server = VirtualServer(
+            VirtualServerKey(parse_address(address), Protocol[reported.protocol], reported.port),
+            reported.scheduler,
+            flags_of(reported.flags),
+            reported.persistence_timeout_seconds,
+            real_servers,
+        )
+        planned = PlannedVirtualServer(
+            virtual_server,
+            local,
+            AddressKind[reported.kind.name],
+            reported.traffic_policy,
+            reported.endpoints_elsewhere,
+            parse_address(in_cluster) if in_cluster else None,
+            None if sources is None else tuple(map(parse_network, sources)),
+            reported.drain_timeout_seconds,
+        )
+        drains = {(parse_address(each.address), each.port): each for each in draining}
+        yield DesiredVirtualServer(service, reported, planned, endpoints, drains)
+
+
+def real_server(endpoint: ReportedEndpoint) -> RealServer:
+    """Return the real server that an endpoint which serves should be."""
+    return RealServer(
+        parse_address(endpoint.address),
+        endpoint.port,
+        endpoint.weight,
+        upper_threshold=endpoint.maximum_connections,
     )

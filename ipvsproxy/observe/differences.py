@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ipvsproxy.config.durations import format_duration
 from ipvsproxy.model.addresses import format_endpoint
 from ipvsproxy.model.items import describe
-from ipvsproxy.model.objects import Protocol
 from ipvsproxy.observe.schema import RealServerState
 from ipvsproxy.observe.words import flag_names
 from ipvsproxy.plan.firewall import TABLE
@@ -20,23 +19,29 @@ if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
 
 # The fields of model.ipvs.RealServer behind its address and port.
-_NUMBERS = ("weight", "upper threshold", "lower threshold")
+_NUMBERS = ("weight", "maximum connections", "lower threshold")
 
 
-def state_of(protocol: Protocol, wanted: RealServer | None, found: RealServer | None) -> RealServerState:
-    """Return the state of a real server, or of an endpoint that is none; for UDP, nothing drains."""
+def state_of(wanted: RealServer | None, found: RealServer | None, *, drains: bool) -> RealServerState:
+    """Return the state of a real server, or of an endpoint that is none; `drains` if those that leave drain."""
     if found is None:
         return RealServerState.EXCLUDED if wanted is None else RealServerState.MISSING
     if wanted is not None:
         return RealServerState.SERVING if found == wanted else RealServerState.DIFFERS
-    drains = found.weight == 0 and protocol is not Protocol.UDP
-    return RealServerState.DRAINING if drains else RealServerState.UNWANTED
+    return RealServerState.DRAINING if drains and found.weight == 0 else RealServerState.UNWANTED
 
 
 def compare_virtual_server(
-    wanted: VirtualServer | None, found: VirtualServer | None, excluded: Mapping[tuple[Address, int], str]
+    wanted: VirtualServer | None,
+    found: VirtualServer | None,
+    excluded: Mapping[tuple[Address, int], str],
+    *,
+    drains: bool,
 ) -> Iterator[str]:
-    """Compare a virtual server with its real servers; `excluded` are its endpoints that do not serve, with reasons."""
+    """Compare a virtual server with its real servers.
+
+    `excluded` are its endpoints that do not serve, with the reasons; `drains` if real servers that leave drain.
+    """
     if wanted is None:
         if found is not None:
             yield f"{describe(found.key)} is there, and no Service asks for it"
@@ -51,7 +56,7 @@ def compare_virtual_server(
     for place in sorted(desired.keys() | actual.keys()):
         real_server = f"real server {format_endpoint(*place)} of {name}"
         servers = desired.get(place), actual.get(place)
-        state = state_of(wanted.key.protocol, *servers)
+        state = state_of(*servers, drains=drains)
         if state is RealServerState.MISSING:
             yield f"{real_server} is missing"
         elif state is RealServerState.UNWANTED:

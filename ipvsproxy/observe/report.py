@@ -7,33 +7,31 @@ as much as the minimum sync period. What is desired is the view's; the reasons a
 from __future__ import annotations
 
 import enum
+import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import family, format_address
 from ipvsproxy.model.items import describe
-from ipvsproxy.model.objects import ServiceType
+from ipvsproxy.model.objects import AddressKind, ServiceType
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.words import address_of, by_key, flag_names
-from ipvsproxy.plan.endpoints import decide_endpoints
+from ipvsproxy.plan.firewall import PodInterfaces
+from ipvsproxy.plan.services import FIELDS, endpoints_behind
 from ipvsproxy.source.store import ServiceState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
-    from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import ObjectKey, Service
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.plan.endpoints import EndpointDecision
     from ipvsproxy.plan.firewall import FirewallSettings
-    from ipvsproxy.plan.services import PlannedVirtualServer
+    from ipvsproxy.plan.services import Context, PlannedVirtualServer
+    from ipvsproxy.plan.view import View
 
 WAITING = "changed, and waits for the next sync"
-
-Key_co = TypeVar("Key_co", covariant=True)
-Value_co = TypeVar("Value_co", covariant=True)
 
 
 class NotProgrammed(enum.StrEnum):
@@ -41,82 +39,10 @@ class NotProgrammed(enum.StrEnum):
 
     EXTERNAL_NAME = "type ExternalName"
     HEADLESS = "headless: no clusterIP"
-    NO_PORTS = "no ports"
-
-
-class Items(Protocol[Key_co, Value_co]):
-    """A mapping that is only gone through."""
-
-    def items(self) -> Iterable[tuple[Key_co, Value_co]]:
-        """Return keys with their values."""
-
-
-class Failure(Protocol):
-    """Why a change failed; `next_try` is in the seconds of the reconciler's clock."""
-
-    @property
-    def reason(self) -> str:
-        """The kernel's answer, in words."""
-
-    @property
-    def attempts(self) -> int:
-        """How often it failed."""
-
-    @property
-    def next_try(self) -> float:
-        """When it is tried again."""
-
-
-class Drain(Protocol):
-    """A real server of a virtual server that drains."""
-
-    @property
-    def virtual_server(self) -> VirtualServerKey:
-        """The virtual server."""
-
-    @property
-    def address(self) -> Address:
-        """The real server's address."""
-
-    @property
-    def port(self) -> int:
-        """The real server's port."""
-
-
-class ReconcilerView(Protocol):
-    """The reconciler's state at one moment, as far as the report needs it; times are those of its clock, in seconds."""
-
-    @property
-    def now(self) -> float:
-        """When that moment was."""
-
-    @property
-    def synced(self) -> bool:
-        """Whether everything was compared with the kernel once."""
-
-    @property
-    def owners(self) -> Mapping[VirtualServerKey, ObjectKey]:
-        """The desired virtual servers, each with the Service that has it."""
-
-    @property
-    def virtual_servers(self) -> Mapping[VirtualServerKey, PlannedVirtualServer]:
-        """The desired virtual servers."""
-
-    @property
-    def rejections(self) -> Sequence[Rejection]:
-        """What Services do not get because others have it."""
-
-    @property
-    def failures(self) -> Items[Item, Failure]:
-        """What the kernel refused."""
-
-    @property
-    def drains(self) -> Items[Drain, float]:
-        """When each real server that drains is removed, whatever connections it has."""
 
 
 class Identity(NamedTuple):
-    """What stays the same while the agent runs."""
+    """The agent, and what its rules depend on."""
 
     version: str
     pid: int
@@ -125,31 +51,43 @@ class Identity(NamedTuple):
 
 
 def build_report(
-    identity: Identity, view: ReconcilerView, states: Iterable[ServiceState], rejections: Iterable[Rejection]
+    identity: Identity,
+    view: View,
+    states: Iterable[ServiceState],
+    rejections: Iterable[Rejection],
+    warnings: Iterable[str],
 ) -> schema.AgentReport:
     """Build the report of one moment.
 
-    `states` are all Services that exist, and `rejections` those of the store: both taken after the view, so that
-    whatever the view has not seen of them is on its way to the kernel.
+    `states` are all Services that exist, and `rejections` those that the view does not have: both taken after the view,
+    so that whatever the view has not seen of them is on its way to the kernel. `warnings` are sentences about the node,
+    without a full stop.
     """
     known = list(states)
-    refused = [*rejections, *view.rejections]
+    refused = sorted({each._replace(uid="") for each in (*rejections, *view.rejections)})
     return schema.AgentReport(
         schema.SCHEMA_VERSION,
         schema.AgentInfo(identity.version, identity.pid, identity.node_name, view.synced),
-        schema.MasqueradeSettings(
-            [str(network) for network in identity.firewall.cluster_cidrs],
-            identity.firewall.masquerade_all,
-            identity.firewall.masquerade_bit,
-        ),
-        _services(view, known, refused, identity.node_name),
+        _masquerade(identity.firewall),
+        _services(view, known, refused),
         _rejections(refused, known),
         _failures(view),
+        list(warnings),
+    )
+
+
+def _masquerade(firewall: FirewallSettings) -> schema.MasqueradeSettings:
+    pods = firewall.pods
+    return schema.MasqueradeSettings(
+        [] if isinstance(pods, PodInterfaces) else [str(network) for network in pods.networks],
+        pods.name if isinstance(pods, PodInterfaces) else None,
+        firewall.masquerade_all,
+        firewall.masquerade_bit,
     )
 
 
 def _services(
-    view: ReconcilerView, states: Sequence[ServiceState], rejections: Sequence[Rejection], node_name: str
+    view: View, states: Sequence[ServiceState], rejections: Sequence[Rejection]
 ) -> list[schema.ReportedService]:
     if not view.synced:
         return []
@@ -158,7 +96,8 @@ def _services(
     for key, owner in view.owners.items():
         owned[owner].append(key)
     refused: dict[ObjectKey, str] = {}
-    for rejection in rejections:
+    # A Service that has nothing at all lacks its ClusterIPs; what else is wrong with it is not why.
+    for rejection in sorted(rejections, key=lambda each: each.field != FIELDS[AddressKind.CLUSTER_IP]):
         if rejection.kind == "Service":
             refused.setdefault(rejection.key, f"rejected: {rejection.reason}")
     drains = _drains(view)
@@ -170,47 +109,67 @@ def _services(
                 service.namespace,
                 service.name,
                 state.service.type if state.service else None,
-                None if service in owned else refused.get(service) or _not_programmed(state.service),
-                [
-                    _virtual_server(view.virtual_servers[key], drains.get(key, []), state, node_name)
-                    for key in sorted(owned.get(service, ()), key=by_key)
-                ],
+                None if service in owned else _not_programmed(state.service, refused.get(service, WAITING)),
+                list(_virtual_servers(owned.get(service, ()), view, state, drains)),
             )
         )
     return services
 
 
-def _not_programmed(service: Service | None) -> str:
-    """Say why the Service has no virtual servers, although nothing of it was rejected."""
+def _not_programmed(service: Service | None, otherwise: str) -> str:
+    """Say why the Service has no virtual servers."""
     if service and service.type is ServiceType.EXTERNAL_NAME:
         return NotProgrammed.EXTERNAL_NAME
     if service and not service.cluster_ips:
         return NotProgrammed.HEADLESS
-    if service and not service.ports:
-        return NotProgrammed.NO_PORTS
-    return WAITING
+    return otherwise
+
+
+def _virtual_servers(
+    keys: Iterable[VirtualServerKey],
+    view: View,
+    state: ServiceState,
+    drains: Mapping[VirtualServerKey, list[schema.DrainingRealServer]],
+) -> Iterator[schema.ReportedVirtualServer]:
+    """Yield the virtual servers of one Service, those that differ by address alone as one."""
+    alike: dict[tuple[object, ...], list[VirtualServerKey]] = defaultdict(list)
+    for key in sorted(keys, key=by_key):
+        planned = view.virtual_servers[key]
+        alike[family(key.address), key[1:], planned.kind, planned.allowed_sources].append(key)
+    for group in alike.values():
+        planned = view.virtual_servers[group[0]]
+        addresses = [
+            schema.ReportedAddress(format_address(key.address), drains.get(key, [])) for key in group
+        ]
+        yield _virtual_server(planned, addresses, state, view.context)
 
 
 def _virtual_server(
     planned: PlannedVirtualServer,
-    draining: list[schema.DrainingRealServer],
+    addresses: list[schema.ReportedAddress],
     state: ServiceState,
-    node_name: str,
+    context: Context,
 ) -> schema.ReportedVirtualServer:
+    service, slices = state
+    port, decisions = endpoints_behind(planned, service, slices, context) if service else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
-    ports = state.service.ports if state.service else ()
-    port = next((port for port in ports if (port.protocol, port.port) == key[1:]), None)
-    decisions = decide_endpoints(port, family(key.address), state.slices, node_name) if port else []
+    sources = planned.allowed_sources
     return schema.ReportedVirtualServer(
-        format_address(key.address),
+        addresses,
         key.port,
         key.protocol.name,
         port.name if port else "",
+        schema.AddressKindName[planned.kind.name],
+        planned.policy,
         scheduler,
         flag_names(flags),
         timeout,
+        # Rounded up: 0 means that nothing drains.
+        math.ceil(planned.drain_timeout),
+        planned.elsewhere,
+        format_address(planned.in_cluster) if planned.in_cluster else None,
+        None if sources is None else [str(network) for network in sources],
         _endpoints(planned, decisions),
-        draining,
     )
 
 
@@ -232,20 +191,23 @@ def _endpoints(
                 serves=server is not None,
                 reason=decision.reason if decision and agreed else WAITING,
                 weight=server.weight if server else 0,
+                maximum_connections=server.upper_threshold if server else 0,
                 may_be_local=address in local,
             )
         )
     return endpoints
 
 
-def _drains(view: ReconcilerView) -> dict[VirtualServerKey, list[schema.DrainingRealServer]]:
+def _drains(view: View) -> dict[VirtualServerKey, list[schema.DrainingRealServer]]:
     drains: dict[VirtualServerKey, list[schema.DrainingRealServer]] = defaultdict(list)
-    deadlines = [
-        (drain.virtual_server, drain.address, drain.port, deadline) for drain, deadline in view.drains.items()
-    ]
-    for key, address, port, deadline in sorted(deadlines):
+    for (key, address, port), (since, until) in sorted(view.drains.items()):
         drains[key].append(
-            schema.DrainingRealServer(format_address(address), port, _seconds_until(deadline, view.now))
+            schema.DrainingRealServer(
+                format_address(address),
+                port,
+                _seconds(view.now - since),
+                _seconds(until - view.now),
+            )
         )
     return drains
 
@@ -257,8 +219,7 @@ def _rejections(rejections: Iterable[Rejection], states: Iterable[ServiceState])
         for endpoint_slice in state.slices
     }
     reported = []
-    for rejection in sorted(rejections):
-        kind, key, field, reason = rejection
+    for kind, key, field, reason, _ in rejections:
         # An Endpoints object has the name of its Service; of a slice that was never good nobody knows whose it is.
         service = key if kind in {"Service", "Endpoints"} else services.get((kind, key))
         reported.append(
@@ -267,19 +228,19 @@ def _rejections(rejections: Iterable[Rejection], states: Iterable[ServiceState])
     return reported
 
 
-def _failures(view: ReconcilerView) -> list[schema.Failure]:
+def _failures(view: View) -> list[schema.Failure]:
     failures = [
         schema.Failure(
             describe(item),
             format_address(address_of(item)),
             failure.reason,
             failure.attempts,
-            _seconds_until(failure.next_try, view.now),
+            _seconds(failure.next_try - view.now),
         )
         for item, failure in view.failures.items()
     ]
     return sorted(failures, key=lambda failure: failure.item)
 
 
-def _seconds_until(moment: float, now: float) -> int:
-    return max(round(moment - now), 0)
+def _seconds(duration: float) -> int:
+    return max(round(duration), 0)

@@ -9,7 +9,7 @@ import enum
 
 import msgspec
 
-from ipvsproxy.model.objects import ServiceType
+from ipvsproxy.model.objects import ServiceType, TrafficPolicy
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +44,15 @@ class Rejection(Schema, frozen=True):
     service: str | None
 
 
+class AddressKindName(enum.StrEnum):
+    """How a Service comes by an address: what members of `model.objects.AddressKind` are called."""
+
+    CLUSTER_IP = "clusterIP"
+    NODE_PORT = "nodePort"
+    LOAD_BALANCER_IP = "loadBalancerIP"
+    EXTERNAL_IP = "externalIP"
+
+
 class Failure(Schema, frozen=True):
     """A change that the kernel refused; `address` is the service address, or the endpoint's, that it is about."""
 
@@ -58,9 +67,13 @@ class Failure(Schema, frozen=True):
 
 
 class MasqueradeSettings(Schema, frozen=True):
-    """What the rules of the nftables table depend on; see `plan.firewall.FirewallSettings`."""
+    """What the rules of the nftables table depend on; see `plan.firewall.FirewallSettings`.
 
-    cluster_cidrs: list[str] = msgspec.field(name="clusterCIDRs")
+    Pods are recognised by `pod_interfaces`, or by `pod_networks` if that is None.
+    """
+
+    pod_networks: list[str]
+    pod_interfaces: str | None
     masquerade_all: bool
     masquerade_bit: int
 
@@ -68,7 +81,8 @@ class MasqueradeSettings(Schema, frozen=True):
 class ReportedEndpoint(Schema, frozen=True):
     """An endpoint of a virtual server: whether it serves, and why or why not.
 
-    `weight` is 0 for one that does not serve. `may_be_local` is for those that do: whether it may be of this node.
+    `weight` is 0 for one that does not serve. `maximum_connections` is 0 without a limit. `may_be_local` is for those
+    that serve: whether it may be of this node.
     """
 
     address: str
@@ -76,29 +90,47 @@ class ReportedEndpoint(Schema, frozen=True):
     serves: bool
     reason: str
     weight: int
+    maximum_connections: int
     may_be_local: bool
 
 
 class DrainingRealServer(Schema, frozen=True):
-    """A real server that keeps its connections until they end, at most for `seconds_left`."""
+    """A real server that keeps its connections: for `seconds` so far, and at most for `seconds_left` more."""
 
     address: str
     port: int
+    seconds: int
     seconds_left: int
 
 
-class ReportedVirtualServer(Schema, frozen=True):
-    """A virtual server as it should be; `flags` are names as `words.flag_names` has them."""
+class ReportedAddress(Schema, frozen=True):
+    """One of the addresses that have the same virtual server, and what drains there."""
 
     address: str
+    draining: list[DrainingRealServer]
+
+
+class ReportedVirtualServer(Schema, frozen=True):
+    """A virtual server as it should be, at each of its addresses; see `plan.services.PlannedVirtualServer`.
+
+    A node port is served on every address of the node, so what is the same there is said once. `flags` are names as
+    `words.flag_names` has them.
+    """
+
+    addresses: list[ReportedAddress]
     port: int
     protocol: str
     port_name: str
+    kind: AddressKindName
+    traffic_policy: TrafficPolicy
     scheduler: str
     flags: list[str]
     persistence_timeout_seconds: int
+    drain_timeout_seconds: int
+    endpoints_elsewhere: bool
+    in_cluster_destination: str | None
+    allowed_sources: list[str] | None
     endpoints: list[ReportedEndpoint]
-    draining: list[DrainingRealServer]
 
 
 class ReportedService(Schema, frozen=True):
@@ -116,7 +148,7 @@ class ReportedService(Schema, frozen=True):
 
 
 class AgentReport(Schema, frozen=True):
-    """The agent's state. `services` is empty until the agent is synced."""
+    """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node."""
 
     schema_version: int
     agent: AgentInfo
@@ -124,6 +156,7 @@ class AgentReport(Schema, frozen=True):
     services: list[ReportedService]
     rejections: list[Rejection]
     failures: list[Failure]
+    warnings: list[str]
 
 
 class Refusal(Schema, frozen=True):
@@ -170,15 +203,17 @@ class RealServerState(enum.StrEnum):
 
 
 class DesiredRealServer(Schema, frozen=True):
-    """A real server as it should be."""
+    """A real server as it should be; `maximum_connections` is 0 without a limit."""
 
     weight: int
+    maximum_connections: int
 
 
 class ActualRealServer(Schema, frozen=True):
     """A real server as the kernel has it."""
 
     weight: int
+    maximum_connections: int
     active_connections: int
     inactive_connections: int
 
@@ -186,26 +221,52 @@ class ActualRealServer(Schema, frozen=True):
 class RealServer(Schema, frozen=True):
     """A real server, or an endpoint that is none; `reason` says why it serves or does not, None if it is no endpoint.
 
-    `drain_seconds_left` is None unless it drains and the deadline is known.
+    `drain_seconds`, for how long it has drained, and `drain_seconds_left` are None unless it drains and the agent says.
     """
 
     address: str
     port: int
     state: RealServerState
     reason: str | None
+    drain_seconds: int | None
     drain_seconds_left: int | None
     desired: DesiredRealServer | None
     actual: ActualRealServer | None
 
 
+class VirtualServerState(enum.StrEnum):
+    """What becomes of the clients of a virtual server.
+
+    SERVING: they are sent to real servers; REFUSING: nobody serves; DROPPING: other nodes serve, and clients that are
+    kept out by externalTrafficPolicy Local are not told; MISSING is not in the kernel and should be; UNWANTED is there
+    and should not be.
+    """
+
+    SERVING = "serving"
+    REFUSING = "refusing"
+    DROPPING = "dropping"
+    MISSING = "missing"
+    UNWANTED = "unwanted"
+
+
 class VirtualServer(Schema, frozen=True):
-    """A virtual server; `service` and `port_name` are None where no Service is known to ask for it."""
+    """A virtual server.
+
+    What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
+    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in.
+    """
 
     service: str | None
     port_name: str | None
+    kind: AddressKindName | None
+    traffic_policy: TrafficPolicy | None
+    in_cluster_destination: str | None
+    allowed_sources: list[str] | None
+    drain_timeout_seconds: int | None
     address: str
     port: int
     protocol: str
+    state: VirtualServerState
     desired: Balancing | None
     actual: Balancing | None
     real_servers: list[RealServer]
@@ -259,3 +320,4 @@ class Dump(Schema, frozen=True):
     differences: list[Difference] | None
     rejections: list[Rejection]
     failures: list[Failure]
+    warnings: list[str]

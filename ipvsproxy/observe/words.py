@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import ElementFields
     from ipvsproxy.model.items import Item
 
 
@@ -44,6 +45,6 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
     return len(key.address), key
 
 
-def by_element(element: SetElement) -> tuple[str, int, tuple[Address | int, ...]]:
+def by_element(element: SetElement) -> tuple[str, int, ElementFields]:
     """Return what set elements sort by: the name of the set, then the fields by number."""
     return element.set, len(element.fields[0]), element.fields

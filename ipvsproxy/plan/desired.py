@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.objects import AddressKind, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.plan.services import NOTHING
+from ipvsproxy.plan.services import FIELDS, NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.plan.node import Dependency
     from ipvsproxy.plan.services import PlannedVirtualServer, ServicePlan
 
 T = TypeVar("T")
@@ -54,6 +56,9 @@ class Touched:
 
 
 class _Claim(NamedTuple):
+    """A Service's wish for a virtual server; of several the least one, as tuples compare, has it."""
+
+    kind: AddressKind
     created: int
     service: ObjectKey
 
@@ -67,14 +72,21 @@ class Desired:
         self._planned: dict[VirtualServerKey, PlannedVirtualServer] = {}
         self._owners: dict[VirtualServerKey, ObjectKey] = {}
         self._claims: dict[VirtualServerKey, list[_Claim]] = {}
-        self._foreign: frozenset[Address] = frozenset()
+        self._service_addresses: Counter[Address] = Counter()
+        self._foreign: frozenset[VirtualServerKey] = frozenset()
+        self._foreign_addresses: frozenset[Address] = frozenset()
         self._addresses: Counter[Address] = Counter()
         self._elements: Counter[SetElement] = Counter()
 
     @property
     def addresses(self) -> AbstractSet[Address]:
-        """The service addresses: those of all desired virtual servers."""
+        """The addresses that have to be bound: those of all desired virtual servers that are not node ports."""
         return self._addresses.keys()
+
+    @property
+    def service_addresses(self) -> AbstractSet[Address]:
+        """The addresses that any Service asks for, whether it gets them or not; node ports' left out."""
+        return self._service_addresses.keys()
 
     @property
     def elements(self) -> AbstractSet[SetElement]:
@@ -96,52 +108,86 @@ class Desired:
         """The virtual servers as they should be."""
         return self._planned
 
+    def plan(self, service: ObjectKey) -> ServicePlan:
+        """Return the Service's last plan."""
+        return self._plans.get(service, NOTHING)
+
     def replace(self, service: ObjectKey, plan: ServicePlan) -> Touched:
         """Put the plan in the place of the Service's last one; return what that touches."""
         before = self._plans.pop(service, NOTHING)
-        if plan.virtual_servers:
+        if plan != NOTHING:
             self._plans[service] = plan
-        if before.created != plan.created or before.virtual_servers.keys() != plan.virtual_servers.keys():
-            for key in before.virtual_servers:
-                self._withdraw(_Claim(before.created, service), key)
-            for key in plan.virtual_servers:
-                bisect.insort(self._claims.setdefault(key, []), _Claim(plan.created, service))
+        if _wishes(before) != _wishes(plan):
+            for key, planned in plan.virtual_servers.items():
+                bisect.insort(self._claims.setdefault(key, []), _Claim(planned.kind, plan.created, service))
+                _count(self._service_addresses, _bound(planned), 1, set())
+            for key, planned in before.virtual_servers.items():
+                self._withdraw(_Claim(planned.kind, before.created, service), key)
+                _count(self._service_addresses, _bound(planned), -1, set())
         touched = Touched()
         for key in before.virtual_servers.keys() | plan.virtual_servers.keys():
             self._settle(key, touched)
         return touched
 
-    def exclude(self, foreign: Iterable[Address]) -> Touched:
-        """Desire nothing on these addresses, which carry somebody else's virtual servers; return what that touches.
+    def exclude(self, foreign: Iterable[VirtualServerKey]) -> Touched:
+        """Leave alone what these virtual servers of somebody else's are at; return what that touches.
 
-        The addresses replace those of the last call.
+        That is their own keys, and their addresses, which would not be bound without making them ours; node ports are
+        at addresses that are not bound. The keys replace those of the last call.
         """
         excluded = frozenset(foreign)
-        changed = excluded ^ self._foreign
+        changed = {key.address for key in excluded ^ self._foreign}
         self._foreign = excluded
+        self._foreign_addresses = frozenset(key.address for key in excluded)
         touched = Touched()
         if changed:
             for key in [key for key in self._claims if key.address in changed]:
                 self._settle(key, touched)
         return touched
 
+    def diverted_to(self, key: VirtualServerKey) -> Iterator[VirtualServerKey]:
+        """Yield the virtual servers whose clients inside the cluster are sent to this one instead."""
+        owner = self._owners.get(key)
+        if owner is not None:
+            for each, planned in self._plans[owner].virtual_servers.items():
+                if planned.in_cluster == key.address and each[1:] == key[1:]:
+                    yield each
+
+    def depending_on(self, facts: Dependency) -> list[ObjectKey]:
+        """Return the Services whose plans depend on any of these facts of the node."""
+        return [service for service, plan in self._plans.items() if plan.depends_on & facts]
+
+    def without_service_addresses(self) -> list[ObjectKey]:
+        """Return the Services of which an endpoint is left out for being a service address."""
+        return [service for service, plan in self._plans.items() if plan.has_service_address]
+
     def rejections(self) -> Iterator[Rejection]:
-        """Say for each Service which of its virtual servers it does not get, and why."""
+        """Say for each Service which parts of it it does not get, and why."""
         for service in self._plans:
             yield from self.rejections_of(service)
 
     def rejections_of(self, service: ObjectKey) -> Iterator[Rejection]:
-        """Say which of its virtual servers one Service does not get, and why."""
-        plan = self._plans.get(service, NOTHING)
-        for key in plan.virtual_servers:
+        """Say which parts of it one Service does not get, and why."""
+        plan = self.plan(service)
+        yield from plan.rejections
+        for key, planned in plan.virtual_servers.items():
             owner = self._owners.get(key)
             if owner is None:
-                reason = f"{format_address(key.address)} carries a virtual server that is not ipvsproxy's"
+                reason = f"{self._whose(key)} is not ipvsproxy's"
             elif owner != service:
-                reason = f"{key} belongs to Service {owner}, the older one, or the first by name"
+                reason = f"{key} belongs to Service {owner}, {self._why_first(owner, key, planned.kind)}"
             else:
                 continue
-            yield Rejection("Service", service, "spec.clusterIPs", reason)
+            yield Rejection("Service", service, FIELDS[planned.kind], reason, plan.uid)
+
+    def _whose(self, key: VirtualServerKey) -> str:
+        if key in self._foreign:
+            return f"virtual server {key}"
+        return f"{format_address(key.address)} carries a virtual server that"
+
+    def _why_first(self, owner: ObjectKey, key: VirtualServerKey, kind: AddressKind) -> str:
+        owners = self._plans[owner].virtual_servers[key].kind
+        return _OWNED_AS[owners] if owners is not kind else "the older one, or the first by name"
 
     def _withdraw(self, claim: _Claim, key: VirtualServerKey) -> None:
         claims = self._claims[key]
@@ -155,7 +201,7 @@ class Desired:
         claims = self._claims.get(key, ())
         owner_before = self._owners.get(key)
         after: PlannedVirtualServer | None = None
-        if claims and key.address not in self._foreign:
+        if claims and not self._is_foreign(key, claims[0].kind):
             owner = claims[0].service
             after = self._plans[owner].virtual_servers[key]
             self._owners[key] = owner
@@ -172,20 +218,57 @@ class Desired:
             self._planned[key] = after
         # Counted up first, so that what stays never drops to zero in between.
         if after is not None:
-            _count(self._addresses, (key.address,), 1, touched.addresses)
+            _count(self._addresses, _bound(after), 1, touched.addresses)
             _count(self._elements, elements_of(after), 1, touched.elements)
         if before is not None:
-            _count(self._addresses, (key.address,), -1, touched.addresses)
+            _count(self._addresses, _bound(before), -1, touched.addresses)
             _count(self._elements, elements_of(before), -1, touched.elements)
+
+    def _is_foreign(self, key: VirtualServerKey, kind: AddressKind) -> bool:
+        if kind is AddressKind.NODE_PORT:
+            return key in self._foreign
+        return key.address in self._foreign_addresses
+
+
+_OWNED_AS = {
+    AddressKind.CLUSTER_IP: "whose clusterIP it is",
+    AddressKind.NODE_PORT: "whose nodePort it is",
+    AddressKind.LOAD_BALANCER_IP: "whose load balancer has it",
+    AddressKind.EXTERNAL_IP: "whose external IP it is",
+}
+
+
+def _wishes(plan: ServicePlan) -> tuple[int, dict[VirtualServerKey, AddressKind]]:
+    return plan.created, {key: planned.kind for key, planned in plan.virtual_servers.items()}
+
+
+def _bound(planned: PlannedVirtualServer) -> tuple[Address, ...]:
+    """Return the address that has to be bound for the virtual server; the node has those of node ports already."""
+    return () if planned.kind is AddressKind.NODE_PORT else (planned.virtual_server.key.address,)
 
 
 def elements_of(planned: PlannedVirtualServer) -> Iterator[SetElement]:
     """Yield the elements that a virtual server needs in the firewall's sets, each once."""
     key = planned.virtual_server.key
-    yield SetElement(FirewallSet.SERVICE_ADDRESSES, (key.address,))
     yield SetElement(FirewallSet.SERVICE_PORTS, key)
+    if planned.kind is not AddressKind.NODE_PORT:
+        yield SetElement(FirewallSet.SERVICE_ADDRESSES, (key.address,))
     if not planned.virtual_server.real_servers:
-        yield SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key)
+        missing = (
+            FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS
+            if planned.elsewhere and planned.kind is not AddressKind.CLUSTER_IP
+            else FirewallSet.PORTS_WITHOUT_ENDPOINTS
+        )
+        yield SetElement(missing, key)
+    if planned.kind is not AddressKind.CLUSTER_IP:
+        is_local = planned.policy is TrafficPolicy.LOCAL
+        yield SetElement(FirewallSet.LOCAL_PORTS if is_local else FirewallSet.MASQUERADED_PORTS, key)
+    if planned.in_cluster is not None:
+        yield SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key, planned.in_cluster))
+    if planned.allowed_sources is not None:
+        yield SetElement(FirewallSet.RESTRICTED_PORTS, key)
+        for network in planned.allowed_sources:
+            yield SetElement(FirewallSet.ALLOWED_SOURCES, (*key, network))
     for address in set(planned.local_endpoints):
         yield SetElement(FirewallSet.LOCAL_ENDPOINTS, (address, address))
 

@@ -1,8 +1,9 @@
 """From desired and actual state to the operations that lead from one to the other, in the order that is safe.
 
 Setting up goes firewall sets, virtual server with its real servers, address; tearing down is the reverse. Hence
-the order of `Operations`, which serves both directions at once: what goes, goes from the outside in, then one
-firewall transaction, then what comes, comes from the inside out.
+the order of `Operations`, which serves both directions at once: what goes, goes from the outside in, then what comes,
+comes from the inside out. Set elements come before virtual servers change and go after it: while externalTrafficPolicy
+changes, a virtual server that has endpoints of other nodes is masqueraded all the while, and one that has none refuses.
 
 A real server that leaves is not deleted while it may have connections: it gets weight 0 and drains. "Weight 0 and not
 desired" is the record of that, and the kernel keeps it across restarts of the agent.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards
@@ -47,13 +49,14 @@ class Edit(NamedTuple):
 
 
 class Operations(NamedTuple):
-    """What has to be done, in this order."""
+    """What has to be done, in this order; the elements of `replaced_elements` go as those of `add_elements` come."""
 
     remove_addresses: list[Address]
     delete_virtual_servers: list[VirtualServer]
-    remove_elements: list[SetElement]
+    replaced_elements: list[SetElement]
     add_elements: list[SetElement]
     edits: list[Edit]
+    remove_elements: list[SetElement]
     add_addresses: list[Address]
 
     def __bool__(self) -> bool:
@@ -61,15 +64,16 @@ class Operations(NamedTuple):
         return any(self)
 
 
-def diff(desired: Desired, actual: Actual, touched: Touched, *, drain: bool) -> Operations:
+def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
     """Compare the touched part of both states."""
     delete: list[VirtualServer] = []
     edits: list[Edit] = []
     for key in touched.virtual_servers:
-        wanted, found = desired.virtual_server(key), actual.virtual_servers.get(key)
-        if wanted is not None:
+        planned, found = desired.virtual_servers.get(key), actual.virtual_servers.get(key)
+        if planned is not None:
+            wanted = planned.virtual_server
             if wanted != found:
-                edit = diff_virtual_server(wanted, found, drain=drain)
+                edit = diff_virtual_server(wanted, found, drain=planned.drain_timeout > 0)
                 if edit.operations:
                     edits.append(edit)
         elif found is not None:
@@ -80,6 +84,22 @@ def diff(desired: Desired, actual: Actual, touched: Touched, *, drain: bool) -> 
         for address in touched.addresses
         if address in desired.addresses
     }
+    add_elements = [
+        element
+        for element in touched.elements
+        if element in desired.elements
+        and element not in actual.elements
+        and not guards(element, actual.elsewhere)
+    ]
+    new_keys = {element.fields[:-1] for element in add_elements if element.set is _MAP}
+    replaced_elements: list[SetElement] = []
+    remove_elements: list[SetElement] = []
+    for element in touched.elements:
+        if element in actual.elements and (
+            element not in desired.elements or guards(element, actual.elsewhere)
+        ):
+            replaced = element.set in _SWITCHED or (element.set is _MAP and element.fields[:-1] in new_keys)
+            (replaced_elements if replaced else remove_elements).append(element)
     return Operations(
         remove_addresses=[
             address
@@ -87,24 +107,22 @@ def diff(desired: Desired, actual: Actual, touched: Touched, *, drain: bool) -> 
             if address in actual.addresses and not bindable.get(address, False)
         ],
         delete_virtual_servers=delete,
-        remove_elements=[
-            element
-            for element in touched.elements
-            if element in actual.elements
-            and (element not in desired.elements or guards(element, actual.elsewhere))
-        ],
-        add_elements=[
-            element
-            for element in touched.elements
-            if element in desired.elements
-            and element not in actual.elements
-            and not guards(element, actual.elsewhere)
-        ],
+        replaced_elements=replaced_elements,
+        add_elements=add_elements,
         edits=edits,
+        remove_elements=remove_elements,
         add_addresses=[
             address for address, free in bindable.items() if free and address not in actual.addresses
         ],
     )
+
+
+# A key of a map has one value; and a Service's source ranges change as a whole, not first one and then another. Who is
+# refused for want of endpoints may as well be refused by IPVS: one transaction less for a first endpoint.
+_MAP = FirewallSet.IN_CLUSTER_DESTINATIONS
+_SWITCHED = frozenset(
+    {FirewallSet.RESTRICTED_PORTS, FirewallSet.ALLOWED_SOURCES, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
+)
 
 
 def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:

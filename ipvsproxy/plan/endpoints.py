@@ -6,19 +6,28 @@ The rule, top to bottom:
    slice's, so a named targetPort may differ from slice to slice.
 2. The same address and port in several slices is one endpoint; one that is known to run on this node wins, then one
    that is ready, then one that serves.
-3. The ready endpoints serve. If there is none, those serve that still answer while they terminate (KEP-1669).
+3. An endpoint whose address is a service address serves nobody: IPVS would hand its packets to the node itself.
+4. Under a traffic policy Local, only endpoints of this node remain.
+5. The ready endpoints serve. If there is none, those serve that still answer while they terminate (KEP-1669).
+6. Under a traffic policy Cluster, hints narrow the ready endpoints down (KEP-2433, KEP-4444, KEP-3015): to those for
+   this node if every one has a hint for nodes and one is for this node; else to those for this node's zone, likewise.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from ipvsproxy.model.addresses import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Container, Iterable, Mapping
 
-    from ipvsproxy.model.addresses import Address, Family
-    from ipvsproxy.model.objects import Endpoint, EndpointSlice, ServicePort
+    from ipvsproxy.model.addresses import Family
+    from ipvsproxy.model.objects import Endpoint, EndpointSlice, Protocol
+
+Place: TypeAlias = tuple[Address, int]
+"""The address and port of an endpoint."""
 
 
 class EndpointReason(enum.StrEnum):
@@ -26,11 +35,23 @@ class EndpointReason(enum.StrEnum):
 
     READY = "ready"
     SERVING_WHILE_TERMINATING = "serves while it terminates, since no endpoint is ready"
+    SERVICE_ADDRESS = "its address is a service address"
+    NOT_LOCAL_INTERNALLY = "on another node, and internalTrafficPolicy is Local"
+    NOT_LOCAL_EXTERNALLY = "on another node, and externalTrafficPolicy is Local"
     NOT_READY = "not ready"
     TERMINATING = "terminating, and other endpoints are ready"
+    OTHER_NODE = "hinted for other nodes, and others are for this node"
+    OTHER_ZONE = "hinted for other zones, and others are for this node's zone"
 
 
 _SERVES = frozenset({EndpointReason.READY, EndpointReason.SERVING_WHILE_TERMINATING})
+
+
+class Here(NamedTuple):
+    """Where the decision is made: the name of this node, and its zone, "" if it has none."""
+
+    node_name: str
+    zone: str = ""
 
 
 class EndpointDecision(NamedTuple):
@@ -47,46 +68,78 @@ class EndpointDecision(NamedTuple):
         return self.reason in _SERVES
 
 
-def decide_endpoints(
-    port: ServicePort, family: Family, slices: Iterable[EndpointSlice], node_name: str
-) -> list[EndpointDecision]:
-    """Decide about every endpoint of the Service's port in one family, sorted by address and port."""
-    endpoints = _merge(port, family, slices, node_name)
-    any_ready = any(endpoint.ready for endpoint in endpoints.values())
-    here = (None, node_name)
-    return [
-        EndpointDecision(
-            *place, _reason(endpoint, any_ready=any_ready), may_be_local=endpoint.node_name in here
-        )
-        for place, endpoint in sorted(endpoints.items())
-    ]
-
-
-def _merge(
-    port: ServicePort, family: Family, slices: Iterable[EndpointSlice], node_name: str
-) -> dict[tuple[Address, int], Endpoint]:
-    merged: dict[tuple[Address, int], Endpoint] = {}
+def endpoints_by_port(
+    family: Family, slices: Iterable[EndpointSlice], node_name: str
+) -> dict[tuple[str, Protocol], dict[Place, Endpoint]]:
+    """Return the endpoints of one family, each once, by the name and protocol of the port that they belong to."""
+    merged: dict[tuple[str, Protocol], dict[Place, Endpoint]] = {}
     for endpoint_slice in slices:
         if endpoint_slice.family != family:
             continue
-        for slice_port in endpoint_slice.ports:
-            if slice_port.name != port.name or slice_port.protocol != port.protocol:
-                continue
+        for port in endpoint_slice.ports:
+            endpoints = merged.setdefault((port.name, port.protocol), {})
             for endpoint in endpoint_slice.endpoints:
-                key = (endpoint.address, slice_port.port)
-                known = merged.get(key)
+                place = (endpoint.address, port.port)
+                known = endpoints.get(place)
                 if known is None or _precedence(endpoint, node_name) > _precedence(known, node_name):
-                    merged[key] = endpoint
+                    endpoints[place] = endpoint
     return merged
+
+
+def decide_endpoints(
+    endpoints: Mapping[Place, Endpoint],
+    here: Here,
+    service_addresses: Container[Address] = frozenset(),
+    not_local: EndpointReason | None = None,
+) -> list[EndpointDecision]:
+    """Decide about every endpoint of a port for one kind of traffic, sorted by address and port.
+
+    `not_local` is what excludes the endpoints of other nodes under a traffic policy Local; None is the policy Cluster.
+    """
+    ready = [
+        endpoint
+        for (address, _), endpoint in endpoints.items()
+        if endpoint.ready
+        and address not in service_addresses
+        and (not_local is None or endpoint.node_name == here.node_name)
+    ]
+    chosen, not_chosen = _narrow(ready, here) if not_local is None else (ready, EndpointReason.READY)
+    chosen_ones = None if len(chosen) == len(ready) else set(map(id, chosen))
+    nodes = (None, here.node_name)
+    decisions = []
+    for (address, port), endpoint in sorted(endpoints.items()):
+        if address in service_addresses:
+            reason = EndpointReason.SERVICE_ADDRESS
+        elif not_local is not None and endpoint.node_name != here.node_name:
+            reason = not_local
+        elif endpoint.ready:
+            is_chosen = chosen_ones is None or id(endpoint) in chosen_ones
+            reason = EndpointReason.READY if is_chosen else not_chosen
+        elif not answers(endpoint):
+            reason = EndpointReason.NOT_READY
+        else:
+            reason = EndpointReason.TERMINATING if ready else EndpointReason.SERVING_WHILE_TERMINATING
+        decisions.append(EndpointDecision(address, port, reason, endpoint.node_name in nodes))
+    return decisions
+
+
+def answers(endpoint: Endpoint) -> bool:
+    """Say whether the endpoint is ready, or still serves while it terminates."""
+    return endpoint.ready or (endpoint.serving and endpoint.terminating)
+
+
+def _narrow(ready: Collection[Endpoint], here: Here) -> tuple[Collection[Endpoint], EndpointReason]:
+    """Return the ready endpoints that hints choose, and the reason of those that they do not."""
+    if all(endpoint.for_nodes for endpoint in ready):
+        chosen = [endpoint for endpoint in ready if here.node_name in endpoint.for_nodes]
+        if chosen:
+            return chosen, EndpointReason.OTHER_NODE
+    if here.zone and all(endpoint.for_zones for endpoint in ready):
+        chosen = [endpoint for endpoint in ready if here.zone in endpoint.for_zones]
+        if chosen:
+            return chosen, EndpointReason.OTHER_ZONE
+    return ready, EndpointReason.READY
 
 
 def _precedence(endpoint: Endpoint, node_name: str) -> tuple[bool, bool, bool]:
     return endpoint.node_name == node_name, endpoint.ready, endpoint.serving
-
-
-def _reason(endpoint: Endpoint, *, any_ready: bool) -> EndpointReason:
-    if endpoint.ready:
-        return EndpointReason.READY
-    if not (endpoint.serving and endpoint.terminating):
-        return EndpointReason.NOT_READY
-    return EndpointReason.TERMINATING if any_ready else EndpointReason.SERVING_WHILE_TERMINATING

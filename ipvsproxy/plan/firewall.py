@@ -3,17 +3,22 @@
 Rules are small values, so that the same ones can be written down for nft and followed by hand. They depend on the
 settings alone; what changes while the agent runs are the elements of the sets.
 
-The way of a packet to a service address, with the priorities at each hook. IPVS sits at 99 in input and at -99 in
+The way of a packet to a service address, with the priorities at each hook. IPVS sits at 99 in input and at -98 in
 output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of these.
 
     from another host or a pod                         from a process of the node
              |                                                      |
-    prerouting -150   mark to be masqueraded           output -150  refuse what has no endpoints,
-             |                                                      mark to be masqueraded
-    input -10   refuse all but service ports                        |
-             |  that have endpoints                                 |
-    input 99    IPVS chooses a real server             output -99   IPVS chooses a real server
-             |                                                      |
+    prerouting -150   drop who may not come,           output -150  drop who may not come,
+             |        mark to be masqueraded                |       mark to be masqueraded
+             |                                              |
+    prerouting -100   send pods to the ClusterIP       output -100  send to the ClusterIP
+             |                                              |
+    input -10   refuse what nobody serves,             output -99   refuse what nobody serves,
+             |  drop what only others serve,                |       drop what only others serve
+             |  refuse all but service ports                |
+             |                                              |
+    input 99    IPVS chooses a real server             output -98   IPVS chooses a real server
+             |                                              |
              +--- output again: the destination is a real server ---+
                                        |
                        postrouting 100   masquerade: decided by a connection's first packet
@@ -22,24 +27,46 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
 What a process of the node sends to a service address and IPVS does not take, for want of a virtual server, comes back
 through the loopback interface and meets prerouting and input like everything else.
 
-Rules that refuse or mark look at connections that conntrack calls `new`: replies and what follows them are settled.
-A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with net.ipv4.vs.conntrack=1 only.
+Rules that drop, refuse or mark look at connections that conntrack calls `new`: replies, and what follows them, are
+settled. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with
+net.ipv4.vs.conntrack=1 only.
 """
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.rules import (
+    ArrivesBy,
+    Chain,
+    ClearMark,
+    ConnectionIsNew,
+    Field,
+    FieldsInSet,
+    GoTo,
+    Hook,
+    LeavesByOtherThan,
+    Marked,
+    ProtocolIs,
+    Rule,
+    SetDestination,
+    SetMark,
+    SourceIn,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from ipvsproxy.model.addresses import Network
+    from ipvsproxy.plan.rules import (
+        Match,
+        Statement,
+    )
 
 TABLE = "ipvsproxy"
 
@@ -48,152 +75,31 @@ ICMP = 1
 ICMPV6 = 58
 
 
+@dataclass(frozen=True, slots=True)
+class PodNetworks:
+    """Packets of pods come from these networks; without any of its family, a packet of no pod is told from others."""
+
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodInterfaces:
+    """Packets of pods arrive by this interface, or by all whose names begin so if it ends with `*`."""
+
+    name: str
+
+
 class FirewallSettings(NamedTuple):
     """What the rules depend on.
 
-    `cluster_cidrs` are the networks that pods' addresses come from: traffic to a service from outside those of its
-    family is masqueraded, and without any of its family none is for that reason. With `masquerade_all` all traffic
-    to services is. `masquerade_bit` is the bit of the packet mark, 0 to 31, that says so between two hooks.
+    `pods` says how pods' packets are recognised: of other traffic to a ClusterIP, the source is masqueraded. With
+    `masquerade_all` it is of all traffic to ClusterIPs. `masquerade_bit` is the bit of the packet mark, 0 to 31, that
+    says so between two hooks.
     """
 
-    cluster_cidrs: tuple[Network, ...] = ()
+    pods: PodNetworks | PodInterfaces = PodNetworks()
     masquerade_all: bool = False
     masquerade_bit: int = 14
-
-
-class FieldType(enum.Enum):
-    """What one field of a set's elements holds; an address is of the set's family."""
-
-    ADDRESS = enum.auto()
-    PROTOCOL = enum.auto()
-    PORT = enum.auto()
-
-
-SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
-    FirewallSet.SERVICE_ADDRESSES: (FieldType.ADDRESS,),
-    FirewallSet.SERVICE_PORTS: (FieldType.ADDRESS, FieldType.PROTOCOL, FieldType.PORT),
-    FirewallSet.PORTS_WITHOUT_ENDPOINTS: (FieldType.ADDRESS, FieldType.PROTOCOL, FieldType.PORT),
-    FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
-}
-
-
-class Field(enum.Enum):
-    """What a packet has to compare with a field of a set's elements."""
-
-    SOURCE = enum.auto()
-    DESTINATION = enum.auto()
-    PROTOCOL = enum.auto()
-    DESTINATION_PORT = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionIsNew:
-    """Whether conntrack has the packet's connection in the state `new`: no packet of it was answered so far."""
-
-    new: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class FieldsInSet:
-    """The packet is of the family, and these fields of it are an element of the family's set."""
-
-    family: Family
-    fields: tuple[Field, ...]
-    set: FirewallSet
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOutside:
-    """The packet is of the network's family, and its source is not of the network."""
-
-    network: Network
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolIs:
-    """The packet's transport protocol has this number, after any IPv6 extension headers."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """The bit of the packet's mark is set."""
-
-    bit: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeavesByOtherThan:
-    """The packet leaves through another interface than this one."""
-
-    interface: str
-
-
-Match: TypeAlias = ConnectionIsNew | FieldsInSet | SourceOutside | ProtocolIs | Marked | LeavesByOtherThan
-
-
-class Verdict(enum.Enum):
-    """The end of a packet's way through a chain.
-
-    RETURN goes on after the rule that led to the chain, or with the packet's way if none did. MASQUERADE gives the
-    connection the address of the outgoing interface and a random port as its source. The others drop the packet and
-    answer with a TCP reset or with ICMP's port unreachable.
-    """
-
-    RETURN = enum.auto()
-    MASQUERADE = enum.auto()
-    REJECT_WITH_RESET = enum.auto()
-    REJECT_WITH_ICMP = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class GoTo:
-    """Go on in a chain without a hook, and leave this one where that one ends."""
-
-    chain: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetMark:
-    """Set the bit of the packet's mark, and go on with the next rule."""
-
-    bit: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClearMark:
-    """Clear the bit of the packet's mark, and go on with the next rule."""
-
-    bit: int
-
-
-Statement: TypeAlias = Verdict | GoTo | SetMark | ClearMark
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What to do with the packets for which all matches hold; `duty` says why, in nft's listing too."""
-
-    duty: str
-    matches: tuple[Match, ...]
-    statement: Statement
-
-
-class Hook(NamedTuple):
-    """Where packets enter a chain: lower priorities come first. `type` is nft's, `filter` or `nat`."""
-
-    type: str
-    name: str
-    priority: int
-
-
-class Chain(NamedTuple):
-    """Rules in their order; a packet that no rule ends is accepted. Without a hook only `GoTo` leads here."""
-
-    name: str
-    hook: Hook | None
-    rules: tuple[Rule, ...]
 
 
 _SOURCE = (Field.SOURCE,)
@@ -222,9 +128,32 @@ _REFUSAL = Chain(
 )
 _REFUSE = GoTo(_REFUSAL.name)
 
-# Before IPVS, which would refuse these with ICMP, and a line in the kernel's log.
-_REFUSE_WITHOUT_ENDPOINTS = _for_each_family(
-    "refuse service ports without endpoints", _SERVICE_PORT, FirewallSet.PORTS_WITHOUT_ENDPOINTS, _REFUSE
+# Before the redirection, after which the destination is a ClusterIP, which is open to everybody.
+_DROP_OTHER_SOURCES = tuple(
+    Rule(
+        "drop sources that the port is not open to",
+        (
+            FieldsInSet(family, _SERVICE_PORT, FirewallSet.RESTRICTED_PORTS),
+            FieldsInSet(family, (*_SERVICE_PORT, Field.SOURCE), FirewallSet.ALLOWED_SOURCES, inside=False),
+        ),
+        Verdict.DROP,
+    )
+    for family in Family
+)
+
+# After the redirection, for what the ClusterIP has may differ. Before IPVS, which would refuse these with ICMP, and a
+# line in the kernel's log.
+_END_WHAT_IS_NOT_SERVED = (
+    *_for_each_family(
+        "refuse service ports without endpoints", _SERVICE_PORT, FirewallSet.PORTS_WITHOUT_ENDPOINTS, _REFUSE
+    ),
+    # Without an answer, so that clients try again: by then their load balancer knows which nodes to send them to.
+    *_for_each_family(
+        "drop what only other nodes serve",
+        _SERVICE_PORT,
+        FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
+        Verdict.DROP,
+    ),
 )
 
 _TO_SERVICE_ADDRESS = Chain(
@@ -233,7 +162,6 @@ _TO_SERVICE_ADDRESS = Chain(
     (
         Rule("a service address answers pings", (ProtocolIs(ICMP),), Verdict.RETURN),
         Rule("a service address answers pings", (ProtocolIs(ICMPV6),), Verdict.RETURN),
-        *_REFUSE_WITHOUT_ENDPOINTS,
         *_for_each_family(
             "service ports are for IPVS", _SERVICE_PORT, FirewallSet.SERVICE_PORTS, Verdict.RETURN
         ),
@@ -248,6 +176,8 @@ _INPUT = Chain(
     Hook("filter", "input", -10),
     (
         _ONLY_NEW,
+        # Ahead of the chain for service addresses: node ports are at the node's own.
+        *_END_WHAT_IS_NOT_SERVED,
         *_for_each_family(
             "service addresses have a chain of their own",
             _DESTINATION,
@@ -261,12 +191,21 @@ _INPUT = Chain(
 def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
     """Return the table's chains, each after those that its rules go to."""
     mark = SetMark(settings.masquerade_bit)
-    marking = tuple(_mark_by_origin(settings, mark))
     return (
         _REFUSAL,
         _TO_SERVICE_ADDRESS,
-        # Where the destination still is the service's.
-        Chain("prerouting", Hook("filter", "prerouting", -150), (_ONLY_NEW, *marking)),
+        # Where the destination still is what the client connected to.
+        Chain(
+            "prerouting",
+            Hook("filter", "prerouting", -150),
+            (_ONLY_NEW, *_DROP_OTHER_SOURCES, *_marking(settings, prerouting=True)),
+        ),
+        # Before the routing decision. A nat chain sees a connection's first packet; the others follow it.
+        Chain(
+            "redirecting-pods",
+            Hook("nat", "prerouting", -100),
+            tuple(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+        ),
         _INPUT,
         # The same for the node's processes, whose packets do not pass prerouting before IPVS has them.
         Chain(
@@ -274,7 +213,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
             Hook("filter", "output", -150),
             (
                 _ONLY_NEW,
-                *_REFUSE_WITHOUT_ENDPOINTS,
+                *_DROP_OTHER_SOURCES,
                 # The kernel gives a process that connects to an address of the dummy interface that same address.
                 *_for_each_family(
                     "masquerade a service address as source",
@@ -282,9 +221,16 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
                     FirewallSet.SERVICE_ADDRESSES,
                     mark,
                 ),
-                *marking,
+                *_marking(settings, prerouting=False),
             ),
         ),
+        # As close before IPVS as the kernel's own DNAT.
+        Chain(
+            "redirecting-processes",
+            Hook("nat", "output", -100),
+            tuple(_redirection(family) for family in Family),
+        ),
+        Chain("ending", Hook("filter", "output", -99), (_ONLY_NEW, *_END_WHAT_IS_NOT_SERVED)),
         # After IPVS has put in the real server. Packets of a connection whose source is settled do not come here.
         Chain(
             "masquerading",
@@ -312,17 +258,43 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
     )
 
 
-def _mark_by_origin(settings: FirewallSettings, mark: SetMark) -> Iterator[Rule]:
-    """Yield the rules that mark traffic to services by where it comes from."""
-    if settings.masquerade_all:
-        yield from _for_each_family(
-            "masquerade all traffic to services", _SERVICE_PORT, FirewallSet.SERVICE_PORTS, mark
-        )
-        return
+def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
+    """Yield the rules that mark traffic to services, in prerouting or in output."""
+    mark = SetMark(settings.masquerade_bit)
+    yield from _for_each_family(
+        "masquerade all clients of externalTrafficPolicy Cluster",
+        _SERVICE_PORT,
+        FirewallSet.MASQUERADED_PORTS,
+        mark,
+    )
     for family in Family:
-        outside = tuple(
-            SourceOutside(network) for network in settings.cluster_cidrs if network.family is family
+        pods = _of_pods(settings.pods, family)
+        to_local_port = FieldsInSet(family, _SERVICE_PORT, FirewallSet.LOCAL_PORTS)
+        to_other_port = (
+            FieldsInSet(family, _SERVICE_PORT, FirewallSet.SERVICE_PORTS),
+            replace(to_local_port, inside=False),
         )
-        if outside:
-            to_a_service = FieldsInSet(family, _SERVICE_PORT, FirewallSet.SERVICE_PORTS)
-            yield Rule("masquerade sources outside the cluster's pods", (*outside, to_a_service), mark)
+        if settings.masquerade_all:
+            yield Rule("masquerade all traffic to services", to_other_port, mark)
+            # Only outside clients keep their address.
+            for pod in pods if prerouting else ():
+                yield Rule("masquerade pods' traffic to services", (pod, to_local_port), mark)
+        elif pods:
+            # In output no packet has arrived by an interface, a pod's least of all.
+            outside = (
+                replace(pod, inside=False) for pod in pods if prerouting or not isinstance(pod, ArrivesBy)
+            )
+            yield Rule("masquerade sources outside the cluster's pods", (*outside, *to_other_port), mark)
+
+
+def _redirection(family: Family, *matches: Match) -> Rule:
+    """Return the rule by which externalTrafficPolicy Local is for outside clients only."""
+    redirect = SetDestination(family, _SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
+    return Rule("send clients inside the cluster to the ClusterIP", matches, redirect)
+
+
+def _of_pods(pods: PodNetworks | PodInterfaces, family: Family) -> tuple[SourceIn | ArrivesBy, ...]:
+    """Return the matches of which one holds for a pod's packet in prerouting; none if it can't be told from others."""
+    if isinstance(pods, PodInterfaces):
+        return (ArrivesBy(pods.name),)
+    return tuple(SourceIn(network) for network in pods.networks if network.family is family)

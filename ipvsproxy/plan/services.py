@@ -1,67 +1,369 @@
 """What one Service becomes in the kernel: its virtual servers, each with its real servers.
 
-Every clusterIP gets one virtual server for each port, with or without endpoints: without, clients are refused at
-once. Headless Services and those of type ExternalName have none.
+Each port of a Service gets a virtual server at each of these, with or without endpoints:
+
+| address | port | who serves |
+|---|---|---|
+| every clusterIP | port | by internalTrafficPolicy |
+| every node address selected by nodePortAddresses | nodePort | by externalTrafficPolicy |
+| every status.loadBalancer.ingress IP | port | by externalTrafficPolicy |
+| every externalIP that is allowed | port | by externalTrafficPolicy |
+
+Headless Services and those of type ExternalName have none. No address of a node's or the API server's is taken over.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipvsproxy.model.addresses import family
+from ipvsproxy.model.addresses import family, format_address, format_endpoint
 from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, VirtualServerKey
-from ipvsproxy.model.objects import ServiceType
-from ipvsproxy.plan.endpoints import decide_endpoints
+from ipvsproxy.model.objects import AddressKind, ServiceType, TrafficPolicy
+from ipvsproxy.model.reasons import Rejection
+from ipvsproxy.plan.endpoints import EndpointReason, answers, decide_endpoints, endpoints_by_port
+from ipvsproxy.plan.node import Dependency
+from ipvsproxy.plan.source_ranges import allowed_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-    from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.objects import EndpointSlice, Service
+    from ipvsproxy.model.addresses import Address, Family, Network
+    from ipvsproxy.model.objects import Endpoint, EndpointSlice, Service, ServicePort
+    from ipvsproxy.plan.endpoints import EndpointDecision, Place
+    from ipvsproxy.plan.node import NodeFacts
 
 
 class PlanSettings(NamedTuple):
-    """What the plan of every Service depends on beside its objects."""
+    """What the plan of every Service depends on beside its objects and the node; `drain_timeout` is in seconds."""
 
-    node_name: str
     scheduler: str
+    drain_timeout: float
+    allowed_external_ips: tuple[Network, ...]
+
+
+class Context(NamedTuple):
+    """What surrounds a Service: the settings, the node, and the service addresses of all Services."""
+
+    settings: PlanSettings
+    node: NodeFacts
+    service_addresses: Container[Address] = frozenset()
+
+
+class HealthCheck(NamedTuple):
+    """A Service's health check node port, and how many ready endpoints it has on this node.
+
+    `created` and `uid` are the Service's: of several with one port the oldest has it.
+    """
+
+    port: int
+    local_endpoints: int
+    created: int = 0
+    uid: str = ""
 
 
 class PlannedVirtualServer(NamedTuple):
-    """A virtual server as it should be, and the endpoints behind it that may run on this node."""
+    """A virtual server as it should be, and what its traffic meets.
+
+    `local_endpoints` are the endpoints behind it that may run on this node. `policy` is the traffic policy. `elsewhere`
+    says that endpoints answer which it leaves out, being on other nodes. `in_cluster` is the ClusterIP that clients
+    inside the cluster are sent to instead. `allowed_sources` None lets every source in. A real server that leaves may
+    keep its connections for `drain_timeout` seconds.
+    """
 
     virtual_server: VirtualServer
-    local_endpoints: tuple[Address, ...]
+    local_endpoints: tuple[Address, ...] = ()
+    kind: AddressKind = AddressKind.CLUSTER_IP
+    policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    elsewhere: bool = False
+    in_cluster: Address | None = None
+    allowed_sources: tuple[Network, ...] | None = None
+    drain_timeout: float = 0.0
 
 
 class ServicePlan(NamedTuple):
-    """All that one Service asks of the kernel; `created` decides between Services that claim the same key."""
+    """All that one Service asks of the kernel.
+
+    `created` decides between Services that claim the same key. `rejections` are the parts that it does not get,
+    whatever other Services ask for. `has_service_address` says that an endpoint is left out for being a service
+    address.
+    """
 
     virtual_servers: Mapping[VirtualServerKey, PlannedVirtualServer]
     created: int = 0
+    uid: str = ""
+    rejections: tuple[Rejection, ...] = ()
+    health_check: HealthCheck | None = None
+    depends_on: Dependency = Dependency(0)
+    has_service_address: bool = False
 
 
 NOTHING = ServicePlan({})
 
+# One Service should not take the kernel's memory and the agent's time from all others.
+MAXIMUM_VIRTUAL_SERVERS = 10_000
 
-def plan_service(
-    service: Service | None, slices: Sequence[EndpointSlice], settings: PlanSettings
-) -> ServicePlan:
+# The part of the object that a virtual server of each kind comes from.
+FIELDS = {
+    AddressKind.CLUSTER_IP: "spec.clusterIPs",
+    AddressKind.NODE_PORT: "spec.ports[].nodePort",
+    AddressKind.LOAD_BALANCER_IP: "status.loadBalancer.ingress",
+    AddressKind.EXTERNAL_IP: "spec.externalIPs",
+}
+
+
+def plan_service(service: Service | None, slices: Sequence[EndpointSlice], context: Context) -> ServicePlan:
     """Plan one Service; None, a Service that does not exist (any more), asks for nothing."""
-    if service is None or service.type is ServiceType.EXTERNAL_NAME:
+    if service is None or not service.cluster_ips or service.type is ServiceType.EXTERNAL_NAME:
         return NOTHING
-    flags = ServiceFlag.PERSISTENT if service.session_affinity_timeout else ServiceFlag(0)
-    planned: dict[VirtualServerKey, PlannedVirtualServer] = {}
+    rejections: list[Rejection] = []
+    external = list(_external_addresses(service, context, rejections))
+    planning = _Planning(service, context)
+    for of, cluster_ips in _by_family(service.cluster_ips).items():
+        endpoints_of = endpoints_by_port(of, slices, context.node.here.node_name)
+        for port in service.ports:
+            endpoints = endpoints_of.get((port.name, port.protocol), {})
+            places = _places(port, of, cluster_ips, external, context.node)
+            planning.add(port, endpoints, places, cluster_ips[0])
+    rejections += planning.rejections()
+    return ServicePlan(
+        planning.virtual_servers,
+        service.created,
+        service.uid,
+        tuple(rejections),
+        planning.health_check(),
+        _dependencies(service, slices),
+        bool(planning.misled),
+    )
+
+
+def endpoints_behind(
+    planned: PlannedVirtualServer, service: Service, slices: Sequence[EndpointSlice], context: Context
+) -> tuple[ServicePort | None, list[EndpointDecision]]:
+    """Return the Service's port that a virtual server is for, None if it has none such, and its endpoints."""
+    key = planned.virtual_server.key
+    is_node_port = planned.kind is AddressKind.NODE_PORT
     for port in service.ports:
-        for cluster_ip in service.cluster_ips:
-            key = VirtualServerKey(cluster_ip, port.protocol, port.port)
-            decisions = decide_endpoints(port, family(cluster_ip), slices, settings.node_name)
-            serving = [decision for decision in decisions if decision.serves]
-            real_servers = tuple(RealServer(decision.address, decision.port) for decision in serving)
-            planned[key] = PlannedVirtualServer(
-                VirtualServer(
-                    key, settings.scheduler, int(flags), service.session_affinity_timeout, real_servers
-                ),
-                tuple(decision.address for decision in serving if decision.may_be_local),
+        if key[1:] == (port.protocol, port.node_port if is_node_port else port.port):
+            endpoints_of = endpoints_by_port(family(key.address), slices, context.node.here.node_name)
+            backends = _Backends(service, endpoints_of.get((port.name, port.protocol), {}), context)
+            return port, backends.decide(planned.kind)
+    return None, []
+
+
+def _by_family(addresses: Sequence[Address]) -> dict[Family, list[Address]]:
+    found: dict[Family, list[Address]] = {}
+    for address in addresses:
+        found.setdefault(family(address), []).append(address)
+    return found
+
+
+def _external_addresses(
+    service: Service, context: Context, rejections: list[Rejection]
+) -> Iterator[tuple[AddressKind, Address]]:
+    """Yield the addresses that a Service may have beside its clusterIPs; list the others with the reasons."""
+    for kind, addresses in (
+        (AddressKind.LOAD_BALANCER_IP, service.load_balancer_ips),
+        (AddressKind.EXTERNAL_IP, service.external_ips),
+    ):
+        for address in addresses:
+            text = format_address(address)
+            if owner := context.node.reserved.get(address):
+                reason = f"{text} is {owner}"
+            elif kind is AddressKind.EXTERNAL_IP and not any(
+                network.contains(address) for network in context.settings.allowed_external_ips
+            ):
+                reason = (
+                    f"{text} is in no network that external IPs are allowed from (--allowed-external-ips)"
+                )
+            else:
+                yield kind, address
+                continue
+            rejections.append(Rejection("Service", service.key, FIELDS[kind], reason, service.uid))
+
+
+def _places(
+    port: ServicePort,
+    of: Family,
+    cluster_ips: Sequence[Address],
+    external: Sequence[tuple[AddressKind, Address]],
+    node: NodeFacts,
+) -> Iterator[tuple[AddressKind, Address, int]]:
+    """Yield where one port is served, in one family, by precedence."""
+    for address in cluster_ips:
+        yield AddressKind.CLUSTER_IP, address, port.port
+    if port.node_port:
+        for address in node.node_port_addresses:
+            if family(address) is of:
+                yield AddressKind.NODE_PORT, address, port.node_port
+    for kind, address in external:
+        if family(address) is of:
+            yield kind, address, port.port
+
+
+def _dependencies(service: Service, slices: Sequence[EndpointSlice]) -> Dependency:
+    found = Dependency(0)
+    if service.external_ips or service.load_balancer_ips or any(port.node_port for port in service.ports):
+        found |= Dependency.ADDRESSES
+    if any(endpoint.for_zones for each in slices for endpoint in each.endpoints):
+        found |= Dependency.ZONE
+    return found
+
+
+class _Planning:
+    """The virtual servers of one Service as they come together, and what is noticed on the way.
+
+    `misled` are the endpoints at service addresses.
+    """
+
+    def __init__(self, service: Service, context: Context) -> None:
+        self.virtual_servers: dict[VirtualServerKey, PlannedVirtualServer] = {}
+        self.misled: set[Place] = set()
+        self._service = service
+        self._context = context
+        self._left_out = 0
+        self._ready_here: dict[Family, set[Address]] = {}
+
+    def add(
+        self,
+        port: ServicePort,
+        endpoints: Mapping[Place, Endpoint],
+        places: Iterable[tuple[AddressKind, Address, int]],
+        cluster_ip: Address,
+    ) -> None:
+        """Plan one port in one family at these places; of two that are the same, the first has it."""
+        backends = _Backends(self._service, endpoints, self._context)
+        self.misled |= backends.at_service_addresses
+        self._ready_here.setdefault(family(cluster_ip), set()).update(backends.ready_here())
+        for kind, address, number in places:
+            key = VirtualServerKey(address, port.protocol, number)
+            if key in self.virtual_servers:
+                continue
+            if len(self.virtual_servers) < MAXIMUM_VIRTUAL_SERVERS:
+                self.virtual_servers[key] = backends.plan(key, kind, cluster_ip)
+            else:
+                self._left_out += 1
+
+    def health_check(self) -> HealthCheck | None:
+        """Count the ready endpoints of this node, each once, though a pod has an address of each family."""
+        port = self._service.health_check_node_port
+        if not port:
+            return None
+        count = max(map(len, self._ready_here.values()), default=0)
+        return HealthCheck(port, count, self._service.created, self._service.uid)
+
+    def rejections(self) -> Iterator[Rejection]:
+        """Say what was left out."""
+        key, uid = self._service.key, self._service.uid
+        if self._left_out:
+            reason = (
+                f"{self._left_out} addresses and ports beyond {MAXIMUM_VIRTUAL_SERVERS} "
+                "of one Service are not served"
             )
-    return ServicePlan(planned, service.created)
+            yield Rejection("Service", key, "", reason, uid)
+        if self.misled:
+            others = f", and {len(self.misled) - 1} more" if len(self.misled) > 1 else ""
+            first = format_endpoint(*min(self.misled))
+            reason = f"endpoint {first}{others}: {EndpointReason.SERVICE_ADDRESS}"
+            yield Rejection("Service", key, "endpoints", reason, uid)
+
+
+class _Backends:
+    """The endpoints of one port of a Service in one family, decided about once for each traffic policy."""
+
+    def __init__(self, service: Service, endpoints: Mapping[Place, Endpoint], context: Context) -> None:
+        self._service = service
+        self._endpoints = endpoints
+        self._context = context
+        self._chosen: dict[EndpointReason | None, tuple[tuple[RealServer, ...], tuple[Address, ...]]] = {}
+        self.at_service_addresses = {place for place in endpoints if place[0] in context.service_addresses}
+
+    def decide(self, kind: AddressKind) -> list[EndpointDecision]:
+        """Decide about every endpoint, for traffic to an address of this kind."""
+        not_local = _not_local(self._service, kind)
+        return decide_endpoints(
+            self._endpoints, self._context.node.here, self._context.service_addresses, not_local
+        )
+
+    def plan(self, key: VirtualServerKey, kind: AddressKind, cluster_ip: Address) -> PlannedVirtualServer:
+        """Plan the virtual server at an address of this kind."""
+        service, options = self._service, self._service.options
+        real_servers, local_endpoints = self._choose(kind)
+        scheduler = options.scheduler or self._context.settings.scheduler
+        virtual_server = VirtualServer(
+            key,
+            scheduler,
+            _flags(service, scheduler),
+            service.session_affinity_timeout,
+            real_servers,
+        )
+        drain_timeout = options.drain_timeout
+        if drain_timeout is None:
+            drain_timeout = self._context.settings.drain_timeout
+        ranges = service.load_balancer_source_ranges if kind is AddressKind.LOAD_BALANCER_IP else None
+        is_local = _not_local(service, kind) is not None
+        return PlannedVirtualServer(
+            virtual_server,
+            local_endpoints,
+            kind,
+            TrafficPolicy.LOCAL if is_local else TrafficPolicy.CLUSTER,
+            elsewhere=is_local and not real_servers and self._answer_anywhere(),
+            in_cluster=cluster_ip if is_local and kind in _DIVERTED else None,
+            allowed_sources=allowed_sources(ranges, key.address, self._context.node.addresses),
+            drain_timeout=drain_timeout,
+        )
+
+    def ready_here(self) -> set[Address]:
+        """Return the addresses of the endpoints that are ready, and certainly of this node."""
+        return {
+            address
+            for (address, _), endpoint in self._endpoints.items()
+            if endpoint.ready
+            and endpoint.node_name == self._context.node.here.node_name
+            and address not in self._context.service_addresses
+        }
+
+    def _choose(self, kind: AddressKind) -> tuple[tuple[RealServer, ...], tuple[Address, ...]]:
+        """Return the real servers, and the addresses of those that may run on this node."""
+        not_local = _not_local(self._service, kind)
+        if not_local not in self._chosen:
+            limit = self._service.options.maximum_connections
+            serving = [decision for decision in self.decide(kind) if decision.serves]
+            self._chosen[not_local] = (
+                tuple(RealServer(each.address, each.port, upper_threshold=limit) for each in serving),
+                tuple(each.address for each in serving if each.may_be_local),
+            )
+        return self._chosen[not_local]
+
+    def _answer_anywhere(self) -> bool:
+        return any(
+            answers(endpoint) and address not in self._context.service_addresses
+            for (address, _), endpoint in self._endpoints.items()
+        )
+
+
+# Of these, SCHEDULER_1 is the flag `fallback` (ip_vs_sh.c, ip_vs_mh.c): who would get a real server that drains gets
+# another, where he would be refused without it.
+_WITH_FALLBACK = frozenset({"sh", "mh"})
+
+
+def _flags(service: Service, scheduler: str) -> int:
+    flags = service.options.scheduler_flags
+    if service.session_affinity_timeout:
+        flags |= ServiceFlag.PERSISTENT
+    if scheduler in _WITH_FALLBACK:
+        flags |= ServiceFlag.SCHEDULER_1
+    return flags
+
+
+# Under externalTrafficPolicy Local, clients inside the cluster that use these get what the ClusterIP has. A node port
+# is one node's by its meaning, and has that node's endpoints for everybody.
+_DIVERTED = frozenset({AddressKind.LOAD_BALANCER_IP, AddressKind.EXTERNAL_IP})
+
+
+def _not_local(service: Service, kind: AddressKind) -> EndpointReason | None:
+    """Return what excludes the endpoints of other nodes; None if the traffic policy is Cluster."""
+    if kind is AddressKind.CLUSTER_IP:
+        is_local = service.internal_traffic_policy is TrafficPolicy.LOCAL
+        return EndpointReason.NOT_LOCAL_INTERNALLY if is_local else None
+    is_local = service.external_traffic_policy is TrafficPolicy.LOCAL
+    return EndpointReason.NOT_LOCAL_EXTERNALLY if is_local else None

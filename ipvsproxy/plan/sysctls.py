@@ -1,13 +1,16 @@
 """The kernel settings that the data plane needs, and what it means where one can't be made.
 
-The names are those of Documentation/networking/ipvs-sysctl.rst and ip-sysctl.rst in the kernel's source. Those below
-net.ipv4.vs are of each network namespace, and there only once IPVS is loaded.
+The names are those of Documentation/networking/ipvs-sysctl.rst, ip-sysctl.rst and nf_conntrack-sysctl.rst in the
+kernel's source. Those below net.ipv4.vs are of each network namespace, and there only once IPVS is loaded.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 class KernelVersion(NamedTuple):
@@ -18,19 +21,53 @@ class KernelVersion(NamedTuple):
 
 
 class KernelSetting(NamedTuple):
-    """A value to be set below /proc/sys, and a sentence, without a full stop, on what happens without it."""
+    """A value to be set below /proc/sys, and a sentence, without a full stop, on what happens without it.
+
+    `at_least` says that the value is a number, and that a higher one, or 0 for no limit, is as good.
+    """
 
     name: str
     value: str
     meaning: str
+    at_least: bool = False
+
+    def is_met(self, found: str) -> bool:
+        """Say whether nothing has to be done about the value that was found."""
+        return found == self.value or (self.at_least and (found == "0" or int(found) > int(self.value)))
+
+
+class ConntrackSettings(NamedTuple):
+    """How connections are tracked; timeouts in seconds. 0 and False leave what is set.
+
+    `maximum` is how many there may be at the same time. `tcp_close_wait_timeout` counts for connections that only the
+    other side has closed, `udp_stream_timeout` for flows with replies, `udp_timeout` for those without.
+    """
+
+    maximum: int = 0
+    tcp_established_timeout: int = 0
+    tcp_close_wait_timeout: int = 0
+    tcp_be_liberal: bool = False
+    udp_timeout: int = 0
+    udp_stream_timeout: int = 0
+
+
+class Ipv6Found(NamedTuple):
+    """What the kernel has set for IPv6, before the agent sets anything.
+
+    `forwarding` is net.ipv6.conf.all.forwarding; `accept_ra` has that of each name below net.ipv6.conf.
+    """
+
+    forwarding: str = "0"
+    accept_ra: Mapping[str, str] = {}
 
 
 class SysctlSettings(NamedTuple):
-    """What the settings depend on; `ipv6` says whether the kernel has IPv6 at all."""
+    """What the settings depend on; `ipv6` None: the kernel has no IPv6 at all."""
 
     kernel: KernelVersion
-    ipv6: bool = True
+    ipv6: Ipv6Found | None = Ipv6Found()
     strict_arp: bool = False
+    conntrack: ConntrackSettings = ConntrackSettings()
 
 
 _IPVS = (
@@ -61,6 +98,8 @@ _REUSE = KernelSetting(
 _FORWARDING = KernelSetting("net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods")
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 _FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
+# The kernel reads accept_ra of `all` nowhere, and on the loopback interface there is no router.
+_WITHOUT_ROUTERS = frozenset({"all", "lo"})
 
 # The service addresses are on every node: only the node that announces one may answer for it.
 _STRICT_ARP = (
@@ -76,6 +115,19 @@ _STRICT_ARP = (
     ),
 )
 
+_MAXIMUM = "net.netfilter.nf_conntrack_max"
+_MAXIMUM_MEANING = "the node tracks no more connections than before, and drops new ones beyond that"
+_BUCKETS = "net.netfilter.nf_conntrack_buckets"
+_BUCKETS_MEANING = "packets take longer where many connections are tracked"
+# As many as kube-proxy counts on. The kernel sizes both by the machine's memory, once.
+_CONNECTIONS_PER_BUCKET = 4
+
+_TCP_BE_LIBERAL = KernelSetting(
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "1",
+    "packets outside a TCP connection's window are not translated, and may end the connection",
+)
+
 
 def parse_kernel_release(release: str) -> KernelVersion:
     """Return the version that a release such as `6.1.0-18-amd64` (uname -r) begins with; ValueError otherwise."""
@@ -85,15 +137,60 @@ def parse_kernel_release(release: str) -> KernelVersion:
     return KernelVersion(int(found[1]), int(found[2]))
 
 
+def conntrack_maximum(max_per_core: int, minimum: int, cpus: int) -> int:
+    """Return how many connections the node is to track, 0 for as many as it does: what kube-proxy asks for."""
+    return max(minimum, max_per_core * cpus) if max_per_core else 0
+
+
 def sysctl_plan(settings: SysctlSettings) -> tuple[KernelSetting, ...]:
-    """Return the settings to be made, each name once."""
+    """Return the settings to be made, in their order, each name once."""
     plan = [*_IPVS]
     # Later kernels do not delay such clients, and with 0 they would send them to endpoints that are going.
     if settings.kernel <= _LAST_WITH_REUSE_DELAY:
         plan.append(_REUSE)
     plan.append(_FORWARDING)
     if settings.ipv6:
-        plan.append(_FORWARDING_IPV6)
+        plan += (*_router_advertisements(settings.ipv6), _FORWARDING_IPV6)
     if settings.strict_arp:
         plan += _STRICT_ARP
+    plan += _conntrack(settings.conntrack)
     return tuple(plan)
+
+
+def _router_advertisements(ipv6: Ipv6Found) -> Iterator[KernelSetting]:
+    """Yield what keeps the node's default routes when forwarding is switched on.
+
+    An interface with accept_ra 1 follows router advertisements as long as it does not forward; with 2, always. When
+    forwarding becomes 1, the kernel deletes the default routes that came by the former (__rt6_purge_dflt_routers in
+    net/ipv6/route.c). Where it is 1 already, somebody has decided that without the agent.
+    """
+    if ipv6.forwarding != "0":
+        return
+    for interface, accept_ra in sorted(ipv6.accept_ra.items()):
+        if accept_ra == "1" and interface not in _WITHOUT_ROUTERS:
+            whose = "interfaces to come have" if interface == "default" else f"{interface} has"
+            yield KernelSetting(
+                # With slashes, as an interface's name may have dots.
+                f"net/ipv6/conf/{interface}/accept_ra",
+                "2",
+                f"{whose} no default route from router advertisements as soon as the node forwards IPv6",
+            )
+
+
+def _conntrack(conntrack: ConntrackSettings) -> Iterator[KernelSetting]:
+    if conntrack.maximum:
+        buckets = conntrack.maximum // _CONNECTIONS_PER_BUCKET
+        yield KernelSetting(_MAXIMUM, str(conntrack.maximum), _MAXIMUM_MEANING, at_least=True)
+        yield KernelSetting(_BUCKETS, str(buckets), _BUCKETS_MEANING, at_least=True)
+    timeouts = (
+        ("tcp_timeout_established", conntrack.tcp_established_timeout, "idle TCP connections"),
+        ("tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout, "half-closed TCP connections"),
+        ("udp_timeout", conntrack.udp_timeout, "idle UDP flows without replies"),
+        ("udp_timeout_stream", conntrack.udp_stream_timeout, "idle UDP flows with replies"),
+    )
+    for name, seconds, what in timeouts:
+        if seconds:
+            meaning = f"{what} are forgotten after another time than the configured one"
+            yield KernelSetting(f"net.netfilter.nf_conntrack_{name}", str(seconds), meaning)
+    if conntrack.tcp_be_liberal:
+        yield _TCP_BE_LIBERAL

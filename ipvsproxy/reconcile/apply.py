@@ -11,36 +11,41 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import FirewallError, KernelError, KernelUnavailableError
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.kernel.interface import FirewallError, Flow, KernelError, KernelUnavailableError
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from typing import TypeAlias
 
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.model.items import Item
     from ipvsproxy.plan.desired import Desired
     from ipvsproxy.plan.diff import Actual, Edit, Operations
+
+    Shuffle: TypeAlias = Callable[[list[IpvsOperation]], None]
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of some operations: how many of each kind were done, and why the others were not.
 
-    `foreign` holds the addresses on which somebody else turned out to have the virtual server that was to be created.
+    `foreign` holds the virtual servers that were to be created, and turned out to be there and somebody else's.
+    `stale_flows` are those that connection tracking still holds, but that real servers have left or come to.
     """
 
     done: Counter[str] = field(default_factory=Counter)
     failures: dict[Item, str] = field(default_factory=dict)
-    foreign: set[Address] = field(default_factory=set)
+    foreign: set[VirtualServerKey] = field(default_factory=set)
+    stale_flows: set[Flow] = field(default_factory=set)
 
     def absorb(self, other: Outcome) -> None:
         """Add what became of further operations."""
@@ -79,12 +84,17 @@ class Applier:
         desired: Desired,
         actual: Actual,
         log: FilteringBoundLogger,
+        shuffle: Shuffle,
     ) -> None:
-        """Take the kernel's adapters, what is desired, to be looked at only, and the record to keep."""
+        """Take the kernel's adapters, what is desired, to be looked at only, and the record to keep.
+
+        `shuffle` puts real servers that come into the order in which schedulers begin with them.
+        """
         self._kernel = kernel
         self._desired = desired
         self._actual = actual
         self._log = log
+        self._shuffle = shuffle
         self._stuck: set[Address] = set()
         self._uncreated: set[VirtualServerKey] = set()
 
@@ -104,8 +114,13 @@ class Applier:
         outcome = Outcome()
         self._remove_addresses(operations.remove_addresses, outcome)
         self._delete_virtual_servers(operations.delete_virtual_servers, outcome)
-        self._change_elements(operations, outcome)
-        self._edit_virtual_servers(operations, outcome)
+        if operations.edits:
+            self._change_elements(operations.add_elements, operations.replaced_elements, outcome)
+            self._edit_virtual_servers(operations, outcome)
+            self._change_elements([], operations.remove_elements, outcome)
+        else:
+            remove = [*operations.replaced_elements, *operations.remove_elements]
+            self._change_elements(operations.add_elements, remove, outcome)
         self._add_addresses(operations.add_addresses, outcome)
         return outcome
 
@@ -163,10 +178,15 @@ class Applier:
                     self._take_in([virtual_server])
             else:
                 self._actual.virtual_servers.pop(virtual_server.key, None)
+                if virtual_server.key.protocol is Protocol.UDP:
+                    outcome.stale_flows.add(Flow(virtual_server.key))
 
-    def _change_elements(self, operations: Operations, outcome: Outcome) -> None:
-        add = operations.add_elements
-        remove = [element for element in operations.remove_elements if not self._is_needed(element)]
+    def _change_elements(self, add: list[SetElement], removable: list[SetElement], outcome: Outcome) -> None:
+        remove = [
+            element
+            for element in removable
+            if element.fields not in outcome.failures and not self._is_needed(element)
+        ]
         if not add and not remove:
             return
         try:
@@ -185,7 +205,10 @@ class Applier:
         outcome.done += Counter({"set elements added": len(add), "set elements removed": len(remove)})
 
     def _is_needed(self, element: SetElement) -> bool:
-        """Say whether what the element is about, a virtual server or an address, would not go, so that it stays too."""
+        """Say whether what the element is about, a virtual server or an address, would not go, so that it stays too.
+
+        What concerns a virtual server that could not be changed stays as well; that is not asked for here.
+        """
         match element.set:
             case FirewallSet.SERVICE_PORTS:
                 return element.fields in self._actual.virtual_servers
@@ -196,28 +219,45 @@ class Applier:
 
     def _edit_virtual_servers(self, operations: Operations, outcome: Outcome) -> None:
         ready = {}
+        refused_keys = {item.fields[:3] for item in outcome.failures if isinstance(item, SetElement)}
         for edit in operations.edits:
             key = edit.after.key
-            if record_of(key) in self._actual.elements:
+            if record_of(key) in self._actual.elements and key not in refused_keys:
                 ready[key] = edit
             else:
                 outcome.failures[key] = "its firewall elements could not be added first"
                 self._uncreated.add(key)
         self._create_virtual_servers(ready, frozenset(operations.add_elements), outcome)
-        flat = [
-            operation
-            for edit in ready.values()
-            for operation in edit.operations
-            if operation.command is not Command.NEW_SERVICE
-        ]
+        flat = [operation for edit in ready.values() for operation in self._in_order(edit)]
+        refused = self._run(flat, outcome)
         errors: dict[Item, str] = {}
-        for index, error in sorted(self._run(flat, outcome).items()):
+        for index, error in sorted(refused.items()):
             errors.setdefault(flat[index].virtual_server.key, f"{_sentence(flat[index])}: {error}")
+        for index, operation in enumerate(flat):
+            if operation.command is Command.DEL_DEST and index not in refused:
+                outcome.stale_flows.update(self._flows_through(operation))
         for key, edit in ready.items():
             if key not in errors:
                 self._actual.virtual_servers[key] = edit.after
         outcome.failures.update(errors)
         self._take_in([edit.after for key, edit in ready.items() if key in errors])
+
+    def _in_order(self, edit: Edit) -> list[IpvsOperation]:
+        """Return an edit's operations but for the virtual server's creation, with what comes in an order by chance.
+
+        Otherwise all nodes would begin with the same real server.
+        """
+        coming = [operation for operation in edit.operations if operation.command is Command.NEW_DEST]
+        self._shuffle(coming)
+        done_before = (Command.NEW_SERVICE, Command.NEW_DEST)
+        return [*(each for each in edit.operations if each.command not in done_before), *coming]
+
+    def _flows_through(self, removal: IpvsOperation) -> Iterator[Flow]:
+        """Yield the UDP flows that went to a real server which is deleted, by all addresses that lead to it."""
+        key, real_server = removal.virtual_server.key, removal.real_server
+        if key.protocol is Protocol.UDP and real_server:
+            for each in (key, *self._desired.diverted_to(key)):
+                yield Flow(each, real_server[:2])
 
     def _create_virtual_servers(
         self, edits: dict[VirtualServerKey, Edit], recorded: AbstractSet[SetElement], outcome: Outcome
@@ -226,6 +266,12 @@ class Applier:
         create = [edit.operations[0] for edit in edits.values() if _creates(edit)]
         refused = self._run(create, outcome)
         self._uncreated.difference_update(operation.virtual_server.key for operation in create)
+        # Datagrams that came before are known as not translated, and would stay so.
+        outcome.stale_flows.update(
+            Flow(operation.virtual_server.key)
+            for index, operation in enumerate(create)
+            if index not in refused and operation.virtual_server.key.protocol is Protocol.UDP
+        )
         for index, error in refused.items():
             after = edits.pop(create[index].virtual_server.key).after
             self._uncreated.add(after.key)
@@ -234,7 +280,7 @@ class Applier:
                 if error.code == errno.ENOBUFS:
                     self._take_in([after])
             elif record_of(after.key) in recorded:
-                outcome.foreign.add(after.key.address)
+                outcome.foreign.add(after.key)
             else:
                 outcome.failures[after.key] = "the virtual server was there already and is read again"
                 self._take_in([after])
@@ -287,7 +333,7 @@ class Applier:
         without = {key.address for key in self._uncreated}
         if not without.isdisjoint(addresses):
             without -= {key.address for key in self._actual.virtual_servers if key in self._desired.owners}
-        without |= outcome.foreign
+        without |= {key.address for key in outcome.foreign}
         ready = [address for address in addresses if address not in without]
         if not ready:
             return

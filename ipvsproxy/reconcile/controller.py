@@ -8,14 +8,19 @@ Service; the resync alone looks at everything, in slices of a few milliseconds b
 from __future__ import annotations
 
 import queue
+import random
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.items import describe
+from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.desired import Touched
-from ipvsproxy.plan.services import plan_service
+from ipvsproxy.plan.node import NodeInputs, changes, node_facts
+from ipvsproxy.plan.services import Context, plan_service
+from ipvsproxy.plan.view import View
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.resync import Resync, in_slices
 from ipvsproxy.reconcile.state import NodeState
@@ -26,27 +31,49 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
-    from ipvsproxy.model.items import Item
-    from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.model.objects import Node
     from ipvsproxy.model.reasons import Rejection
-    from ipvsproxy.plan.services import PlannedVirtualServer, PlanSettings
-    from ipvsproxy.reconcile.apply import Outcome
-    from ipvsproxy.reconcile.drain import DrainKey
-    from ipvsproxy.reconcile.retry import Failure
+    from ipvsproxy.model.selection import NodePortAddresses
+    from ipvsproxy.plan.firewall import FirewallSettings
+    from ipvsproxy.plan.node import NodeFacts
+    from ipvsproxy.plan.services import HealthCheck, PlanSettings
+    from ipvsproxy.reconcile.apply import Outcome, Shuffle
     from ipvsproxy.source.store import ServiceState, Store
 
 DRAIN_CHECK_PERIOD = 5.0
 START_RETRY_PERIOD = 1.0
 
 
-class Settings(NamedTuple):
-    """What the loop is set to; times in seconds."""
+# The Service of the API server itself.
+KUBERNETES = ObjectKey("default", "kubernetes")
 
+
+class Settings(NamedTuple):
+    """What the loop is set to; times in seconds. `firewall` tells what the rules depend on from the own Node."""
+
+    node_name: str
     plan: PlanSettings
+    node_ports: NodePortAddresses
+    firewall: Callable[[Node | None], FirewallSettings]
     sync_period: float
     minimum_sync_period: float
-    drain_timeout: float
+
+
+class Hooks(NamedTuple):
+    """Whom the loop tells of what it does; all are called in its thread, and none may take long.
+
+    `prepare` is called before anything is written, `succeeded` when everything was compared with the kernel.
+    `shuffle` puts real servers that come into the order in which schedulers begin with them.
+    """
+
+    prepare: Callable[[], None] = lambda: None
+    succeeded: Callable[[], None] = lambda: None
+    rejected: Callable[[Rejection], None] = lambda _: None
+    health_check_changed: Callable[[ObjectKey, HealthCheck | None], None] = lambda *_: None
+    node_changed: Callable[[NodeFacts], None] = lambda _: None
+    shuffle: Shuffle = random.shuffle
 
 
 class Pause(NamedTuple):
@@ -56,20 +83,11 @@ class Pause(NamedTuple):
     paced: bool = False
 
 
-class View(NamedTuple):
-    """The reconciler's state at one moment, for readers; `now` gives the clock that failures and drains refer to."""
-
-    now: float
-    owners: Mapping[VirtualServerKey, ObjectKey]
-    virtual_servers: Mapping[VirtualServerKey, PlannedVirtualServer]
-    rejections: list[Rejection]
-    failures: Mapping[Item, Failure]
-    drains: Mapping[DrainKey, float]
-    synced: bool
-
-
 class Controller:
-    """Keeps the kernel at what the store asks for. All methods but `stop` and `view` belong to one thread."""
+    """Keeps the kernel at what the store asks for.
+
+    `stop`, `view` and `addresses_changed` may be called from any thread, all else belongs to one.
+    """
 
     def __init__(
         self,
@@ -78,17 +96,21 @@ class Controller:
         settings: Settings,
         clock: Callable[[], float],
         log: FilteringBoundLogger,
-        prepare: Callable[[], None] = lambda: None,
+        hooks: Hooks = Hooks(),  # noqa: B008 - an immutable value
     ) -> None:
-        """Take the parts; `clock` is monotonic, in seconds, and `prepare` is called before anything is written."""
+        """Take the parts; `clock` is monotonic, in seconds."""
         self._store = store
         self._kernel = kernel
         self._settings = settings
         self._clock = clock
         self._log = log
-        self._prepare = prepare
-        self._state = NodeState(kernel, settings.drain_timeout, log)
+        self._hooks = hooks
+        self._state = NodeState(kernel, log, hooks.shuffle)
         self._pace = Pace(settings.minimum_sync_period)
+        self._node = NodeInputs()
+        self._facts = node_facts(settings.node_name, settings.node_ports, self._node)
+        self._addresses_changed = threading.Event()
+        self._health_checks: dict[ObjectKey, HealthCheck] = {}
         self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
         self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
@@ -114,6 +136,11 @@ class Controller:
     def stop(self) -> None:
         """Make `run` return after the step it is in. The kernel stays as it is."""
         self._stopping.set()
+        self._wake()
+
+    def addresses_changed(self) -> None:
+        """Note that the node's addresses are not what they were; from any thread."""
+        self._addresses_changed.set()
         self._wake()
 
     def view(self, timeout: float) -> View:
@@ -160,10 +187,13 @@ class Controller:
         if began < self._next_resync:
             return Pause(self._next_resync - began, paced=True)
         self._pace.began(began)
-        self._prepare()
-        self._plan(self._store.take())
+        self._hooks.prepare()
         resync = Resync(self._state, self._kernel, self._clock)
         try:
+            inputs = self._read_addresses(self._node)
+            services = self._store.take()
+            self._look_at_node(inputs, services)
+            self._plan(services)
             for _ in resync.slices():
                 pass
         except (OSError, FirewallError) as error:
@@ -172,34 +202,114 @@ class Controller:
             return Pause(START_RETRY_PERIOD, paced=True)
         self._started = True
         self._next_resync = self._clock() + self._settings.sync_period
+        self._hooks.succeeded()
         self._report("first sync", resync.outcome, began, virtual_servers=len(self._state.desired.owners))
         return Pause(0)
 
     def _sync_changes(self, now: float) -> bool:
+        inputs = self._node
+        if self._addresses_changed.is_set():
+            try:
+                inputs = self._read_addresses(inputs)
+            except OSError as error:
+                self._log.error("addresses of the node not read", reason=str(error))
         services = self._store.take()
-        if not services:
+        touched = self._look_at_node(inputs, services)
+        if not services and not touched:
             return False
         self._pace.began(now)
-        if touched := self._plan(services):
+        touched.update(self._plan(services))
+        if touched:
             self._report("synced", self._state.settle(touched, now), now, services=len(services))
         return True
+
+    def _read_addresses(self, inputs: NodeInputs) -> NodeInputs:
+        """Read the addresses of the node's interfaces; OSError if that fails."""
+        # Cleared first: what changes from here on is the next look's.
+        self._addresses_changed.clear()
+        return inputs._replace(interface_addresses=frozenset(self._kernel.addresses.elsewhere()))
+
+    def _look_at_node(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
+        """Take in what changed of the node: return what that touches, and add the Services that it concerns."""
+        inputs = inputs._replace(node=self._store.node, nodes=self._store.node_addresses)
+        if KUBERNETES in services:
+            inputs = inputs._replace(api_servers=_endpoint_addresses(services[KUBERNETES]))
+        return self._take_in(inputs, services)
+
+    def _take_in(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
+        touched = Touched()
+        before, self._node = self._node, inputs
+        if before == inputs:
+            return touched
+        if before.interface_addresses != inputs.interface_addresses:
+            self._state.actual.elsewhere = inputs.interface_addresses
+            for address in before.interface_addresses ^ inputs.interface_addresses:
+                if address in self._state.desired.addresses:
+                    touched.addresses.add(address)
+                    touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (address,)))
+        firewall = self._settings.firewall
+        if firewall(before.node) != firewall(inputs.node):
+            self._kernel.firewall.use(firewall(inputs.node))
+            self._resync, self._next_resync = None, self._clock()
+        facts = node_facts(self._settings.node_name, self._settings.node_ports, inputs)
+        concerned = changes(self._facts, facts)
+        self._facts = facts
+        if concerned:
+            self._hooks.node_changed(facts)
+            for service in self._state.desired.depending_on(concerned):
+                services.setdefault(service, self._store.state(service))
+        return touched
 
     def _plan(self, services: Mapping[ObjectKey, ServiceState]) -> Touched:
         touched = Touched()
         for key, state in services.items():
-            plan = plan_service(state.service, state.slices, self._settings.plan)
-            touched.update(self._state.desired.replace(key, plan))
-        for key in services.keys() | touched.services:
-            self._report_rejections(key)
+            self._plan_service(key, state, touched)
+        # An endpoint's address may be a service address that came, or went, with the same changes.
+        for key, state in services.items():
+            if self._is_misled(key, state):
+                self._plan_service(key, state, touched)
+        self._report_rejections(services.keys() | touched.services)
         return touched
 
-    def _report_rejections(self, service: ObjectKey) -> None:
-        """Write a line for each virtual server that the Service does not get, when that changes."""
-        rejections = frozenset(self._state.desired.rejections_of(service))
-        for _, _, field, reason in rejections - self._rejections.pop(service, frozenset()):
-            self._log.warning("virtual server rejected", service=str(service), field=field, reason=reason)
-        if rejections:
-            self._rejections[service] = rejections
+    def _plan_service(self, key: ObjectKey, state: ServiceState, touched: Touched) -> None:
+        plan = plan_service(state.service, state.slices, self._context)
+        touched.update(self._state.desired.replace(key, plan))
+        if self._health_checks.get(key) != plan.health_check:
+            self._hooks.health_check_changed(key, plan.health_check)
+            if plan.health_check:
+                self._health_checks[key] = plan.health_check
+            else:
+                del self._health_checks[key]
+
+    def _is_misled(self, service: ObjectKey, state: ServiceState) -> bool:
+        """Say whether the Service's plan is wrong about having endpoints at service addresses."""
+        desired = self._state.desired
+        has_any = any(
+            endpoint.address in desired.service_addresses
+            for each in state.slices
+            for endpoint in each.endpoints
+        )
+        return bool(state.service) and desired.plan(service).has_service_address != has_any
+
+    @property
+    def _context(self) -> Context:
+        return Context(self._settings.plan, self._facts, self._state.desired.service_addresses)
+
+    def _report_rejections(self, services: Iterable[ObjectKey]) -> None:
+        """Tell of each part that a Service does not get, when that changes."""
+        for service in services:
+            before = self._rejections.pop(service, frozenset())
+            rejections = frozenset(self._state.desired.rejections_of(service))
+            for rejection in rejections - before:
+                self._log.warning(
+                    "part of a service rejected",
+                    service=str(service),
+                    field=rejection.field,
+                    reason=rejection.reason,
+                )
+                self._hooks.rejected(rejection)
+            if rejections:
+                self._rejections[service] = rejections
 
     def _step_resync(self, now: float) -> bool:
         if self._resync is None:
@@ -215,6 +325,8 @@ class Controller:
             if resync.outcome.done:
                 self._log.warning("repaired what others changed", **_fields(resync.outcome))
             self._report_failures(resync.outcome, now)
+            self._finish_resync(resync, now)
+            self._hooks.succeeded()
         except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
         else:
@@ -222,6 +334,17 @@ class Controller:
         self._resync = None
         self._next_resync = now + self._settings.sync_period
         return True
+
+    def _finish_resync(self, resync: Resync, now: float) -> None:
+        """Take in what only a look at everything shows: the node's addresses, and endpoints at service addresses."""
+        suspects = resync.suspects | set(self._state.desired.without_service_addresses())
+        services = {key: state for key in suspects if self._is_misled(key, state := self._store.state(key))}
+        touched = self._take_in(
+            self._node._replace(interface_addresses=frozenset(self._state.actual.elsewhere)), services
+        )
+        touched.update(self._plan(services))
+        if touched:
+            self._report("synced", self._state.settle(touched, now), now, services=len(services))
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:
@@ -248,6 +371,8 @@ class Controller:
         self._report_failures(outcome, began)
 
     def _report_failures(self, outcome: Outcome, began: float) -> None:
+        self._report_rejections(self._state.contested)
+        self._state.contested.clear()
         for item, reason in outcome.failures.items():
             failure = self._state.retries.failures.get(item)
             pause = round(failure.next_try - began, 1) if failure else None
@@ -267,10 +392,15 @@ class Controller:
                     virtual_servers=dict(desired.virtual_servers),
                     rejections=list(desired.rejections()),
                     failures=dict(self._state.retries.failures),
-                    drains=self._state.drains.deadlines(),
+                    drains=self._state.drains.all(),
+                    context=self._context._replace(service_addresses=frozenset(desired.service_addresses)),
                     synced=self._started,
                 )
             )
+
+
+def _endpoint_addresses(state: ServiceState) -> frozenset[Address]:
+    return frozenset(endpoint.address for each in state.slices for endpoint in each.endpoints)
 
 
 def _fields(outcome: Outcome) -> dict[str, int]:

@@ -18,18 +18,22 @@ from ipvsproxy.plan.ownership import guards, is_ours
 from ipvsproxy.reconcile.apply import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.reconcile.state import NodeState
 
 REAL_SERVERS_PER_SLICE = 500
 
 
 class Resync:
-    """One comparison of the whole state. Iterate over `slices` to the end; `outcome` has what was changed."""
+    """One comparison of the whole state. Iterate over `slices` to the end; `outcome` has what was changed.
+
+    `suspects` are Services that may have endpoints whose addresses have become service addresses.
+    """
 
     def __init__(self, state: NodeState, kernel: NodeKernel, clock: Callable[[], float]) -> None:
         """Prepare the comparison; nothing is read yet."""
@@ -37,6 +41,7 @@ class Resync:
         self._kernel = kernel
         self._clock = clock
         self.outcome = Outcome()
+        self.suspects: set[ObjectKey] = set()
 
     def slices(self) -> Iterator[None]:
         """Do a slice of the work at each step. OSError if the kernel can't be read."""
@@ -47,7 +52,7 @@ class Resync:
         yield
         # Who owns what is settled by the record as it was found, before anything is added to it.
         found: dict[VirtualServerKey, VirtualServer] = {}
-        foreign: set[Address] = set()
+        foreign: set[VirtualServerKey] = set()
         for chunk in self._kernel.ipvs.virtual_servers():
             self._sort_out(chunk, bound, found, foreign)
             yield
@@ -100,21 +105,21 @@ class Resync:
         chunk: list[VirtualServer],
         bound: frozenset[Address],
         found: dict[VirtualServerKey, VirtualServer],
-        foreign: set[Address],
+        foreign: set[VirtualServerKey],
     ) -> None:
-        """Put the virtual servers that are ours into `found`, and the addresses of the others into `foreign`."""
+        """Put the virtual servers that are ours into `found`, and the keys of the others into `foreign`."""
         actual = self._state.actual
         for virtual_server in chunk:
             key = virtual_server.key
             if key in self._state.recently_settled:
                 continue
             known = key in actual.virtual_servers
-            # A record at an address that is known to be foreign is one that could not be taken back.
-            ours = is_ours(key, bound, actual.elements) and key.address not in self._state.foreign
+            # A record of one that is known to be foreign is one that could not be taken back.
+            ours = is_ours(key, bound, actual.elements) and key not in self._state.foreign
             if known or ours:
                 found[key] = virtual_server
             else:
-                foreign.add(key.address)
+                foreign.add(key)
 
     def _compare_virtual_servers(self, found: dict[VirtualServerKey, VirtualServer]) -> Iterator[None]:
         known = self._state.desired.owners.keys() | self._state.actual.virtual_servers.keys()
@@ -124,7 +129,7 @@ class Resync:
             yield
 
     def _compare(self, keys: list[VirtualServerKey], found: dict[VirtualServerKey, VirtualServer]) -> None:
-        virtual_servers = self._state.actual.virtual_servers
+        desired, virtual_servers = self._state.desired, self._state.actual.virtual_servers
         real_servers = self._kernel.ipvs.real_servers([key for key in keys if key in found])
         for key in keys:
             statuses = real_servers.get(key)
@@ -132,7 +137,12 @@ class Resync:
                 virtual_servers.pop(key, None)
             else:
                 seen = found[key]._replace(real_servers=tuple(status.real_server for status in statuses))
-                wanted = self._state.desired.virtual_server(key)
+                planned = desired.virtual_servers.get(key)
+                if planned and (
+                    planned.elsewhere or _leads_to(planned.virtual_server, desired.service_addresses)
+                ):
+                    self.suspects.add(desired.owners[key])
+                wanted = planned.virtual_server if planned else None
                 # Equal states share one value: the kernel's tables are held once.
                 virtual_servers[key] = wanted if seen == wanted else seen
         self._settle(Touched(virtual_servers=set(keys)))
@@ -142,6 +152,11 @@ class Resync:
         self._state.retries.spare(touched, now)
         if touched:
             self.outcome.absorb(self._state.settle(touched, now))
+
+
+def _leads_to(virtual_server: VirtualServer, addresses: Container[Address]) -> bool:
+    """Say whether any real server has one of these addresses."""
+    return any(real_server.address in addresses for real_server in virtual_server.real_servers)
 
 
 def in_slices(keys: Iterable[VirtualServerKey], state: NodeState) -> Iterator[list[VirtualServerKey]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.view import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
-
-
-class Failure(NamedTuple):
-    """Why an item is not as it should be; `next_try` is in the seconds of the reconciler's clock."""
-
-    reason: str
-    attempts: int
-    next_try: float
 
 
 class Retries:
@@ -77,7 +70,7 @@ def _touched(items: Iterable[Item]) -> Touched:
             touched.virtual_servers.add(item)
             # What waited for the virtual server: its address to be bound, its elements to be removed.
             touched.addresses.add(item.address)
-            touched.elements.add(SetElement(FirewallSet.SERVICE_PORTS, item))
+            touched.elements |= {SetElement(each, item) for each in PORT_SETS}
             touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (item.address,)))
         elif isinstance(item, SetElement):
             touched.elements.add(item)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.addresses import format_address
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, diff
 from ipvsproxy.plan.ownership import record_of
@@ -17,28 +16,33 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.kernel.interface import NodeKernel
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.kernel.interface import Flow, NodeKernel
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.items import Item
+    from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.plan.desired import Touched
+    from ipvsproxy.reconcile.apply import Shuffle
 
 
 class NodeState:
-    """What should be, what is, what failed and what drains. Not thread-safe: the reconciler alone has it."""
+    """What should be, what is, what failed and what drains. Not thread-safe: the reconciler alone has it.
 
-    def __init__(self, kernel: NodeKernel, drain_timeout: float, log: FilteringBoundLogger) -> None:
-        """Begin with nothing desired and nothing known. `drain_timeout` is in seconds; 0 deletes at once."""
+    `contested` collects the Services that lost or got back virtual servers because of somebody else's.
+    """
+
+    def __init__(self, kernel: NodeKernel, log: FilteringBoundLogger, shuffle: Shuffle) -> None:
+        """Begin with nothing desired and nothing known."""
         self.desired = Desired()
         self.actual = Actual()
         self.retries = Retries()
-        self.drains = Drains(drain_timeout)
-        self._drain = drain_timeout > 0
+        self.drains = Drains()
         self._kernel = kernel
-        self._applier = Applier(kernel, self.desired, self.actual, log)
-        self.foreign: frozenset[Address] = frozenset()
+        self._applier = Applier(kernel, self.desired, self.actual, log, shuffle)
+        self.foreign: frozenset[VirtualServerKey] = frozenset()
+        self._stale_flows: set[Flow] = set()
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()
+        self.contested: set[ObjectKey] = set()
 
     def settle(self, touched: Touched, now: float) -> Outcome:
         """Bring the touched part of the kernel to its desired state; what fails is put off, and in the outcome."""
@@ -48,7 +52,8 @@ class NodeState:
             self._log.error("kernel unreachable", reason=str(error))
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
         else:
-            outcome = self._applier.apply(diff(self.desired, self.actual, touched, drain=self._drain))
+            outcome = self._applier.apply(diff(self.desired, self.actual, touched))
+        self._forget_flows(outcome)
         self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
         self.retries.settle(touched, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
@@ -71,7 +76,22 @@ class NodeState:
             and record_of(key) not in self.actual.elements
         ]
         if existing := self._kernel.ipvs.existing(new):
-            touched.update(self.leave_alone(self.foreign | {key.address for key in existing}))
+            touched.update(self.leave_alone(self.foreign | existing))
+
+    def _forget_flows(self, outcome: Outcome) -> None:
+        """Delete what connection tracking still holds of flows that have to move on; a failure gets one more try."""
+        stale, self._stale_flows = self._stale_flows | outcome.stale_flows, set()
+        if not stale:
+            return
+        try:
+            outcome.done["flows moved on"] += self._kernel.conntrack.forget(stale)
+        except UNREACHABLE as error:
+            self._stale_flows = outcome.stale_flows
+            self._log.warning(
+                "connection tracking entries not deleted, UDP clients may go on with endpoints that are gone",
+                flows=len(stale),
+                reason=str(error),
+            )
 
     def finish_drains(self, keys: Sequence[VirtualServerKey], now: float) -> Outcome:
         """Delete the real servers of these virtual servers whose drain is over."""
@@ -90,17 +110,16 @@ class NodeState:
 
     def _note_drains(self, key: VirtualServerKey, now: float) -> None:
         found = self.actual.virtual_servers.get(key)
-        self.drains.note(key, self.desired.virtual_server(key), found, now)
+        self.drains.note(key, self.desired.virtual_servers.get(key), found, now)
 
-    def leave_alone(self, foreign: Iterable[Address]) -> Touched:
-        """Note which addresses carry virtual servers of somebody else; return what that touches."""
+    def leave_alone(self, foreign: Iterable[VirtualServerKey]) -> Touched:
+        """Note which virtual servers are somebody else's; return what that touches."""
         before, self.foreign = self.foreign, frozenset(foreign)
-        for address in self.foreign - before:
-            self._log.warning(
-                "address left alone, it carries a virtual server that is not ipvsproxy's",
-                address=format_address(address),
-            )
-        return self.desired.exclude(self.foreign)
+        for key in self.foreign - before:
+            self._log.info("virtual server left alone, it is not ipvsproxy's", virtual_server=str(key))
+        touched = self.desired.exclude(self.foreign)
+        self.contested |= touched.services
+        return touched
 
 
 def _items(touched: Touched) -> Iterable[Item]:

@@ -28,14 +28,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, Ty
 
 import msgspec
 
-from ipvsproxy.model.addresses import Family, family, parse_network
+from ipvsproxy.model.addresses import Family, family
 from ipvsproxy.model.objects import Endpoint, EndpointSlice, Node, ObjectKey, Service, ServiceType
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source import fields, schema
+from ipvsproxy.source.annotations import read_options
 from ipvsproxy.source.fields import UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# Each rejection of an object is a line in the log, a row of `dump` and an Event, and may quote what the object says.
+MAXIMUM_REJECTIONS: Final = 20
+MAXIMUM_TEXT: Final = 300
 
 Document: TypeAlias = bytes | msgspec.Raw | dict[str, Any]
 
@@ -87,12 +92,18 @@ def read_node(document: Document) -> Decoded[Node]:
 
 def object_key(document: Document) -> ObjectKey:
     """Return the object's namespace and name; what can't be read of them is ""."""
+    return _identity(document)[0]
+
+
+def _identity(document: Document) -> tuple[ObjectKey, str]:
+    """Return the object's key and metadata.uid; what can't be read of them is ""."""
     try:
         metadata = _parse(document, _NAMED).metadata
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ObjectKey("", "")
-    namespace, name = metadata.namespace, metadata.name
-    return ObjectKey(namespace if isinstance(namespace, str) else "", name if isinstance(name, str) else "")
+        return ObjectKey("", ""), ""
+    found = (metadata.namespace, metadata.name, metadata.uid)
+    namespace, name, uid = (part if isinstance(part, str) else "" for part in found)
+    return ObjectKey(namespace, name), uid
 
 
 def _read(
@@ -103,7 +114,6 @@ def _read(
 ) -> Decoded[Value]:
     """Parse the document and let `build` make the value of it, which lists the parts that it left out."""
     left_out: list[UnusableError] = []
-    key = None
     try:
         parsed = _parse(document, decoder)
         key = _key(parsed.metadata, namespaced=kind != "Node")
@@ -115,8 +125,23 @@ def _read(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         field, reason = "", f"is not valid JSON: {error}"
     else:
-        return Decoded(value, tuple(Rejection(kind, key, part.field, part.reason) for part in left_out))
-    return Decoded(None, (Rejection(kind, key or object_key(document), field, reason),))
+        identity = kind, key, parsed.metadata.uid or ""
+        return Decoded(value, _rejections(identity, left_out) if left_out else ())
+    return Decoded(None, _rejections((kind, *_identity(document)), [UnusableError(field, reason)]))
+
+
+def _rejections(identity: tuple[str, ObjectKey, str], left_out: list[UnusableError]) -> tuple[Rejection, ...]:
+    """Return no more than somebody reads of what is wrong with the object of that kind, key and uid."""
+    kind, key, uid = identity
+    more = len(left_out) - MAXIMUM_REJECTIONS
+    told = left_out[:MAXIMUM_REJECTIONS]
+    if more > 0:
+        told.append(UnusableError("", f"parts left out that are not listed: {more}"))
+    return tuple(Rejection(kind, key, _clipped(part.field), _clipped(part.reason), uid) for part in told)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MAXIMUM_TEXT else f"{text[:MAXIMUM_TEXT]}…"
 
 
 def _parse(document: Document, decoder: msgspec.json.Decoder[Parsed]) -> Parsed:
@@ -161,9 +186,11 @@ def _service(key: ObjectKey, parsed: schema.ServiceObject, left_out: list[Unusab
     spec = parsed.spec
     service_type = spec.type or ServiceType.CLUSTER_IP
     cluster_ips = fields.cluster_ips(spec, left_out)
-    ports = fields.service_ports(spec.ports or [], left_out)
+    ports = fields.service_ports(spec, left_out)
     if cluster_ips and not ports and service_type is not ServiceType.EXTERNAL_NAME:
         raise UnusableError("spec.ports", "has no entry")
+    external = fields.traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy, left_out)
+    internal = fields.traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy, left_out)
     created = parsed.metadata.creation_timestamp
     return Service(
         key,
@@ -172,6 +199,14 @@ def _service(key: ObjectKey, parsed: schema.ServiceObject, left_out: list[Unusab
         ports,
         session_affinity_timeout=fields.session_affinity_timeout(spec, left_out),
         created=int(created.timestamp()) if created else 0,
+        external_ips=fields.external_ips(spec, cluster_ips, left_out),
+        load_balancer_ips=fields.load_balancer_ips(parsed, cluster_ips, left_out),
+        internal_traffic_policy=internal,
+        external_traffic_policy=external,
+        load_balancer_source_ranges=fields.load_balancer_source_ranges(spec, left_out),
+        health_check_node_port=fields.health_check_node_port(spec, external, left_out),
+        options=read_options(parsed.metadata.annotations, left_out),
+        uid=parsed.metadata.uid or "",
     )
 
 
@@ -193,6 +228,7 @@ def _endpoint_slice(
             left_out.append(UnusableError(f"endpoints[{index}].addresses[0]", error))
             continue
         conditions = endpoint.conditions or _NO_CONDITIONS
+        for_zones, for_nodes = fields.hinted(endpoint.hints) if endpoint.hints else ((), ())
         endpoints.append(
             Endpoint(
                 address,
@@ -200,6 +236,8 @@ def _endpoint_slice(
                 conditions.serving is not False,
                 conditions.terminating is True,
                 sys.intern(endpoint.node_name) if endpoint.node_name else None,
+                for_zones,
+                for_nodes,
             )
         )
     ports = fields.slice_ports("ports", parsed.ports or [], left_out)
@@ -248,13 +286,13 @@ def _subset_endpoints(
 
 
 def _node(key: ObjectKey, parsed: schema.NodeObject, left_out: list[UnusableError]) -> Node:
-    spec = parsed.spec
-    named = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
-    pod_cidrs = []
-    for index, text in enumerate(named):
-        try:
-            pod_cidrs.append(str(parse_network(text)))
-        except ValueError as error:
-            left_out.append(UnusableError(f"spec.podCIDRs[{index}]", error))
-    labels = sorted((name, value or "") for name, value in (parsed.metadata.labels or {}).items())
-    return Node(key.name, tuple(labels), tuple(pod_cidrs))
+    spec, metadata = parsed.spec, parsed.metadata
+    pod_cidrs = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
+    taints = {taint.key for taint in spec.taints or ()}
+    return Node(
+        key.name,
+        sys.intern((metadata.labels or {}).get("topology.kubernetes.io/zone") or ""),
+        fields.networks("spec.podCIDRs", pod_cidrs, left_out),
+        fields.node_addresses(parsed.status, left_out),
+        leaving=metadata.deletion_timestamp is not None or "ToBeDeletedByClusterAutoscaler" in taints,
+    )

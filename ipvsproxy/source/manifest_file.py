@@ -163,7 +163,7 @@ def _with_an_address(decoded: Decoded[Service], document: dict[str, Any]) -> Dec
     if spec.get("clusterIP") or spec.get("clusterIPs"):
         return decoded
     reason = "no address: a directory of manifests has no allocator, so name one"
-    return Decoded(None, (Rejection("Service", service.key, "spec.clusterIP", reason),))
+    return Decoded(None, (Rejection("Service", service.key, "spec.clusterIP", reason, service.uid),))
 
 
 class _Document(NamedTuple):

@@ -54,13 +54,15 @@ class ManifestSource:
         return_time: float = RETURN_TIME,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; nothing is read before `start`.
+        """Prepare; nothing is read before `start`. UsageError if there is no such directory.
 
         A Node named `node_name` in the manifests is the agent's own; without one it has just that name.
         `on_failure` is called, from the thread, with the error that ended it: nothing is followed any more then.
         `return_time` is how many seconds, by the `clock`, a file that was moved away or deleted has to come back
         unnoticed.
         """
+        if not directory.is_dir():
+            raise UsageError(f"{directory} is no directory: name one that contains manifests")
         self._directory = directory
         self._store = store
         self._node_name = node_name
@@ -78,9 +80,7 @@ class ManifestSource:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start to read and follow the directory; UsageError if there is none."""
-        if not self._directory.is_dir():
-            raise UsageError(f"{self._directory} is no directory: name one that contains manifests")
+        """Start to read and follow the directory; IpvsProxyError if the kernel refuses to watch it."""
         try:
             self._watch = DirectoryWatch(self._directory)
         except OSError as error:
@@ -236,8 +236,11 @@ class ManifestSource:
             self._log_rejection(rejection)
         self._duplicates = combined.duplicates
         rejections = [*combined.rejections, *combined.duplicates]
+        self._store.put_node_addresses(
+            address for node in combined.nodes.values() for address in node.addresses
+        )
         node = combined.nodes.get(self._node_name, Node(self._node_name))
-        self._store.put_node(
+        self._store.replace_node(
             node, [found for found in _of_kinds(rejections, "Node") if found.key.name == node.name]
         )
         self._store.replace_services(combined.services, _of_kinds(rejections, "Service"))

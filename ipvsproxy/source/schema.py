@@ -24,6 +24,7 @@ class Metadata(Part, frozen=True):
 
     name: str | None = None
     namespace: str | None = None
+    uid: str | None = None
     labels: dict[str, str | None] | None = None
     creation_timestamp: Annotated[dt.datetime, Meta(tz=True)] | None = None
 
@@ -35,11 +36,17 @@ class ApiObject(Part, frozen=True):
 
 
 class Port(Part, frozen=True):
-    """An entry of a Service's or EndpointSlice's ports, or of those of an Endpoints' subset."""
+    """An entry of an EndpointSlice's ports, or of those of an Endpoints' subset."""
 
     name: str | None = None
     protocol: str | None = None
     port: Int32 | None = None
+
+
+class ServicePort(Port, frozen=True):
+    """An entry of a Service's ports."""
+
+    node_port: Int32 | None = None
 
 
 class ClientIPConfig(Part, frozen=True):
@@ -60,15 +67,47 @@ class ServiceSpec(Part, frozen=True):
     type: ServiceType | None = None
     cluster_ip: str | None = field(default=None, name="clusterIP")
     cluster_ips: list[str] | None = field(default=None, name="clusterIPs")
-    ports: list[Port] | None = None
+    ports: list[ServicePort] | None = None
+    external_ips: list[str] | None = field(default=None, name="externalIPs")
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    load_balancer_source_ranges: list[str] | None = None
+    health_check_node_port: Int32 | None = None
     session_affinity: str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
+
+
+class Ingress(Part, frozen=True):
+    """An entry of status.loadBalancer.ingress of a Service."""
+
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(Part, frozen=True):
+    """status.loadBalancer of a Service."""
+
+    ingress: list[Ingress] | None = None
+
+
+class ServiceStatus(Part, frozen=True):
+    """The status of a Service."""
+
+    load_balancer: LoadBalancerStatus | None = None
+
+
+class ServiceMetadata(Metadata, frozen=True):
+    """What a Service has beside; annotations are of any type, so that a wrong one rejects nothing."""
+
+    annotations: object = None
 
 
 class ServiceObject(ApiObject, frozen=True):
     """A v1 Service."""
 
+    metadata: ServiceMetadata = ServiceMetadata()
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus | None = None
 
 
 class Conditions(Part, frozen=True):
@@ -79,12 +118,26 @@ class Conditions(Part, frozen=True):
     terminating: bool | None = None
 
 
+class Hint(Part, frozen=True):
+    """An entry of the hints of an endpoint: the name of a zone or of a node."""
+
+    name: str | None = None
+
+
+class Hints(Part, frozen=True):
+    """The hints of an endpoint."""
+
+    for_zones: list[Hint] | None = None
+    for_nodes: list[Hint] | None = None
+
+
 class SliceEndpoint(Part, frozen=True):
     """An entry of an EndpointSlice's endpoints."""
 
     addresses: list[str] | None = None
     conditions: Conditions | None = None
     node_name: str | None = None
+    hints: Hints | None = None
 
 
 class EndpointSliceObject(ApiObject, frozen=True):
@@ -116,24 +169,53 @@ class EndpointsObject(ApiObject, frozen=True):
     subsets: list[EndpointSubset] | None = None
 
 
+class Taint(Part, frozen=True):
+    """An entry of the taints of a Node."""
+
+    key: str | None = None
+
+
 class NodeSpec(Part, frozen=True):
     """The spec of a Node."""
 
     pod_cidr: str | None = field(default=None, name="podCIDR")
     pod_cidrs: list[str] | None = field(default=None, name="podCIDRs")
+    taints: list[Taint] | None = None
+
+
+class NodeAddress(Part, frozen=True):
+    """An entry of status.addresses of a Node."""
+
+    type: str | None = None
+    address: str | None = None
+
+
+class NodeStatus(Part, frozen=True):
+    """The status of a Node."""
+
+    addresses: list[NodeAddress] | None = None
+
+
+class NodeMetadata(Metadata, frozen=True):
+    """What a Node has beside; that there is a time is all that matters of it."""
+
+    deletion_timestamp: object = None
 
 
 class NodeObject(ApiObject, frozen=True):
     """A v1 Node."""
 
+    metadata: NodeMetadata = NodeMetadata()
     spec: NodeSpec = NodeSpec()
+    status: NodeStatus | None = None
 
 
 class Name(Part, frozen=True):
-    """The fields of metadata that name an object, whatever their types are."""
+    """The fields of metadata that tell which object it is, whatever their types are."""
 
     name: object = None
     namespace: object = None
+    uid: object = None
 
 
 class NamedObject(Part, frozen=True):

@@ -1,17 +1,20 @@
 """Where sources and the reconciler meet: the latest objects, and which Services changed since the last look.
 
 Sources write from threads of their own; the reconciler alone takes. A Service is dirty when its own object or one
-of its EndpointSlices changed; several changes of one Service before a look are one.
+of its EndpointSlices changed; several changes of one Service before a look are one. The own Node is waited for too,
+because who serves depends on it: otherwise a start would plan everything twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service
     from ipvsproxy.model.reasons import Rejection
 
@@ -32,8 +35,14 @@ class Store:
     All methods may be called from any thread.
     """
 
-    def __init__(self) -> None:
-        """Start empty: neither list has been received."""
+    def __init__(self, on_rejection: Callable[[Rejection], None] = lambda _: None) -> None:
+        """Start empty: nothing has been received.
+
+        `on_rejection` is called with each rejection that did not stand before, in the thread of the source that
+        brought it and without a lock held.
+        """
+        self._on_rejection = on_rejection
+        self._new_rejections: list[Rejection] = []
         self._news = threading.Condition()
         self._services: dict[ObjectKey, Service] = {}
         self._slices: dict[ObjectKey, EndpointSlice] = {}
@@ -43,6 +52,9 @@ class Store:
         self._dirty: set[ObjectKey] = set()
         self._services_received = False
         self._slices_received = False
+        self._node_received = False
+        self._node_addresses: frozenset[Address] = frozenset()
+        self._node_changed = False
         self._woken = False
 
     # --- for sources ---
@@ -55,7 +67,7 @@ class Store:
         """
         listed = {service.key: service for service in services}
         refused = _by_object(rejected)
-        with self._news:
+        with self._written():
             for key in self._services.keys() - listed.keys():
                 if ("Service", key) not in refused:
                     self._drop_service(key)
@@ -71,7 +83,7 @@ class Store:
         """
         listed = {endpoint_slice.key: endpoint_slice for endpoint_slice in slices}
         refused = _by_object(rejected)
-        with self._news:
+        with self._written():
             for key in self._slices.keys() - listed.keys():
                 if ("EndpointSlice", key) not in refused:
                     self._drop_slice(key)
@@ -82,52 +94,71 @@ class Store:
 
     def put_service(self, service: Service, rejected: Iterable[Rejection] = ()) -> None:
         """Hold the Service; `rejected` tells which parts of it were left out, in place of what was said before."""
-        with self._news:
+        with self._written():
             self._hold_service(service)
             self._set_rejections("Service", service.key, rejected)
             self._news.notify_all()
 
     def put_slice(self, endpoint_slice: EndpointSlice, rejected: Iterable[Rejection] = ()) -> None:
         """Hold the EndpointSlice; `rejected` as for `put_service`."""
-        with self._news:
+        with self._written():
             self._hold_slice(endpoint_slice)
             self._set_rejections("EndpointSlice", endpoint_slice.key, rejected)
             self._news.notify_all()
 
     def remove_service(self, key: ObjectKey) -> None:
         """Forget the Service and what was rejected of it; one that is not held is no error."""
-        with self._news:
+        with self._written():
             self._drop_service(key)
             self._set_rejections("Service", key, ())
             self._news.notify_all()
 
     def remove_slice(self, key: ObjectKey) -> None:
         """Forget the EndpointSlice and what was rejected of it; one that is not held is no error."""
-        with self._news:
+        with self._written():
             self._drop_slice(key)
             self._set_rejections("EndpointSlice", key, ())
             self._news.notify_all()
 
+    def replace_node(self, node: Node | None, rejected: Iterable[Rejection] = ()) -> None:
+        """Take the complete answer about the agent's own Node; `rejected` as for `put_service`.
+
+        None if there is none or it is rejected: what is known of it stays, for the agent runs on it all the same.
+        """
+        refused = _by_object(rejected)
+        with self._written():
+            if node is not None and node != self._node:
+                self._node = node
+                self._node_changed = True
+            self._replace_rejections(("Node",), refused)
+            self._received(node=True)
+
     def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
         """Hold the agent's own Node; `rejected` as for `put_service`."""
+        self.replace_node(node, rejected)
+
+    def put_node_addresses(self, addresses: Iterable[Address]) -> None:
+        """Hold the addresses of all nodes of the cluster, as far as they are known."""
         with self._news:
-            self._node = node
-            self._replace_rejections(("Node",), _by_object(rejected))
+            if (known := frozenset(addresses)) != self._node_addresses:
+                self._node_addresses = known
+                self._node_changed = True
+                self._news.notify_all()
 
     def reject(self, rejection: Rejection) -> None:
         """Record that an object could not be read; its last good state stays until a good one or a removal.
 
         It takes the place of what was rejected of the object before.
         """
-        with self._news:
-            self._rejections[rejection.kind, rejection.key] = (rejection,)
+        with self._written():
+            self._set_rejections(rejection.kind, rejection.key, (rejection,))
 
     # --- for the reconciler ---
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until something changed and both lists are in, or `wake` is called; False when the time ran out.
+        """Wait until something changed and all is synced, or `wake` is called; False when the time ran out.
 
-        That both lists have come in is a change by itself, so an empty cluster is seen too. `timeout` is in seconds.
+        To become synced is a change by itself, so an empty cluster is seen too. `timeout` is in seconds.
         """
         with self._news:
             in_time = self._news.wait_for(self._has_news, timeout)
@@ -141,25 +172,31 @@ class Store:
             self._news.notify_all()
 
     def take(self) -> dict[ObjectKey, ServiceState]:
-        """Return the Services that changed and forget that they did. None before both lists were received once."""
+        """Return the Services that changed, and forget that they and the Node did. None before all is synced."""
         with self._news:
             if not self.synced:
                 return {}
             changes = {key: self._state(key) for key in self._dirty}
             self._dirty.clear()
+            self._node_changed = False
             return changes
 
     # --- for readers ---
 
     @property
     def synced(self) -> bool:
-        """Whether both lists were received once."""
-        return self._services_received and self._slices_received
+        """Whether both lists, and whether there is a Node, were received once."""
+        return self._services_received and self._slices_received and self._node_received
 
     @property
     def node(self) -> Node | None:
-        """The agent's own Node; None before it was received."""
+        """The agent's own Node; None as long as no readable one was received."""
         return self._node
+
+    @property
+    def node_addresses(self) -> frozenset[Address]:
+        """The addresses of all nodes of the cluster, as far as they are known."""
+        return self._node_addresses
 
     def state(self, key: ObjectKey) -> ServiceState:
         """Return the latest state of one Service, without taking it; an unknown one is (None, ())."""
@@ -176,19 +213,29 @@ class Store:
         with self._news:
             return sorted(rejection for found in self._rejections.values() for rejection in found)
 
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Hold the condition for a source's write, and tell of the rejections that are new afterwards."""
+        with self._news:
+            yield
+            rejections, self._new_rejections = self._new_rejections, []
+        for rejection in rejections:
+            self._on_rejection(rejection)
+
     # --- with the condition held ---
 
     def _has_news(self) -> bool:
-        return self._woken or (self.synced and bool(self._dirty))
+        return self._woken or (self.synced and (self._node_changed or bool(self._dirty)))
 
     def _state(self, key: ObjectKey) -> ServiceState:
         slices = self._slices_of.get(key, {})
         return ServiceState(self._services.get(key), tuple(sorted(slices.values())))
 
-    def _received(self, *, services: bool = False, slices: bool = False) -> None:
+    def _received(self, *, services: bool = False, slices: bool = False, node: bool = False) -> None:
         was_synced = self.synced
         self._services_received |= services
         self._slices_received |= slices
+        self._node_received |= node
         if self.synced and not was_synced:
             self._woken = True
         self._news.notify_all()
@@ -221,14 +268,26 @@ class Store:
         self._dirty.add(held.service)
 
     def _set_rejections(self, kind: str, key: ObjectKey, rejected: Iterable[Rejection]) -> None:
-        self._rejections.pop((kind, key), None)
-        self._rejections.update(_by_object(rejected))
+        before = {(kind, key): self._rejections.pop((kind, key), ())}
+        found = _by_object(rejected)
+        self._note_new(found, before)
+        self._rejections.update(found)
 
     def _replace_rejections(
         self, kinds: tuple[str, ...], refused: dict[tuple[str, ObjectKey], tuple[Rejection, ...]]
     ) -> None:
+        self._note_new(refused, self._rejections)
         others = {identity: found for identity, found in self._rejections.items() if identity[0] not in kinds}
         self._rejections = others | refused
+
+    def _note_new(
+        self,
+        found: dict[tuple[str, ObjectKey], tuple[Rejection, ...]],
+        before: dict[tuple[str, ObjectKey], tuple[Rejection, ...]],
+    ) -> None:
+        for identity, rejections in found.items():
+            known = before.get(identity, ())
+            self._new_rejections += [rejection for rejection in rejections if rejection not in known]
 
 
 def _by_object(rejected: Iterable[Rejection]) -> dict[tuple[str, ObjectKey], tuple[Rejection, ...]]:

@@ -10,10 +10,11 @@ import pytest
 from ipvsproxy import __version__
 from ipvsproxy.cli.arguments import DumpArguments, OutputFormat, RunArguments, parse, read_service
 from ipvsproxy.cli.main import exit_code, main
-from ipvsproxy.config.settings import Config, LogFormat, LogLevel
+from ipvsproxy.config.settings import Config, DetectLocalMode, LogFormat, LogLevel
 from ipvsproxy.errors import IpvsProxyError, UsageError
-from ipvsproxy.model.addresses import parse_network
+from ipvsproxy.model.addresses import parse_address, parse_network
 from ipvsproxy.model.objects import ObjectKey
+from ipvsproxy.model.selection import NodePortAddresses
 
 
 def run(*words: str) -> RunArguments:
@@ -63,6 +64,14 @@ def test_every_flag_of_run_has_its_place_in_the_configuration() -> None:
             "--run-directory",
             "/r",
         ),
+        *("--ipvs-tcp-timeout", "2h", "--ipvs-tcpfin-timeout", "90s", "--ipvs-udp-timeout", "5m"),
+        *("--nodeport-addresses", "primary", "--allowed-external-ips", "192.0.2.0/24"),
+        *("--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "cali"),
+        *("--pod-bridge-interface", "cni0"),
+        *("--conntrack-max-per-core", "1000", "--conntrack-min", "0", "--conntrack-tcp-be-liberal"),
+        *("--conntrack-tcp-timeout-established", "2h", "--conntrack-tcp-timeout-close-wait", "60s"),
+        *("--conntrack-udp-timeout", "30s", "--conntrack-udp-timeout-stream", "90s"),
+        *("--healthz-bind-address", "127.0.0.1:10300"),
         *("--log-format", "json", "--log-level", "debug"),
     )
 
@@ -77,6 +86,22 @@ def test_every_flag_of_run_has_its_place_in_the_configuration() -> None:
             sync_period=60.0,
             min_sync_period=0.0,
             drain_timeout=0.0,
+            ipvs_tcp_timeout=7200,
+            ipvs_tcp_fin_timeout=90,
+            ipvs_udp_timeout=300,
+            node_port_addresses=NodePortAddresses(primary=True),
+            allowed_external_ips=(parse_network("192.0.2.0/24"),),
+            detect_local_mode=DetectLocalMode.INTERFACE_NAME_PREFIX,
+            pod_interface_name_prefix="cali",
+            pod_bridge_interface="cni0",
+            conntrack_max_per_core=1000,
+            conntrack_min=0,
+            conntrack_tcp_be_liberal=True,
+            conntrack_tcp_established_timeout=7200,
+            conntrack_tcp_close_wait_timeout=60,
+            conntrack_udp_timeout=30,
+            conntrack_udp_stream_timeout=90,
+            healthz_bind_address=(parse_address("127.0.0.1"), 10300),
             run_directory=Path("/r"),
             log_format=LogFormat.JSON,
             log_level=LogLevel.DEBUG,
@@ -89,6 +114,12 @@ def test_kube_proxys_names_of_the_periods_are_known_too() -> None:
     assert run("--ipvs-sync-period", "10s", "--ipvs-min-sync-period", "2s") == run(
         "--sync-period", "10s", "--min-sync-period", "2s"
     )
+
+
+def test_what_is_on_by_default_can_be_switched_off_by_a_word() -> None:
+    config = run("--allowed-external-ips", "none", "--healthz-bind-address", "none").config
+
+    assert (config.allowed_external_ips, config.healthz_bind_address) == ((), None)
 
 
 def test_a_flag_can_take_back_what_the_file_switches_on(tmp_path: Path) -> None:

@@ -15,16 +15,24 @@ from ipvsproxy.cli.arguments import DumpArguments, OutputFormat
 from ipvsproxy.cli.dump import show
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
+from ipvsproxy.kernel.fake_conntrack import FakeConntrack
 from ipvsproxy.kernel.fake_firewall import FakeFirewall
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError, NodeKernel
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.ipvs import Command, IpvsOperation
-from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceType, SlicePort
+from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServer
+from ipvsproxy.model.objects import (
+    ObjectKey,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
-from ipvsproxy.reconcile.drain import DrainKey
-from ipvsproxy.reconcile.retry import Failure
+from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
+from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, real_server, service
 from tests.observe.node import IDENTITY, NOW, planned, report_of, state, view_of
 
@@ -39,7 +47,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "dump.md").read_text()
 
 WEB_NAME = ObjectKey("default", "web")
 WEB = state(
-    service("10.96.0.10", ports=(port(80, "http"),), affinity=10800),
+    service(
+        "10.96.0.10",
+        ports=(port(80, "http"),),
+        affinity=10800,
+        options=ServiceOptions(maximum_connections=100),
+    ),
     endpoint_slice(
         endpoint("10.244.0.5", node=NODE),
         endpoint("10.244.1.7"),
@@ -59,11 +72,25 @@ DNS = state(
 )
 API = state(service("fd00:10:96::20", of=ObjectKey("default", "api"), ports=(port(443, "https"),)))
 EXTERNAL = state(service(of=ObjectKey("default", "mail"), kind=ServiceType.EXTERNAL_NAME))
-STATES = (API, DNS, EXTERNAL, WEB)
+SHOP_NAME = ObjectKey("default", "shop")
+SHOP = state(
+    service(
+        "10.96.0.30",
+        of=SHOP_NAME,
+        kind=ServiceType.LOAD_BALANCER,
+        ports=(port(80, node_port=30080),),
+        load_balancer_ips=("192.0.2.10",),
+        external_ips=("192.0.2.1",),
+        external=TrafficPolicy.LOCAL,
+        source_ranges=("198.51.100.0/24",),
+    ),
+    endpoint_slice("10.244.1.20", of=SHOP_NAME, name="shop-1"),
+)
+STATES = (API, DNS, EXTERNAL, SHOP, WEB)
 
 WEB_KEY, API_KEY = key("10.96.0.10"), key("fd00:10:96::20", 443)
 LEFT, DENIED = (
-    real_server("10.244.1.9", weight=0),
+    real_server("10.244.1.9", weight=0)._replace(upper_threshold=100),
     Failure("adding the address: EACCES: Permission denied", 3, NOW + 4),
 )
 
@@ -72,25 +99,27 @@ def the_report() -> AgentReport:
     """Return the report of a node where a few things are wrong."""
     view = view_of(
         *STATES,
-        drains={DrainKey(WEB_KEY, LEFT.address, LEFT.port): NOW + 860},
+        drains={DrainKey(WEB_KEY, LEFT.address, LEFT.port): Drain(NOW - 40, NOW + 860)},
         failures={API_KEY.address: DENIED},
     )
     broken = Rejection(
         "Service", ObjectKey("default", "broken"), "spec.ports[0].port", "0 is not a port from 1 to 65535"
     )
-    return report_of(*STATES, view=view, rejections=[broken])
+    dropping = HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", 0, "policy drop")
+    return report_of(*STATES, view=view, rejections=[broken], warnings=[str(dropping)])
 
 
 class Kernel(NamedTuple):
     ipvs: FakeIpvs
     addresses: FakeAddresses
     firewall: FakeFirewall
+    conntrack: FakeConntrack
 
 
 def kernel_with(*states: ServiceState) -> Kernel:
     """Return a kernel that has what these Services ask for."""
     desired = planned(states)
-    kernel = Kernel(FakeIpvs(), FakeAddresses(), FakeFirewall(settings=IDENTITY.firewall))
+    kernel = Kernel(FakeIpvs(), FakeAddresses(), FakeFirewall(settings=IDENTITY.firewall), FakeConntrack())
     kernel.addresses.ensure_interface()
     kernel.addresses.apply(desired.addresses, ())
     kernel.firewall.install(desired.elements)
@@ -108,10 +137,11 @@ def the_kernel() -> Kernel:
     kernel = kernel_with(*STATES)
     kernel.addresses.apply((), [API_KEY.address])
     web = kernel.ipvs.state()[WEB_KEY]
+    changed = real_server("10.244.1.7", weight=5)._replace(upper_threshold=100)
     assert not kernel.ipvs.apply(
         [
             IpvsOperation(Command.NEW_DEST, web, LEFT),
-            IpvsOperation(Command.SET_DEST, web, real_server("10.244.1.7", weight=5)),
+            IpvsOperation(Command.SET_DEST, web, changed),
         ]
     )
     kernel.ipvs.set_connections(WEB_KEY, address("10.244.0.5"), 8080, active=12, inactive=3)
@@ -212,12 +242,15 @@ def test_when_all_is_as_it_should_be_there_is_one_table() -> None:
 def test_a_virtual_server_that_is_gone_is_shown_as_it_should_be() -> None:
     kernel = kernel_with(WEB)
     kernel.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, kernel.ipvs.state()[WEB_KEY])])
-    shown = dump(report_of(WEB), kernel, OutputFormat.WIDE).output
-    assert (
-        "-, desired rr   -, desired 3h   10.244.0.5:8080   -, desired 1   -        -          missing"
-        in shown
+    row, *_ = wide_rows(report_of(WEB), kernel)
+    assert (row["SCHEDULER"], row["PERSISTENCE"]) == ("-, desired rr", "-, desired 3h")
+    assert (row["REAL SERVER"], row["WEIGHT"], row["MAXIMUM"], row["STATE"]) == (
+        "10.244.0.5:8080",
+        "-, desired 1",
+        "-, desired 100",
+        "missing",
     )
-    assert "virtual server 10.96.0.10:80/tcp is missing" in shown
+    assert "virtual server 10.96.0.10:80/tcp is missing" in dump(report_of(WEB), kernel).output
 
 
 def test_what_nothing_asks_for_is_unwanted() -> None:
@@ -225,6 +258,71 @@ def test_what_nothing_asks_for_is_unwanted() -> None:
     assert re.search(r"^-  .*10\.244\.0\.5:8080 .* unwanted  +-$", shown, re.MULTILINE)
     assert re.search(r"^10\.96\.0\.10 +unwanted$", shown, re.MULTILINE)
     assert re.search(r"^service-ports-ipv4 +10\.96\.0\.10 \. tcp \. 80 +unwanted$", shown, re.MULTILINE)
+
+
+def wide_rows(report: AgentReport | IpvsProxyError, kernel: Kernel) -> list[dict[str, str]]:
+    """Return the rows of the main table, each with its cells by their column."""
+    lines = dump(report, kernel, OutputFormat.WIDE).output.partition("\n\n")[0].splitlines()
+    headers, *rows = (re.split(" {3,}", line) for line in lines)
+    return [dict(zip(headers, row, strict=True)) for row in rows]
+
+
+def test_limits_that_differ_stand_side_by_side() -> None:
+    kernel = kernel_with(WEB)
+    web = kernel.ipvs.state()[WEB_KEY]
+    changed = real_server("10.244.1.7")._replace(upper_threshold=5)
+    assert not kernel.ipvs.apply([IpvsOperation(Command.SET_DEST, web, changed)])
+    (row,) = (each for each in wide_rows(report_of(WEB), kernel) if each["REAL SERVER"] == "10.244.1.7:8080")
+    assert (row["WEIGHT"], row["MAXIMUM"], row["STATE"]) == ("1", "5, desired 100", "differs")
+
+
+@pytest.mark.parametrize(
+    ("source_ranges", "sources"),
+    [
+        (None, "all"),
+        (("0.0.0.0/0",), "all"),
+        (("198.51.100.0/24", "203.0.113.64/26"), "198.51.100.0/24,203.0.113.64/26"),
+        (("2001:db8::/32",), "none"),
+    ],
+)
+def test_the_sources_that_may_use_a_load_balancers_address_are_there(
+    source_ranges: tuple[str, ...] | None, sources: str
+) -> None:
+    asking = service("10.96.0.30", load_balancer_ips=("192.0.2.10",), source_ranges=source_ranges)
+    rows = wide_rows(report_of(state(asking)), kernel_with(state(asking)))
+    assert {each["KIND"]: each["SOURCES"] for each in rows} == {"clusterIP": "all", "loadBalancerIP": sources}
+
+
+def test_a_virtual_server_that_only_drains_refuses_new_connections() -> None:
+    kernel = kernel_with(API)
+    left = real_server("fd00:10:244::9", weight=0)
+    assert not kernel.ipvs.apply([IpvsOperation(Command.NEW_DEST, kernel.ipvs.state()[API_KEY], left)])
+    drains = {DrainKey(API_KEY, left.address, left.port): Drain(NOW - 90, NOW + 810)}
+    rows = wide_rows(report_of(API, view=view_of(API, drains=drains)), kernel)
+    assert [each["STATE"] for each in rows] == [
+        "refusing, no real servers",
+        "draining for 1m30s, 13m30s left",
+    ]
+
+
+def test_a_node_port_that_somebody_else_serves_is_rejected_and_what_they_have_not_shown() -> None:
+    kernel = kernel_with()
+    theirs = VirtualServer(key("203.0.113.2", 30080), "rr")
+    operations = [
+        IpvsOperation(Command.NEW_SERVICE, theirs),
+        IpvsOperation(Command.NEW_DEST, theirs, real_server("10.9.9.9")),
+    ]
+    assert not kernel.ipvs.apply(operations)
+    shown = dump(report_of(SHOP, view=view_of(SHOP, foreign=[theirs.key])), kernel).output
+    assert "10.9.9.9" not in shown
+    assert "default/shop   203.0.113.1:30080/tcp" in shown
+    assert "default/shop   203.0.113.2:30080/tcp" not in shown
+    assert re.search(
+        r"^Service +default/shop +spec.ports\[\].nodePort +"
+        r"virtual server 203.0.113.2:30080/tcp is not ipvsproxy's$",
+        shown,
+        re.MULTILINE,
+    )
 
 
 def test_an_address_of_another_interface_is_no_difference() -> None:
@@ -267,6 +365,17 @@ def test_when_the_agent_has_nothing_to_say_the_kernel_is_shown_alone_and_one_lin
         "-         10.96.0.10:80/tcp          10.244.1.7:8080   1        0        0          serving",
         "-         [fd00:10:96::20]:443/tcp   -                 -        -        -          refusing, no real servers",
     ]
+
+
+def test_the_kernel_alone_tells_who_refuses_from_who_drops() -> None:
+    rows = wide_rows(NOT_RUNNING, kernel_with(API, SHOP))
+    assert {each["VIRTUAL SERVER"]: each["STATE"] for each in rows} == {
+        "10.96.0.30:80/tcp": "serving",
+        "192.0.2.10:80/tcp": "dropping, no local endpoints",
+        "203.0.113.1:30080/tcp": "dropping, no local endpoints",
+        "203.0.113.2:30080/tcp": "dropping, no local endpoints",
+        "[fd00:10:96::20]:443/tcp": "refusing, no real servers",
+    }
 
 
 @pytest.mark.parametrize("answer", [NOT_RUNNING, SILENT, UNSYNCED])

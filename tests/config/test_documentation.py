@@ -18,7 +18,7 @@ from ipvsproxy.config.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ipvsproxy.config.settings import Setting
+    from ipvsproxy.config.declaration import Setting
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.config.layers import combine
-from ipvsproxy.config.settings import Config, LogFormat, LogLevel
+from ipvsproxy.config.settings import Config, DetectLocalMode, LogFormat, LogLevel
 from ipvsproxy.errors import UsageError
-from ipvsproxy.model.addresses import parse_network
+from ipvsproxy.model.addresses import parse_address, parse_network
+from ipvsproxy.model.selection import NodePortAddresses
 
 if TYPE_CHECKING:
     from ipvsproxy.config.layers import Effective
@@ -95,10 +96,26 @@ def test_without_file_and_flags_all_is_at_its_default() -> None:
             sync_period=30.0,
             min_sync_period=1.0,
             drain_timeout=900.0,
+            ipvs_tcp_timeout=0,
+            ipvs_tcp_fin_timeout=0,
+            ipvs_udp_timeout=0,
+            node_port_addresses=NodePortAddresses(),
+            allowed_external_ips=(parse_network("0.0.0.0/0"), parse_network("::/0")),
             cluster_cidrs=(),
+            detect_local_mode=DetectLocalMode.CLUSTER_CIDR,
+            pod_bridge_interface="",
+            pod_interface_name_prefix="",
             masquerade_all=False,
             masquerade_bit=14,
+            conntrack_max_per_core=32768,
+            conntrack_min=131072,
+            conntrack_tcp_established_timeout=86400,
+            conntrack_tcp_close_wait_timeout=3600,
+            conntrack_tcp_be_liberal=False,
+            conntrack_udp_timeout=0,
+            conntrack_udp_stream_timeout=0,
             node_name="node-1",
+            healthz_bind_address=(parse_address("0.0.0.0"), 10256),
             run_directory=Path("/run/ipvsproxy"),
             log_format=LogFormat.AUTO,
             log_level=LogLevel.INFO,
@@ -114,8 +131,15 @@ def test_the_file_goes_before_the_default(file: Path) -> None:
         + "clientConnection: {kubeconfig: /etc/kubeconfig}\n"
         + "clusterCIDR: 10.244.0.0/16,fd00::/64\n"
         + "hostnameOverride: Worker-7\n"
-        + "ipvs: {scheduler: wlc, strictARP: true, syncPeriod: 1m, minSyncPeriod: 2s}\n"
-        + "iptables: {masqueradeAll: true, masqueradeBit: 0}\n",
+        + "ipvs: {scheduler: wlc, strictARP: true, syncPeriod: 1m, minSyncPeriod: 2s, tcpTimeout: 2h,\n"
+        + "  tcpFinTimeout: 90s, udpTimeout: 5m}\n"
+        + "iptables: {masqueradeAll: true, masqueradeBit: 0}\n"
+        + "nodePortAddresses: [192.0.2.0/24, '2001:db8::/64']\n"
+        + "detectLocalMode: BridgeInterface\n"
+        + "detectLocal: {bridgeInterface: cni0}\n"
+        + "conntrack: {maxPerCore: 65536, min: 10, tcpEstablishedTimeout: 2h, tcpCloseWaitTimeout: 60s,\n"
+        + "  tcpBeLiberal: true, udpTimeout: 30s, udpStreamTimeout: 1m30s}\n"
+        + "healthzBindAddress: '[::]:10300'\n",
     )
 
     assert config == Config(
@@ -124,10 +148,26 @@ def test_the_file_goes_before_the_default(file: Path) -> None:
         strict_arp=True,
         sync_period=60.0,
         min_sync_period=2.0,
+        ipvs_tcp_timeout=7200,
+        ipvs_tcp_fin_timeout=90,
+        ipvs_udp_timeout=300,
+        node_port_addresses=NodePortAddresses(
+            networks=(parse_network("192.0.2.0/24"), parse_network("2001:db8::/64"))
+        ),
         cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00::/64")),
+        detect_local_mode=DetectLocalMode.BRIDGE_INTERFACE,
+        pod_bridge_interface="cni0",
         masquerade_all=True,
         masquerade_bit=0,
+        conntrack_max_per_core=65536,
+        conntrack_min=10,
+        conntrack_tcp_established_timeout=7200,
+        conntrack_tcp_close_wait_timeout=60,
+        conntrack_tcp_be_liberal=True,
+        conntrack_udp_timeout=30,
+        conntrack_udp_stream_timeout=90,
         node_name="worker-7",
+        healthz_bind_address=(parse_address("::"), 10300),
     )
     assert ignored == ()
 
@@ -156,6 +196,34 @@ def test_kube_proxys_own_defaults_spelt_out_are_no_reason_to_warn(file: Path) ->
     assert effective(file, KUBE_PROXY).ignored == ()
 
 
+def test_zeros_of_connection_tracking_leave_what_the_kernel_has(file: Path) -> None:
+    config, ignored = effective(
+        file,
+        HEADER + "conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n",
+    )
+
+    assert config == Config(
+        conntrack_max_per_core=0,
+        conntrack_min=0,
+        conntrack_tcp_established_timeout=0,
+        conntrack_tcp_close_wait_timeout=0,
+        node_name="node-1",
+    )
+    assert ignored == ()
+
+
+def test_a_list_of_the_file_may_have_words_and_networks(file: Path) -> None:
+    text = HEADER + "nodePortAddresses:\n- primary\n- 10.0.0.0/8\n"
+
+    assert effective(file, text).config.node_port_addresses == NodePortAddresses(
+        primary=True, networks=(parse_network("10.0.0.0/8"),)
+    )
+
+
+def test_an_empty_list_of_the_file_is_as_good_as_none(file: Path) -> None:
+    assert effective(file, HEADER + "nodePortAddresses: []\n") == combine({}, None, "node-1")
+
+
 def test_a_section_or_field_without_a_value_is_as_good_as_none(file: Path) -> None:
     assert effective(file, HEADER + "ipvs:\nclusterCIDR:\n") == combine({}, None, "node-1")
 
@@ -164,15 +232,15 @@ def test_a_section_or_field_without_a_value_is_as_good_as_none(file: Path) -> No
     ("text", "path"),
     [
         ("mode: iptables", "mode"),
-        ("detectLocalMode: BridgeInterface", "detectLocalMode"),
         ("detectLocal: {bridgeInterface: br0}", "detectLocal.bridgeInterface"),
-        ("conntrack: {maxPerCore: 65536}", "conntrack.maxPerCore"),
-        ("conntrack: {tcpEstablishedTimeout: 2h}", "conntrack.tcpEstablishedTimeout"),
-        ("ipvs: {tcpTimeout: 5m}", "ipvs.tcpTimeout"),
+        (
+            "detectLocalMode: NodeCIDR\ndetectLocal: {interfaceNamePrefix: cali}",
+            "detectLocal.interfaceNamePrefix",
+        ),
+        ("conntrack: {max: 1000}", "conntrack.max"),
         ("ipvs: {excludeCIDRs: [10.0.0.0/8]}", "ipvs.excludeCIDRs"),
         ("iptables: {syncPeriod: 10s}", "iptables.syncPeriod"),
         ("nftables: {masqueradeAll: true}", "nftables.masqueradeAll"),
-        ("nodePortAddresses: [primary]", "nodePortAddresses"),
         ("featureGates: {Foo: false}", "featureGates"),
         ("logging: {vmodule: [{filePattern: a, verbosity: 3}]}", "logging.vmodule"),
         ("logging: {options: {json: {splitStream: true}}}", "logging.options.json.splitStream"),
@@ -186,9 +254,9 @@ def test_a_field_that_asks_for_something_and_has_no_effect_is_named(file: Path, 
 
 
 def test_all_fields_without_effect_are_named_together(file: Path) -> None:
-    text = HEADER + "conntrack: {min: 1, maxPerCore: 2}\nmode: nftables\nipvs: {scheduler: sh}\n"
+    text = HEADER + "conntrack: {max: 1, min: 2}\nmode: nftables\ndetectLocal: {bridgeInterface: br0}\n"
 
-    assert effective(file, text).ignored == ("mode", "conntrack.maxPerCore", "conntrack.min")
+    assert effective(file, text).ignored == ("mode", "conntrack.max", "detectLocal.bridgeInterface")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +287,15 @@ def test_all_fields_without_effect_are_named_together(file: Path) -> None:
             "FILE: clusterCIDR: '10.0.0.0' is not a network in CIDR notation: the prefix length is 0 to 32",
         ),
         ("clusterCIDR: a,b", "FILE: clusterCIDR: 'a' is not a network in CIDR notation"),
+        (
+            "nodePortAddresses: [all, b]",
+            "FILE: nodePortAddresses: 'b' is not a network in CIDR notation, nor primary, localhost or all",
+        ),
+        ("conntrack: {maxPerCore: -1}", "FILE: conntrack.maxPerCore: '-1' is not a number: 0 to 2147483647"),
+        (
+            "detectLocalMode: Bridge",
+            f"FILE: detectLocalMode: 'Bridge' is not one of {', '.join(DetectLocalMode)}",
+        ),
     ],
 )
 def test_a_field_that_is_wrong_is_named_with_its_path(file: Path, text: str, message: str) -> None:
@@ -272,6 +349,35 @@ def test_a_minimum_sync_period_longer_than_the_sync_period_is_refused() -> None:
     assert str(refused.value) == (
         "--min-sync-period (ipvs.minSyncPeriod) 1m30s is longer than --sync-period (ipvs.syncPeriod) 1m"
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "missing"),
+    [
+        (DetectLocalMode.BRIDGE_INTERFACE, "--pod-bridge-interface (detectLocal.bridgeInterface)"),
+        (
+            DetectLocalMode.INTERFACE_NAME_PREFIX,
+            "--pod-interface-name-prefix (detectLocal.interfaceNamePrefix)",
+        ),
+    ],
+)
+def test_a_mode_that_recognises_pods_by_their_interface_needs_its_name(
+    mode: DetectLocalMode, missing: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        combine({"detect_local_mode": mode}, None, "node-1")
+    assert str(refused.value) == f"--detect-local-mode (detectLocalMode) {mode} needs {missing}"
+
+
+@pytest.mark.parametrize("mode", [DetectLocalMode.CLUSTER_CIDR, DetectLocalMode.NODE_CIDR])
+def test_a_mode_that_recognises_pods_by_their_networks_needs_nothing(mode: DetectLocalMode) -> None:
+    assert combine({"detect_local_mode": mode}, None, "node-1").config.detect_local_mode is mode
+
+
+def test_a_flag_may_have_what_the_mode_of_the_file_needs(file: Path) -> None:
+    text = HEADER + "detectLocalMode: InterfaceNamePrefix\n"
+
+    assert effective(file, text, pod_interface_name_prefix="cali").config.pod_interface_name_prefix == "cali"
 
 
 def test_the_default_minimum_gives_way_to_a_shorter_sync_period() -> None:

@@ -9,19 +9,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
 from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol as Transport
-from ipvsproxy.plan.firewall import FirewallSettings
+from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
 from tests.builders import address, key
+from tests.kernel.set_elements import ELEMENTS_SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from ipvsproxy.kernel.interface import Firewall, Sysctls
 
 PLAIN = FirewallSettings()
-WITH_CLUSTER_CIDRS = FirewallSettings((parse_network("10.244.0.0/16"), parse_network("fd00:244::/56")))
+WITH_POD_NETWORKS = FirewallSettings(
+    PodNetworks((parse_network("10.244.0.0/16"), parse_network("fd00:244::/56")))
+)
+WITH_POD_INTERFACES = FirewallSettings(PodInterfaces("cali*"))
 
 ADDRESS = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("10.96.0.1"),))
 ADDRESS6 = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("fd00:96::1"),))
@@ -30,8 +36,35 @@ PORT6 = SetElement(FirewallSet.SERVICE_PORTS, key("fd00:96::1"))
 WITHOUT_ENDPOINTS = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0.1", 81))
 ENDPOINT = SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.1.2"), address("10.244.1.2")))
 
+
+def allowed(network: str, to: str = "203.0.113.1") -> SetElement:
+    return SetElement(FirewallSet.ALLOWED_SOURCES, (*key(to), parse_network(network)))
+
+
+def redirection(to: str, of: str = "203.0.113.1") -> SetElement:
+    return SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key(of), address(to)))
+
+
 EACH_SHAPE = frozenset(
     (
+        *(allowed(each) for each in ("10.0.0.0/8", "192.0.2.1/32", "192.0.2.2/31", "128.0.0.0/2")),
+        allowed("0.0.0.0/0", to="203.0.113.2"),
+        *(allowed(each, to="fd00:1::1") for each in ("2001:db8::/32", "::1/128", "8000::/1")),
+        allowed("::/0", to="fd00:1::2"),
+        allowed("::ffff:10.0.0.0/104", to="fd00:1::3"),
+        redirection("10.96.0.1"),
+        redirection("10.96.0.1", of="203.0.113.2"),
+        redirection("fd00:96::1", of="fd00:1::1"),
+        *(
+            SetElement(each, key(to, 30000, Transport.SCTP))
+            for each in (
+                FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
+                FirewallSet.MASQUERADED_PORTS,
+                FirewallSet.LOCAL_PORTS,
+                FirewallSet.RESTRICTED_PORTS,
+            )
+            for to in ("198.51.100.1", "2001:db8::1")
+        ),
         ADDRESS,
         ADDRESS6,
         PORT6,
@@ -105,11 +138,88 @@ class FirewallContract:
         firewall.change([ADDRESS, PORT], [ADDRESS6, PORT6, ENDPOINT])
         assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=True)
 
-    def test_an_element_that_goes_and_comes_in_one_change_is_there(self, node: Node) -> None:
+    @pytest.mark.parametrize("present", [ADDRESS, PORT6, allowed("10.0.0.0/8"), redirection("10.96.0.1")])
+    def test_an_element_may_be_named_twice(self, node: Node, present: SetElement) -> None:
         firewall = node.firewall()
+        firewall.install([present, present])
+        firewall.change([present, present], [])
+        assert firewall.read() == FirewallState(frozenset((present,)), intact=True)
+        firewall.change([], [present, present])
+        assert firewall.read() == FirewallState(frozenset(), intact=True)
+        firewall.change([], [present])
+        assert firewall.read() == FirewallState(frozenset(), intact=True)
+
+    @pytest.mark.parametrize("present", [ADDRESS, PORT6, allowed("10.0.0.0/8"), redirection("10.96.0.1")])
+    def test_an_element_that_goes_and_comes_in_one_change_is_there(
+        self, node: Node, present: SetElement
+    ) -> None:
+        absent = [WITHOUT_ENDPOINTS, allowed("11.0.0.0/8"), redirection("10.96.0.1", of="203.0.113.9")]
+        firewall = node.firewall()
+        firewall.install([present])
+        firewall.change([present, *absent], [present, *absent])
+        assert firewall.read().elements == {present, *absent}
+
+    def test_a_key_of_a_map_gets_another_value_in_one_change(self, node: Node) -> None:
+        firewall = node.firewall()
+        firewall.install([redirection("10.96.0.1")])
+        firewall.change([redirection("10.96.0.2")], [redirection("10.96.0.1")])
+        assert firewall.read() == FirewallState(frozenset((redirection("10.96.0.2"),)), intact=True)
+
+    @pytest.mark.parametrize(
+        ("add", "remove"),
+        [([redirection("10.96.0.2")], []), ([], [redirection("10.96.0.2")])],
+        ids=["adding", "removing"],
+    )
+    def test_a_change_that_forgets_a_keys_value_is_refused(
+        self, node: Node, add: list[SetElement], remove: list[SetElement]
+    ) -> None:
+        firewall = node.firewall()
+        firewall.install([redirection("10.96.0.1")])
+        with pytest.raises(FirewallError, match="File exists"):
+            firewall.change([PORT, *add], remove)
+        assert firewall.read() == FirewallState(frozenset((redirection("10.96.0.1"),)), intact=True)
+
+    def test_two_values_for_a_key_are_refused(self, node: Node) -> None:
+        firewall = node.firewall()
+        both = [redirection("10.96.0.1"), redirection("10.96.0.2")]
+        with pytest.raises(FirewallError, match="File exists"):
+            firewall.install(both)
         firewall.install([ADDRESS])
-        firewall.change([ADDRESS, PORT], [ADDRESS, PORT])
-        assert firewall.read().elements == {ADDRESS, PORT}
+        with pytest.raises(FirewallError, match="File exists"):
+            firewall.change(both, [])
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    @pytest.mark.parametrize("wide", ["10.0.0.0/8", "0.0.0.0/0"])
+    def test_networks_within_another_take_its_place_in_one_change_and_back(
+        self, node: Node, wide: str
+    ) -> None:
+        narrow = [allowed("10.0.0.0/16"), allowed("10.1.0.0/16"), allowed("10.255.255.255/32")]
+        firewall = node.firewall()
+        firewall.install([allowed(wide)])
+        firewall.change(narrow, [allowed(wide)])
+        assert firewall.read() == FirewallState(frozenset(narrow), intact=True)
+        firewall.change([allowed(wide)], narrow)
+        assert firewall.read() == FirewallState(frozenset((allowed(wide),)), intact=True)
+
+    def test_networks_that_overlap_are_for_different_ports(self, node: Node) -> None:
+        elements = frozenset((allowed("10.0.0.0/8"), allowed("10.1.0.0/16", to="203.0.113.2")))
+        firewall = node.firewall()
+        firewall.install([])
+        firewall.change(elements, [])
+        assert firewall.read() == FirewallState(elements, intact=True)
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(ELEMENTS_SIDE_BY_SIDE, st.data())
+    def test_whatever_comes_and_goes_is_read_back(
+        self, node: Node, elements: frozenset[SetElement], data: st.DataObject
+    ) -> None:
+        chosen = st.sets(st.sampled_from(sorted(elements)), max_size=10) if elements else st.just(set())
+        installed, remove, add = (data.draw(chosen) for _ in range(3))
+        firewall = node.firewall()
+        firewall.install(installed)
+        assert firewall.read() == FirewallState(frozenset(installed), intact=True)
+        firewall.change(add, remove)
+        assert firewall.read() == FirewallState(frozenset(installed - remove | add), intact=True)
 
     def test_a_refused_change_applies_nothing_and_calls_for_a_look(self, node: Node) -> None:
         firewall = node.firewall()
@@ -143,10 +253,40 @@ class FirewallContract:
 
     def test_an_agent_with_other_rules_finds_the_elements_and_the_table_not_intact(self, node: Node) -> None:
         node.firewall(PLAIN).install([ADDRESS, PORT])
-        restarted = node.firewall(WITH_CLUSTER_CIDRS)
+        restarted = node.firewall(WITH_POD_NETWORKS)
         assert restarted.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=False)
         restarted.install([ADDRESS])
         assert restarted.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_other_settings_call_for_another_installation(self, node: Node) -> None:
+        firewall = node.firewall(PLAIN)
+        firewall.install([ADDRESS])
+        firewall.use(WITH_POD_INTERFACES)
+        assert firewall.changed_by_others()
+        firewall.change([PORT], [])
+        assert firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=False)
+        assert firewall.changed_by_others()
+        firewall.install([ADDRESS])
+        assert not firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+        assert node.firewall(WITH_POD_INTERFACES).read().intact
+
+    def test_the_same_settings_change_nothing(self, node: Node) -> None:
+        firewall = node.firewall(WITH_POD_NETWORKS)
+        firewall.install([ADDRESS])
+        firewall.use(WITH_POD_NETWORKS)
+        assert not firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_a_table_is_intact_under_the_settings_that_it_was_installed_with(self, node: Node) -> None:
+        firewall = node.firewall(PLAIN)
+        firewall.install([ADDRESS])
+        firewall.use(WITH_POD_NETWORKS)
+        firewall.use(PLAIN)
+        assert firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+        assert not firewall.changed_by_others()
 
     def test_rules_that_others_edited_are_found_also_after_a_restart_and_replaced(self, node: Node) -> None:
         firewall = node.firewall()

@@ -1,7 +1,8 @@
 """What every implementation of `Ipvs` does: run on the fake everywhere, and on a kernel in netns_tests.
 
 A subclass named Test* provides the fixture `ipvs`: empty tables, in a network namespace whose loopback interface is
-up (without any address in the namespace the kernel refuses every IPv4 real server).
+up (without any address in the namespace the kernel refuses every IPv4 real server); and the fixture `timeouts`, which
+returns the timeouts that are in force there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.model.ipvs import (
     Command,
     IpvsOperation,
@@ -23,8 +25,12 @@ from ipvsproxy.model.objects import Protocol
 from tests.builders import address, key, real_server, virtual_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipvsproxy.kernel.interface import Ipvs
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+
+    Timeouts = Callable[[], ConnectionTimeouts]
 
 WEB = key("10.96.0.1")
 WEB6 = key("fd00:96::1")
@@ -308,3 +314,23 @@ class IpvsContract:
         create(ipvs, *virtual_servers)
         next(ipvs.virtual_servers())
         assert dump(ipvs) == set(virtual_servers)
+
+    def test_timeouts_are_set_in_place_of_the_kernels_own(self, ipvs: Ipvs, timeouts: Timeouts) -> None:
+        assert timeouts() == ConnectionTimeouts(tcp=900, tcp_fin=120, udp=300)
+        ipvs.set_timeouts(ConnectionTimeouts(tcp=7200, tcp_fin=60, udp=30))
+        assert timeouts() == ConnectionTimeouts(tcp=7200, tcp_fin=60, udp=30)
+
+    def test_a_timeout_of_zero_leaves_what_is_set(self, ipvs: Ipvs, timeouts: Timeouts) -> None:
+        ipvs.set_timeouts(ConnectionTimeouts(tcp_fin=60))
+        ipvs.set_timeouts(ConnectionTimeouts(udp=30))
+        ipvs.set_timeouts(ConnectionTimeouts())
+        assert timeouts() == ConnectionTimeouts(tcp=900, tcp_fin=60, udp=30)
+
+    def test_one_timeout_that_is_too_long_is_einval_and_changes_none(
+        self, ipvs: Ipvs, timeouts: Timeouts
+    ) -> None:
+        before = timeouts()
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            ipvs.set_timeouts(ConnectionTimeouts(tcp=60, udp=0x7FFFFFFF))
+        assert caught.value.errno == errno.EINVAL
+        assert timeouts() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,11 +23,20 @@ from tests.kernel.contract_ipvs import (
     services,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipvsproxy.kernel.interface import ConnectionTimeouts
+
 
 class TestFakeIpvs(IpvsContract):
     @pytest.fixture
     def ipvs(self) -> FakeIpvs:
         return FakeIpvs()
+
+    @pytest.fixture
+    def timeouts(self, ipvs: FakeIpvs) -> Callable[[], ConnectionTimeouts]:
+        return lambda: ipvs.timeouts
 
 
 class FakeNode:

@@ -10,7 +10,16 @@ from ipvsproxy.kernel.fake_firewall import FakeFirewall, FirewallChange
 from ipvsproxy.kernel.interface import FirewallError, FirewallState, KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from tests.builders import address, key
-from tests.kernel.contract_firewall import ADDRESS, ENDPOINT, PLAIN, PORT, PORT6, FirewallContract
+from tests.kernel.contract_firewall import (
+    ADDRESS,
+    ENDPOINT,
+    PLAIN,
+    PORT,
+    PORT6,
+    FirewallContract,
+    allowed,
+    redirection,
+)
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.firewall import FirewallSettings
@@ -22,6 +31,11 @@ MISSHAPEN = [
     SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.0.1"), address("fd00:244::1"))),
     SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.0.1"), 80)),  # type: ignore[arg-type]
     SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, (address("10.96.0.1"), 6, 80)),  # type: ignore[arg-type]
+    SetElement(FirewallSet.ALLOWED_SOURCES, redirection("10.96.0.1").fields),
+    SetElement(FirewallSet.ALLOWED_SOURCES, key("10.96.0.1")),
+    SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, allowed("10.0.0.0/8").fields),
+    allowed("::/0"),
+    redirection("fd00:96::1"),
 ]
 
 
@@ -79,12 +93,13 @@ def test_transactions_are_refused_on_demand_and_take_no_effect() -> None:
 
 def test_every_call_fails_on_demand() -> None:
     firewall = FakeFirewall()
-    firewall.fail_calls(KernelUnavailableError("no nft"), calls=4)
+    firewall.fail_calls(KernelUnavailableError("no nft"), calls=5)
     for call in (
         lambda: firewall.install([]),
         lambda: firewall.change([], []),
         firewall.read,
         firewall.changed_by_others,
+        lambda: firewall.use(PLAIN),
     ):
         with pytest.raises(KernelUnavailableError):
             call()
@@ -99,6 +114,19 @@ def test_an_element_that_does_not_fit_its_set_is_refused(element: SetElement) ->
         firewall.change([element], [])
     with pytest.raises(FirewallError):
         firewall.install([element])
+
+
+@pytest.mark.parametrize("second", ["10.1.0.0/16", "10.0.0.0/16", "0.0.0.0/0", "8.0.0.0/5"])
+def test_networks_of_a_port_that_overlap_are_refused(second: str) -> None:
+    """Kernels differ: 6.1 leaves the second out without an error if it begins or lies in the first."""
+    firewall = FakeFirewall()
+    with pytest.raises(FirewallError, match="File exists"):
+        firewall.install([allowed("10.0.0.0/8"), allowed(second)])
+    firewall.install([allowed("10.0.0.0/8")])
+    for add, remove in (([allowed(second)], []), ([], [allowed(second)])):
+        with pytest.raises(FirewallError, match="File exists"):
+            firewall.change([PORT, *add], remove)
+    assert firewall.read() == FirewallState(frozenset((allowed("10.0.0.0/8"),)), intact=True)
 
 
 def test_others_can_change_only_a_table_that_is_there() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.generic.ipvs import ipvsmsg
 
+from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.kernel.ipvs_codec import (
     decode_real_server,
     decode_virtual_server,
@@ -20,6 +21,7 @@ from ipvsproxy.kernel.ipvs_codec import (
     encode_get_service,
     encode_get_services,
     encode_operations,
+    encode_set_timeouts,
 )
 from ipvsproxy.kernel.netlink_codec import HEADER, NLM_F_REQUEST, encode_attribute
 from ipvsproxy.model.addresses import Address, Family, family, format_address
@@ -284,6 +286,19 @@ def test_questions_have_the_bytes_that_pyroute2_gives_them(
 ) -> None:
     parts = {"SERVICE": key_attributes(of)} if of else {}
     assert request_bytes == pyroute2_message(command, **parts)
+
+
+def test_timeouts_have_the_bytes_that_pyroute2_gives_them() -> None:
+    names = ("IPVS_CMD_ATTR_TIMEOUT_TCP", "IPVS_CMD_ATTR_TIMEOUT_TCP_FIN", "IPVS_CMD_ATTR_TIMEOUT_UDP")
+    timeouts = ConnectionTimeouts(tcp=7200, tcp_fin=0, udp=0x7FFFFFFF)
+    make: Callable[[], Any] = ipvsmsg
+    message = make()
+    message["header"]["type"], message["header"]["flags"] = FAMILY_ID, NLM_F_REQUEST
+    message["cmd"], message["version"] = 12, 1
+    # It takes these attributes for bytes of no meaning.
+    message["attrs"] = [(name, struct.pack("=I", value)) for name, value in zip(names, timeouts, strict=True)]
+    message.encode()
+    assert encode_set_timeouts(timeouts, FAMILY_ID) == bytes(message.data)
 
 
 @pytest.mark.parametrize("port", [-1, 0x10000])

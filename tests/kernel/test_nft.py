@@ -11,7 +11,16 @@ import pytest
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState, KernelUnavailableError
 from ipvsproxy.kernel.nft import Completed, NftTable, run_nft
-from tests.kernel.contract_firewall import ADDRESS, PLAIN, PORT
+from ipvsproxy.kernel.nft_text import table_text
+from ipvsproxy.plan.firewall import ruleset
+from tests.kernel.contract_firewall import (
+    ADDRESS,
+    PLAIN,
+    PORT,
+    WITH_POD_INTERFACES,
+    WITH_POD_NETWORKS,
+    redirection,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +122,31 @@ def test_a_change_is_one_transaction_that_removes_first(nft: Nft, table: NftTabl
         "delete element inet ipvsproxy service-ports-ipv4 { 10.96.0.1 . 6 . 80 }\n"
         "add element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1 }\n"
     )
+
+
+def test_a_key_of_a_map_is_free_before_it_gets_another_value(nft: Nft, table: NftTable) -> None:
+    table.change([redirection("10.96.0.2")], [redirection("10.96.0.1")])
+    (transaction,) = nft.transactions
+    assert [line.partition(" ")[0] for line in transaction.splitlines()] == ["add", "delete", "add"]
+    assert transaction.endswith(" { 203.0.113.1 . 6 . 80 : 10.96.0.2 }\n")
+
+
+def test_other_settings_are_installed_next_time_and_no_sooner(nft: Nft, table: NftTable) -> None:
+    table.install([])
+    del nft.transactions[:]
+    table.use(WITH_POD_NETWORKS)
+    table.use(WITH_POD_INTERFACES)
+    assert nft.transactions == []
+    assert table.changed_by_others()
+    table.install([])
+    assert nft.transactions[0] == table_text(ruleset(WITH_POD_INTERFACES))
+    assert not table.changed_by_others()
+
+
+def test_the_same_settings_change_nothing(table: NftTable) -> None:
+    table.install([])
+    table.use(PLAIN)
+    assert not table.changed_by_others()
 
 
 def test_without_changes_no_program_runs(nft: Nft, table: NftTable) -> None:

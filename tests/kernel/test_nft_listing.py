@@ -7,12 +7,24 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
 
 from ipvsproxy.kernel.nft_listing import parse_listing
+from ipvsproxy.model.addresses import Network, format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.rules import MAPS
 from tests.builders import address, key
-from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT, WITHOUT_ENDPOINTS
+from tests.kernel.contract_firewall import (
+    ADDRESS,
+    ADDRESS6,
+    ENDPOINT,
+    PORT,
+    WITHOUT_ENDPOINTS,
+    allowed,
+    redirection,
+)
+from tests.kernel.set_elements import ELEMENTS_SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from ipvsproxy.kernel.nft_listing import Listing
@@ -39,6 +51,15 @@ def rule(chain: str, what: str, handle: int) -> dict[str, Any]:
 def a_set(name: str, *elements: object, handle: int = 9) -> dict[str, Any]:
     body: dict[str, Any] = {"family": "inet", "name": name, "table": "ipvsproxy", "handle": handle}
     return {"set": body | ({"elem": list(elements)} if elements else {})}
+
+
+def a_map(name: str, *elements: object) -> dict[str, Any]:
+    body = a_set(name, *elements)["set"]
+    return {"map": body | {"map": "ipv4_addr"}}
+
+
+def port_and(last: object) -> dict[str, Any]:
+    return {"concat": ["203.0.113.1", 6, 80, last]}
 
 
 def digest_chain(name: str) -> dict[str, Any]:
@@ -80,6 +101,63 @@ def test_elements_of_all_sets_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "printed"),
+    [
+        ("10.0.0.0/8", {"prefix": {"addr": "10.0.0.0", "len": 8}}),
+        ("10.0.0.0/8", {"range": ["10.0.0.0", "10.255.255.255"]}),
+        ("0.0.0.0/0", {"prefix": {"addr": "0.0.0.0", "len": 0}}),
+        ("0.0.0.0/0", {"range": ["0.0.0.0", "255.255.255.255"]}),
+        ("192.0.2.1/32", "192.0.2.1"),
+        ("192.0.2.1/32", {"prefix": {"addr": "192.0.2.1", "len": 32}}),
+        ("192.0.2.1/32", {"range": ["192.0.2.1", "192.0.2.1"]}),
+    ],
+)
+def test_a_network_is_read_however_nft_prints_it(network: str, printed: object) -> None:
+    listing = parse(a_set("allowed-sources-ipv4", port_and(printed)))
+    assert listing.elements == {allowed(network)}
+    assert not listing.strange
+
+
+def test_a_single_ipv6_address_is_a_network() -> None:
+    listing = parse(a_set("allowed-sources-ipv6", {"concat": ["fd00:1::1", 6, 80, "2001:db8::1"]}))
+    assert listing.elements == {allowed("2001:db8::1/128", to="fd00:1::1")}
+
+
+def test_a_map_has_pairs() -> None:
+    listing = parse(
+        a_map("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
+        a_map("in-cluster-destinations-ipv6", [{"concat": ["2001:db8::1", 6, 80]}, "fd00:96::1"]),
+    )
+    assert listing.elements == {redirection("10.96.0.1"), redirection("fd00:96::1", of="2001:db8::1")}
+    assert not listing.strange
+
+
+def listed(element: SetElement) -> object:
+    """Return the element as nft 1.0.6 prints it."""
+    fields: list[object] = []
+    for field in element.fields:
+        if isinstance(field, Network):
+            single = field.prefix_length == field.family.bits
+            text = format_address(field.address)
+            fields.append(text if single else {"prefix": {"addr": text, "len": field.prefix_length}})
+        else:
+            fields.append(format_address(field) if isinstance(field, bytes) else int(field))
+    if element.set in MAPS:
+        return [{"concat": fields[:-1]}, fields[-1]]
+    return fields[0] if len(fields) == 1 else {"concat": fields}
+
+
+@given(ELEMENTS_SIDE_BY_SIDE)
+def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement]) -> None:
+    objects = (
+        (a_map if element.set in MAPS else a_set)(element.set_name, listed(element)) for element in elements
+    )
+    listing = parse(*objects)
+    assert listing.elements == elements
+    assert not listing.strange
+
+
+@pytest.mark.parametrize(
     ("name", "element"),
     [
         ("service-addresses-ipv4", {"elem": {"val": "10.0.0.1", "comment": "mine"}}),
@@ -93,6 +171,22 @@ def test_elements_of_all_sets_are_read() -> None:
         ("service-ports-ipv4", {"concat": ["10.96.0.1", 6, {"range": [1, 2]}]}),
         ("service-ports-ipv4", {"elem": {"val": {"concat": ["10.96.0.1", 6, 80]}, "timeout": 60}}),
         ("local-endpoints-ipv4", {"concat": ["10.244.1.2", 8]}),
+        ("allowed-sources-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
+        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.0", "10.0.0.2"]})),
+        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.1", "10.0.0.0"]})),
+        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.0", "::1"]})),
+        ("allowed-sources-ipv4", port_and({"range": [1, 2]})),
+        ("allowed-sources-ipv4", port_and({"prefix": {"addr": "10.0.0.0", "len": 33}})),
+        ("allowed-sources-ipv4", port_and({"prefix": {"addr": "10.0.0.0"}})),
+        ("allowed-sources-ipv4", port_and(10)),
+        ("allowed-sources-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
+        ("in-cluster-destinations-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
+        ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}]),
+        ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, {"range": ["::", "::1"]}]),
+        (
+            "in-cluster-destinations-ipv4",
+            [{"elem": {"val": {"concat": ["203.0.113.1", 6, 80]}}}, "10.96.0.1"],
+        ),
         ("somebodys", "10.96.0.1"),
     ],
 )
@@ -139,7 +233,7 @@ def test_everything_else_is_part_of_the_digest() -> None:
     extras: list[dict[str, Any]] = [
         rule("input", "accept", 7),
         rule(DIGEST, "accept", 7),
-        {"map": {"family": "inet", "table": "ipvsproxy", "name": "extra"}},
+        a_map("extra"),
         {"unheard-of": {}},
     ]
     for extra in extras:

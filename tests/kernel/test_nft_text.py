@@ -10,7 +10,8 @@ from ipvsproxy.kernel.nft_text import add_text, remove_text, table_text
 from ipvsproxy.model.addresses import Family, parse_network
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.firewall import (
+from ipvsproxy.plan.rules import (
+    ArrivesBy,
     Chain,
     ClearMark,
     ConnectionIsNew,
@@ -22,17 +23,42 @@ from ipvsproxy.plan.firewall import (
     Marked,
     ProtocolIs,
     Rule,
+    SetDestination,
     SetMark,
-    SourceOutside,
+    SourceIn,
     Verdict,
 )
 from tests.builders import address, key
-from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT
+from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT, allowed, redirection
 
 if TYPE_CHECKING:
-    from ipvsproxy.plan.firewall import Match, Statement
+    from ipvsproxy.plan.rules import Match, Statement
 
 SERVICE_PORT = (Field.DESTINATION, Field.PROTOCOL, Field.DESTINATION_PORT)
+
+
+DECLARATIONS = """\
+\tset service-addresses-ipv4 { type ipv4_addr; }
+\tset service-addresses-ipv6 { type ipv6_addr; }
+\tset service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset service-ports-without-endpoints-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset service-ports-without-endpoints-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset service-ports-without-local-endpoints-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset service-ports-without-local-endpoints-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset masqueraded-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset masqueraded-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset local-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset local-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset restricted-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset allowed-sources-ipv4 { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval; }
+\tset allowed-sources-ipv6 { type ipv6_addr . inet_proto . inet_service . ipv6_addr; flags interval; }
+\tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }
+\tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; }
+\tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
+\tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
+"""
 
 
 def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
@@ -48,14 +74,7 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
         "add table inet ipvsproxy\n"
         "delete table inet ipvsproxy\n"
         "table inet ipvsproxy {\n"
-        "\tset service-addresses-ipv4 { type ipv4_addr; }\n"
-        "\tset service-addresses-ipv6 { type ipv6_addr; }\n"
-        "\tset service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }\n"
-        "\tset service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }\n"
-        "\tset service-ports-without-endpoints-ipv4 { type ipv4_addr . inet_proto . inet_service; }\n"
-        "\tset service-ports-without-endpoints-ipv6 { type ipv6_addr . inet_proto . inet_service; }\n"
-        "\tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }\n"
-        "\tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }\n"
+        f"{DECLARATIONS}"
         "\tchain side {\n"
         "\t}\n"
         "\tchain main {\n"
@@ -84,8 +103,17 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
             FieldsInSet(Family.IPV6, (Field.SOURCE, Field.DESTINATION), FirewallSet.LOCAL_ENDPOINTS),
             "ip6 saddr . ip6 daddr @local-endpoints-ipv6",
         ),
-        (SourceOutside(parse_network("10.244.0.0/16")), "ip saddr != 10.244.0.0/16"),
-        (SourceOutside(parse_network("fd00:244::/56")), "ip6 saddr != fd00:244::/56"),
+        (
+            FieldsInSet(
+                Family.IPV4, (*SERVICE_PORT, Field.SOURCE), FirewallSet.ALLOWED_SOURCES, inside=False
+            ),
+            "ip daddr . meta l4proto . th dport . ip saddr != @allowed-sources-ipv4",
+        ),
+        (SourceIn(parse_network("10.244.0.0/16")), "ip saddr 10.244.0.0/16"),
+        (SourceIn(parse_network("10.244.0.0/16"), inside=False), "ip saddr != 10.244.0.0/16"),
+        (SourceIn(parse_network("fd00:244::/56"), inside=False), "ip6 saddr != fd00:244::/56"),
+        (ArrivesBy("cali*"), 'iifname "cali*"'),
+        (ArrivesBy("cni0", inside=False), 'iifname != "cni0"'),
         (ProtocolIs(Protocol.SCTP), "meta l4proto 132"),
         (Marked(0), "meta mark & 0x00000001 != 0"),
         (Marked(31), "meta mark & 0x80000000 != 0"),
@@ -101,9 +129,18 @@ def test_matches(match: Match, text: str) -> None:
     [
         (Verdict.RETURN, "return"),
         (Verdict.MASQUERADE, "masquerade fully-random"),
+        (Verdict.DROP, "drop"),
         (Verdict.REJECT_WITH_RESET, "reject with tcp reset"),
         (Verdict.REJECT_WITH_ICMP, "reject with icmpx type port-unreachable"),
         (GoTo("side"), "goto side"),
+        (
+            SetDestination(Family.IPV4, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
+            "dnat ip to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
+        ),
+        (
+            SetDestination(Family.IPV6, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
+            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
+        ),
         (SetMark(31), "meta mark set meta mark | 0x80000000"),
         (ClearMark(0), "meta mark set meta mark & 0xfffffffe"),
         (ClearMark(31), "meta mark set meta mark & 0x7fffffff"),
@@ -111,6 +148,15 @@ def test_matches(match: Match, text: str) -> None:
 )
 def test_statements(statement: Statement, text: str) -> None:
     assert rule_text(Rule("why", (), statement)) == f'{text} comment "why"'
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "a b", 'x" accept comment "', "a\\*", "a*b", "a**", "a/b", "eth0:1", "x" * 16, "x\n"]
+)
+def test_a_name_that_no_interface_has_gets_into_no_rule(name: str) -> None:
+    for match in (ArrivesBy(name), LeavesByOtherThan(name)):
+        with pytest.raises(ValueError, match="neither an interface's name"):
+            rule_text(Rule("why", (match,), Verdict.RETURN))
 
 
 def rule_text(rule: Rule) -> str:
@@ -135,6 +181,17 @@ def test_elements_are_added_before_they_are_deleted_so_that_they_are_there() -> 
         "add element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1 }\n"
         "delete element inet ipvsproxy service-addresses-ipv4 { 10.96.0.1 }\n"
     )
+
+
+def test_networks_and_what_a_map_leads_to_come_last() -> None:
+    assert add_text([allowed("10.0.0.0/8"), redirection("10.96.0.1")]) == (
+        "add element inet ipvsproxy allowed-sources-ipv4 { 203.0.113.1 . 6 . 80 . 10.0.0.0/8 }\n"
+        "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 }\n"
+    )
+
+
+def test_an_element_that_is_named_twice_is_deleted_once() -> None:
+    assert remove_text([ADDRESS, ADDRESS]) == remove_text([ADDRESS])
 
 
 def test_no_elements_are_no_text() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.kernel.interface import KernelError
-from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings
-from ipvsproxy.plan.sysctls import KernelSetting
+from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings, read_ipv6
+from ipvsproxy.plan.sysctls import Ipv6Found, KernelSetting, KernelVersion, SysctlSettings, sysctl_plan
 from tests.kernel.contract_firewall import SysctlsContract
 
 if TYPE_CHECKING:
@@ -94,3 +94,54 @@ def test_a_failure_is_one_line_with_its_consequence() -> None:
     assert str(SysctlFailure(CONNTRACK, None, KernelError(errno.ENOENT))) == (
         "net.ipv4.vs.conntrack can't be set to 1: ENOENT: No such file or directory; nothing is masqueraded"
     )
+
+
+def test_what_is_a_minimum_is_not_lowered(root: Path) -> None:
+    (root / "net/netfilter").mkdir()
+    maximum = root / "net/netfilter/nf_conntrack_max"
+    maximum.write_text("262144\n")
+    lower = KernelSetting("net.netfilter.nf_conntrack_max", "131072", "", at_least=True)
+    assert apply_settings(ProcSysctls(root), [lower]) == []
+    assert maximum.read_text() == "262144\n"
+    assert apply_settings(ProcSysctls(root), [lower._replace(value="524288")]) == []
+    assert maximum.read_text().startswith("524288")
+
+
+class TestIpv6:
+    @pytest.fixture
+    def ipv6(self, root: Path) -> Path:
+        """Return the folder with the settings of IPv6, in which no packet is forwarded."""
+        folder = root / "net/ipv6/conf"
+        for interface, accept_ra in {"all": 1, "default": 1, "eth0.100": 1, "eth1": 0, "lo": 1}.items():
+            (folder / interface).mkdir(parents=True)
+            (folder / interface / "accept_ra").write_text(f"{accept_ra}\n")
+        (folder / "all/forwarding").write_text("0\n")
+        return folder
+
+    def test_is_absent_where_the_kernel_has_none(self, root: Path) -> None:
+        assert read_ipv6(ProcSysctls(root)) is None
+
+    def test_is_read_for_each_interface(self, root: Path, ipv6: Path) -> None:
+        (ipv6 / "going").mkdir()
+        assert read_ipv6(ProcSysctls(root)) == Ipv6Found(
+            "0", {"all": "1", "default": "1", "eth0.100": "1", "eth1": "0", "lo": "1"}
+        )
+
+    def test_is_read_without_an_interface_that_goes_meanwhile(self, root: Path, ipv6: Path) -> None:
+        assert ipv6.is_dir()
+        going = RecordingSysctls(root, unreadable="net/ipv6/conf/eth0.100/accept_ra")
+        found = read_ipv6(going)
+        assert found is not None
+        assert sorted(found.accept_ra) == ["all", "default", "eth1", "lo"]
+
+    def test_keeps_its_default_routes_when_forwarding_is_switched_on(self, root: Path, ipv6: Path) -> None:
+        sysctls = RecordingSysctls(root)
+        plan = sysctl_plan(SysctlSettings(KernelVersion(6, 1), read_ipv6(sysctls)))
+        apply_settings(sysctls, plan)
+        assert [write for write in sysctls.written if "ipv6" in write[0]] == [
+            ("net/ipv6/conf/default/accept_ra", "2"),
+            ("net/ipv6/conf/eth0.100/accept_ra", "2"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ]
+        assert (ipv6 / "eth0.100/accept_ra").read_text().startswith("2")
+        assert (ipv6 / "eth1/accept_ra").read_text() == "0\n"

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import FirewallState
-from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.observe.comparison import KernelTables
 from ipvsproxy.observe.report import Identity, build_report
 from ipvsproxy.plan.desired import Desired
-from ipvsproxy.plan.firewall import FirewallSettings
+from ipvsproxy.plan.firewall import FirewallSettings, PodNetworks
+from ipvsproxy.plan.node import Reservation
 from ipvsproxy.plan.services import PlanSettings, plan_service
-from ipvsproxy.reconcile.controller import View
+from ipvsproxy.plan.view import View
 from ipvsproxy.source.store import ServiceState
-from tests.builders import NODE, address
+from tests.builders import NODE, address, addresses, networks
+from tests.plan.context import context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
     from ipvsproxy.model.objects import EndpointSlice, Service
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.observe.schema import AgentReport
-    from ipvsproxy.reconcile.drain import DrainKey
-    from ipvsproxy.reconcile.retry import Failure
+    from ipvsproxy.plan.view import Drain, DrainKey, Failure
 
 NOW = 1000.0
+# In zone-a, with node ports on two addresses; it allows some external IPs, and knows another node.
+CONTEXT = context(
+    zone="zone-a",
+    node_ports_on=addresses("203.0.113.1", "203.0.113.2"),
+    node_addresses=addresses("203.0.113.1", "203.0.113.2"),
+    reserved={address("203.0.113.9"): Reservation.OTHER_NODE},
+    service_addresses=addresses("10.250.0.99"),
+    settings=PlanSettings("rr", 900, networks("198.51.100.0/24")),
+)
 IDENTITY = Identity(
-    "0.1.0", 4711, NODE, FirewallSettings((parse_network("10.244.0.0/16"),), masquerade_bit=14)
+    "0.1.0", 4711, NODE, FirewallSettings(PodNetworks(networks("10.244.0.0/16")), masquerade_bit=14)
 )
 
 
@@ -40,14 +49,14 @@ def state(service: Service, *slices: EndpointSlice) -> ServiceState:
 
 def view_of(
     *states: ServiceState,
-    foreign: Iterable[str] = (),
+    foreign: Iterable[VirtualServerKey] = (),
     failures: Mapping[Item, Failure] | None = None,
-    drains: Mapping[DrainKey, float] | None = None,
+    drains: Mapping[DrainKey, Drain] | None = None,
     synced: bool = True,
 ) -> View:
-    """Return the view of a reconciler that has planned these Services; `foreign` addresses are somebody else's."""
+    """Return the view of a reconciler that has planned these Services and leaves `foreign` to somebody else."""
     desired = planned(states)
-    desired.exclude(address(each) for each in foreign)
+    desired.exclude(foreign)
     return View(
         NOW,
         desired.owners,
@@ -55,15 +64,19 @@ def view_of(
         list(desired.rejections()),
         failures or {},
         drains or {},
+        CONTEXT,
         synced,
     )
 
 
 def report_of(
-    *states: ServiceState, view: View | None = None, rejections: Iterable[Rejection] = ()
+    *states: ServiceState,
+    view: View | None = None,
+    rejections: Iterable[Rejection] = (),
+    warnings: Iterable[str] = (),
 ) -> AgentReport:
     """Return the agent's report; without a view, from one that knows all that the store knows."""
-    return build_report(IDENTITY, view or view_of(*states), states, rejections)
+    return build_report(IDENTITY, view or view_of(*states), states, rejections, warnings)
 
 
 class Kernel(NamedTuple):
@@ -102,5 +115,5 @@ def planned(states: Iterable[ServiceState]) -> Desired:
     desired = Desired()
     for service, slices in states:
         assert service is not None
-        desired.replace(service.key, plan_service(service, slices, PlanSettings(NODE, "rr")))
+        desired.replace(service.key, plan_service(service, slices, CONTEXT))
     return desired

@@ -10,15 +10,14 @@ from hypothesis import assume, given, strategies
 from ipvsproxy.kernel.interface import FirewallState
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
-from ipvsproxy.model.objects import ObjectKey, Protocol
+from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
-from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState
+from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState, VirtualServerState
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.diff import Actual, diff
-from ipvsproxy.plan.ownership import guards
-from ipvsproxy.reconcile.drain import DrainKey
-from ipvsproxy.reconcile.retry import Failure
+from ipvsproxy.plan.ownership import guards, record_of
+from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import (
     WEB,
     address,
@@ -35,18 +34,44 @@ from tests.observe.node import NOW, kernel_of, planned, report_of, state, view_o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipvsproxy.observe.schema import AgentReport, Dump
+    from ipvsproxy.model.items import Item
+    from ipvsproxy.model.objects import Endpoint
+    from ipvsproxy.observe.schema import AgentReport, Dump, VirtualServer
+    from ipvsproxy.source.store import ServiceState
     from tests.observe.node import Kernel
 
 NOT_READY = endpoint("10.244.0.3", ready=False, serving=False)
 STATE = state(service("10.96.0.1", affinity=300), endpoint_slice("10.244.0.1", "10.244.0.2", NOT_READY))
+DNS_NAME = ObjectKey("kube-system", "dns")
 DNS = state(
-    service("10.96.0.2", of=ObjectKey("kube-system", "dns"), ports=(port(53, "dns", Protocol.UDP),)),
-    endpoint_slice("10.244.0.4", of=ObjectKey("kube-system", "dns"), name="dns-1"),
+    service("10.96.0.2", of=DNS_NAME, ports=(port(53, "dns", Protocol.UDP),)),
+    endpoint_slice("10.244.0.4", of=DNS_NAME, name="dns-1"),
+)
+CUT_OFF = state(
+    service("10.96.0.4", of=ObjectKey("default", "cut-off"), options=ServiceOptions(drain_timeout=0.0)),
+    endpoint_slice("10.244.0.1", of=ObjectKey("default", "cut-off"), name="cut-off-1"),
 )
 KEY = key("10.96.0.1")
 NAME = "virtual server 10.96.0.1:80/tcp"
 STRAY = key("10.96.0.9")
+
+
+SHOP_NAME = ObjectKey("default", "shop")
+HERE = endpoint("10.244.0.1", node="node-a")
+
+
+def shop(*endpoints: Endpoint | str, source_ranges: tuple[str, ...] | None = None) -> ServiceState:
+    """Return a Service with every kind of address under externalTrafficPolicy Local."""
+    asking = service(
+        "10.96.0.3",
+        of=SHOP_NAME,
+        ports=(port(node_port=30080),),
+        load_balancer_ips=("192.0.2.10",),
+        external_ips=("198.51.100.7",),
+        external=TrafficPolicy.LOCAL,
+        source_ranges=source_ranges,
+    )
+    return state(asking, endpoint_slice(*endpoints, of=SHOP_NAME, name="shop-1"))
 
 
 def compare(report: AgentReport | None, kernel: Kernel, of: ObjectKey | None = None) -> Dump:
@@ -82,7 +107,7 @@ def test_connections_are_the_kernels() -> None:
     kernel = kernel_of(STATE)
     comparison = Comparison(report_of(STATE), kernel.tables)
     dump = comparison.dump({KEY: [RealServerStatus(real_server("10.244.0.1"), 12, 3)]})
-    assert dump.virtual_servers[0].real_servers[0].actual == ActualRealServer(1, 12, 3)
+    assert dump.virtual_servers[0].real_servers[0].actual == ActualRealServer(1, 0, 12, 3)
 
 
 def test_a_missing_virtual_server_is_one_difference_whatever_it_should_have() -> None:
@@ -90,7 +115,10 @@ def test_a_missing_virtual_server_is_one_difference_whatever_it_should_have() ->
     del kernel.virtual_servers[KEY]
     assert sentences(kernel) == [f"{NAME} is missing"]
     dump = compare(report_of(STATE), kernel)
-    assert dump.virtual_servers[0].actual is None
+    assert (dump.virtual_servers[0].actual, dump.virtual_servers[0].state) == (
+        None,
+        VirtualServerState.MISSING,
+    )
     assert states(dump)["10.244.0.1"] is RealServerState.MISSING
 
 
@@ -125,7 +153,12 @@ def test_each_setting_of_a_virtual_server_that_differs_is_named(
         ),
         (
             [real_server("10.244.0.2")._replace(upper_threshold=5)],
-            "10.244.0.2:8080 of {} has upper threshold 5 instead of 0",
+            "10.244.0.2:8080 of {} has maximum connections 5 instead of 0",
+            RealServerState.DIFFERS,
+        ),
+        (
+            [real_server("10.244.0.2")._replace(lower_threshold=2)],
+            "10.244.0.2:8080 of {} has lower threshold 2 instead of 0",
             RealServerState.DIFFERS,
         ),
         (
@@ -155,16 +188,14 @@ def test_a_real_server_that_drains_is_no_difference_and_has_its_time_left() -> N
     found = kernel.virtual_servers[KEY]
     quiet = [real_server(each, weight=0) for each in ("10.244.0.3", "10.244.0.7")]
     kernel.virtual_servers[KEY] = found._replace(real_servers=(*found.real_servers, *quiet))
-    drains = {DrainKey(KEY, address("10.244.0.7"), 8080): NOW + 860}
+    drains = {DrainKey(KEY, address("10.244.0.7"), 8080): Drain(NOW - 40, NOW + 860)}
     report = report_of(STATE, view=view_of(STATE, drains=drains))
     assert sentences(kernel, report) == []
     excluded, gone = compare(report, kernel).virtual_servers[0].real_servers[2:]
-    assert (excluded.state, excluded.reason, excluded.drain_seconds_left) == (
-        RealServerState.DRAINING,
-        "not ready",
-        None,
-    )
-    assert (gone.state, gone.reason, gone.drain_seconds_left) == (RealServerState.DRAINING, None, 860)
+    assert (excluded.state, gone.state) == (RealServerState.DRAINING, RealServerState.DRAINING)
+    assert (excluded.reason, gone.reason) == ("not ready", None)
+    assert (excluded.drain_seconds, excluded.drain_seconds_left) == (None, None)
+    assert (gone.drain_seconds, gone.drain_seconds_left) == (40, 860)
 
 
 def test_a_drain_that_somebody_ended_has_no_time_left() -> None:
@@ -172,10 +203,74 @@ def test_a_drain_that_somebody_ended_has_no_time_left() -> None:
     found = kernel.virtual_servers[KEY]
     back = real_server("10.244.0.7", weight=1)
     kernel.virtual_servers[KEY] = found._replace(real_servers=(*found.real_servers, back))
-    drains = {DrainKey(KEY, back.address, 8080): NOW + 860}
+    drains = {DrainKey(KEY, back.address, 8080): Drain(NOW - 40, NOW + 860)}
     dump = compare(report_of(STATE, view=view_of(STATE, drains=drains)), kernel)
     shown = dump.virtual_servers[0].real_servers[3]
-    assert (shown.state, shown.drain_seconds_left) == (RealServerState.UNWANTED, None)
+    assert shown.state is RealServerState.UNWANTED
+    assert (shown.drain_seconds, shown.drain_seconds_left) == (None, None)
+
+
+def test_nothing_drains_where_the_drain_timeout_is_nothing() -> None:
+    kernel = kernel_of(CUT_OFF)
+    (found,) = kernel.virtual_servers.values()
+    left = real_server("10.244.0.7", weight=0)
+    kernel.virtual_servers[found.key] = found._replace(real_servers=(*found.real_servers, left))
+    name = "real server 10.244.0.7:8080 of virtual server 10.96.0.4:80/tcp"
+    assert sentences(kernel, report_of(CUT_OFF)) == [f"{name} is there, and no endpoint asks for it"]
+
+
+def virtual_servers(dump: Dump) -> dict[str, VirtualServer]:
+    return {f"{each.address}:{each.port}": each for each in dump.virtual_servers}
+
+
+def test_a_virtual_server_has_what_its_service_says_of_it() -> None:
+    asking = shop(HERE, source_ranges=("198.51.100.0/24",))
+    shown = virtual_servers(compare(report_of(asking), kernel_of(asking)))
+    assert {place: (each.kind, each.traffic_policy) for place, each in shown.items()} == {
+        "10.96.0.3:80": ("clusterIP", TrafficPolicy.CLUSTER),
+        "192.0.2.10:80": ("loadBalancerIP", TrafficPolicy.LOCAL),
+        "198.51.100.7:80": ("externalIP", TrafficPolicy.LOCAL),
+        "203.0.113.1:30080": ("nodePort", TrafficPolicy.LOCAL),
+        "203.0.113.2:30080": ("nodePort", TrafficPolicy.LOCAL),
+    }
+    load_balancer, node_port = shown["192.0.2.10:80"], shown["203.0.113.1:30080"]
+    assert (load_balancer.in_cluster_destination, node_port.in_cluster_destination) == ("10.96.0.3", None)
+    assert (load_balancer.allowed_sources, node_port.allowed_sources) == (["198.51.100.0/24"], None)
+    assert {each.drain_timeout_seconds for each in shown.values()} == {900}
+
+
+def test_allowed_sources_that_somebody_removed_are_named() -> None:
+    asking = shop(HERE, source_ranges=("198.51.100.0/24",))
+    kernel = kernel_of(asking)
+    left = {each for each in kernel.firewall.elements if each.set is not FirewallSet.ALLOWED_SOURCES}
+    kernel = kernel._replace(firewall=FirewallState(frozenset(left), intact=True))
+    assert sentences(kernel, report_of(asking)) == [
+        "element 192.0.2.10 . tcp . 80 . 198.51.100.0/24 of set allowed-sources-ipv4 is missing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("behind", "at_cluster_ip", "elsewhere"),
+    [
+        ((HERE,), VirtualServerState.SERVING, VirtualServerState.SERVING),
+        (("10.244.0.2",), VirtualServerState.SERVING, VirtualServerState.DROPPING),
+        ((NOT_READY,), VirtualServerState.REFUSING, VirtualServerState.REFUSING),
+    ],
+)
+def test_without_endpoints_for_its_clients_a_virtual_server_refuses_or_drops(
+    behind: tuple[Endpoint | str, ...], at_cluster_ip: VirtualServerState, elsewhere: VirtualServerState
+) -> None:
+    kernel = kernel_of(shop(*behind))
+    for report in (report_of(shop(*behind)), None):
+        first, *others = compare(report, kernel).virtual_servers
+        assert first.state is at_cluster_ip
+        assert {each.state for each in others} == {elsewhere}
+
+
+def test_a_virtual_server_whose_real_servers_are_gone_refuses() -> None:
+    kernel = kernel_of(STATE)
+    kernel.virtual_servers[KEY] = virtual_server(KEY)
+    assert compare(report_of(STATE), kernel).virtual_servers[0].state is VirtualServerState.REFUSING
 
 
 @pytest.mark.parametrize(
@@ -239,10 +334,15 @@ def test_what_is_ours_and_nothing_asks_for_is_named() -> None:
         "element 10.96.0.9 . tcp . 80 of set service-ports-ipv4 is there, and no Service asks for it",
     ]
     dump = compare(report_of(STATE), by_record)
-    assert (dump.virtual_servers[1].service, states(dump, 1)) == (
-        None,
-        {"10.244.0.1": RealServerState.UNWANTED},
-    )
+    stray = dump.virtual_servers[1]
+    assert (stray.service, stray.kind, stray.state) == (None, None, VirtualServerState.UNWANTED)
+    assert states(dump, 1) == {"10.244.0.1": RealServerState.UNWANTED}
+
+
+def test_on_what_nothing_asks_for_nothing_drains() -> None:
+    kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
+    kernel.virtual_servers[STRAY] = virtual_server(STRAY, real_server("10.244.0.1", weight=0))
+    assert states(compare(report_of(STATE), kernel), 1) == {"10.244.0.1": RealServerState.UNWANTED}
 
 
 def test_a_virtual_server_of_somebody_else_is_not_shown() -> None:
@@ -315,6 +415,27 @@ def test_one_service_is_shown_by_itself() -> None:
     assert [each.item for each in dump.failures] == [NAME]
 
 
+def test_of_the_node_ports_of_all_services_only_its_own_failures_are_a_services() -> None:
+    other = state(service("10.96.0.2", of=DNS_NAME, ports=(port(node_port=30081),)))
+    refused = Failure("EINVAL: Invalid argument", 1, NOW + 1)
+    mine, theirs = key("203.0.113.1", 30080), key("203.0.113.1", 30081)
+    failures: dict[Item, Failure] = {
+        item: refused for each in (mine, theirs) for item in (each, SetElement(FirewallSet.LOCAL_PORTS, each))
+    }
+    report = report_of(shop(HERE), other, view=view_of(shop(HERE), other, failures=failures))
+    assert [each.item for each in compare(report, kernel_of(shop(HERE), other), SHOP_NAME).failures] == [
+        "element 203.0.113.1 . tcp . 30080 of set local-service-ports-ipv4",
+        "virtual server 203.0.113.1:30080/tcp",
+    ]
+
+
+def test_warnings_are_there_whatever_service_is_asked_for() -> None:
+    report = report_of(STATE, DNS, warnings=["the host drops"])
+    assert compare(report, kernel_of(STATE, DNS)).warnings == ["the host drops"]
+    assert compare(report, kernel_of(STATE, DNS), WEB).warnings == ["the host drops"]
+    assert compare(None, kernel_of(STATE)).warnings == []
+
+
 def test_virtual_servers_come_by_service_then_by_number_and_strays_last() -> None:
     many = state(service("192.0.2.10", "192.0.2.9", "2001:db8::1", of=ObjectKey("a", "z")))
     kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
@@ -343,10 +464,14 @@ def test_for_udp_nothing_drains() -> None:
     assert sentences(kernel, report_of(DNS)) == [f"{name} is there, and no endpoint asks for it"]
 
 
+DAMAGED = (STATE, DNS, CUT_OFF, shop(HERE, "10.244.0.2", source_ranges=("198.51.100.0/24",)))
+
+
 @strategies.composite
 def damaged_kernels(draw: strategies.DrawFn) -> Kernel:
     """Draw a kernel that is right but for what somebody did to it, which may come to nothing."""
-    kernel = kernel_of(STATE, DNS)
+    kernel = kernel_of(*DAMAGED)
+    elements = sorted(planned(DAMAGED).elements, key=str)
     for _ in range(draw(strategies.integers(0, 3))):
         of = draw(strategies.sampled_from([*kernel.virtual_servers, STRAY]))
         found = kernel.virtual_servers.get(of, virtual_server(of))
@@ -371,17 +496,18 @@ def damaged_kernels(draw: strategies.DrawFn) -> Kernel:
             case 6:
                 kernel.elsewhere.symmetric_difference_update({of.address})
             case 7:
-                element = draw(strategies.sampled_from(list(FirewallSet)[:2]))
-                fields = of if element is FirewallSet.SERVICE_PORTS else (of.address,)
-                elements = kernel.firewall.elements ^ {SetElement(element, fields)}
-                kernel = kernel._replace(firewall=FirewallState(elements, intact=True))
+                strays = [record_of(of), SetElement(FirewallSet.SERVICE_ADDRESSES, (of.address,))]
+                changed = {draw(strategies.sampled_from([*elements, *strays]))}
+                kernel = kernel._replace(
+                    firewall=FirewallState(kernel.firewall.elements ^ changed, intact=True)
+                )
     return kernel
 
 
 @given(kernel=damaged_kernels())
 def test_something_differs_exactly_when_the_agent_would_do_something(kernel: Kernel) -> None:
     ours = {key: each for key, each in kernel.virtual_servers.items() if kernel.tables.owns(key)}
-    desired = planned([STATE, DNS])
+    desired = planned(DAMAGED)
     # A virtual server that lost both marks of being ours is left alone, and no difference says so.
     assume(desired.owners.keys() & kernel.virtual_servers.keys() <= ours.keys())
     actual = Actual(ours, kernel.bound, set(kernel.firewall.elements), kernel.elsewhere)
@@ -390,5 +516,5 @@ def test_something_differs_exactly_when_the_agent_would_do_something(kernel: Ker
         actual.addresses | desired.addresses,
         actual.elements | desired.elements,
     )
-    operations = diff(desired, actual, everything, drain=True)
-    assert bool(compare(report_of(STATE, DNS), kernel).differences) == bool(operations)
+    operations = diff(desired, actual, everything)
+    assert bool(compare(report_of(*DAMAGED), kernel).differences) == bool(operations)

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.objects import ObjectKey
+from ipvsproxy.model.ipvs import RealServer
+from ipvsproxy.model.objects import AddressKind, ObjectKey, TrafficPolicy
 from ipvsproxy.plan.desired import Desired, elements_of
-from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, PlanSettings, ServicePlan, plan_service
-from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, service, virtual_server
+from ipvsproxy.plan.node import Dependency
+from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, ServicePlan, plan_service
+from tests.builders import (
+    NODE,
+    WEB,
+    address,
+    addresses,
+    endpoint,
+    endpoint_slice,
+    key,
+    networks,
+    port,
+    service,
+    virtual_server,
+)
+from tests.plan.context import CONTEXT, context
 
 if TYPE_CHECKING:
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.plan.desired import Touched
 
-SETTINGS = PlanSettings(NODE, "rr")
 OLD, NEW = ObjectKey("default", "old"), ObjectKey("default", "new")
 
 
 def plan(*cluster_ips: str, created: int = 0, ports: tuple[int, ...] = (80,)) -> ServicePlan:
     local = endpoint_slice(endpoint("10.244.0.1", node=NODE))
     value = service(*cluster_ips, created=created, ports=tuple(port(each) for each in ports))
-    return plan_service(value, [local], SETTINGS)
+    return plan_service(value, [local], CONTEXT)
 
 
 def test_a_new_service_touches_its_virtual_server_address_and_elements() -> None:
@@ -40,7 +57,7 @@ def test_a_new_service_touches_its_virtual_server_address_and_elements() -> None
 def test_a_port_without_endpoints_is_on_record_as_such_until_it_has_one() -> None:
     desired = Desired()
     without = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0.1"))
-    desired.replace(OLD, plan_service(service("10.96.0.1"), [], SETTINGS))
+    desired.replace(OLD, plan_service(service("10.96.0.1"), [], CONTEXT))
     assert without in desired.elements
     assert without in desired.replace(OLD, plan("10.96.0.1")).elements
     assert without not in desired.elements
@@ -85,16 +102,159 @@ def test_when_the_older_claim_goes_the_younger_service_takes_over_without_a_gap(
     assert not list(desired.rejections())
 
 
+def claim(kind: AddressKind, text: str = "203.0.113.1", created: int = 0) -> ServicePlan:
+    """Return the plan of a Service that claims one address as this kind of address."""
+    planned = PlannedVirtualServer(virtual_server(key(text)), kind=kind)
+    return ServicePlan({key(text): planned}, created)
+
+
+@pytest.mark.parametrize("order", [(OLD, NEW), (NEW, OLD)])
+def test_a_cluster_ip_cannot_be_taken_over_by_an_older_service_with_that_external_ip(
+    order: tuple[ObjectKey, ObjectKey],
+) -> None:
+    desired = Desired()
+    plans = {OLD: claim(AddressKind.EXTERNAL_IP, created=1), NEW: claim(AddressKind.CLUSTER_IP, created=2)}
+    for each in order:
+        desired.replace(each, plans[each])
+    assert desired.owners == {key("203.0.113.1"): NEW}
+    assert [str(each) for each in desired.rejections()] == [
+        (
+            "Service default/old: spec.externalIPs: 203.0.113.1:80/tcp belongs to Service default/new, "
+            "whose clusterIP it is"
+        )
+    ]
+
+
+def test_of_two_services_with_one_external_ip_and_port_the_older_keeps_it() -> None:
+    desired = Desired()
+    desired.replace(NEW, claim(AddressKind.EXTERNAL_IP, created=2))
+    assert desired.owners == {key("203.0.113.1"): NEW}
+    desired.replace(OLD, claim(AddressKind.EXTERNAL_IP, created=1))
+    assert desired.owners == {key("203.0.113.1"): OLD}
+    (rejection,) = desired.rejections_of(NEW)
+    assert "belongs to Service default/old, the older one" in rejection.reason
+
+
+def test_a_claim_that_changes_its_kind_is_settled_anew() -> None:
+    desired = Desired()
+    desired.replace(OLD, claim(AddressKind.LOAD_BALANCER_IP))
+    desired.replace(NEW, claim(AddressKind.EXTERNAL_IP))
+    desired.replace(OLD, claim(AddressKind.EXTERNAL_IP, created=9))
+    assert desired.owners == {key("203.0.113.1"): NEW}
+
+
 def test_nothing_is_desired_on_an_address_with_a_foreign_virtual_server_until_that_is_gone() -> None:
     desired = Desired()
     desired.replace(OLD, plan("10.96.0.1", ports=(80, 443)))
-    touched = desired.exclude({address("10.96.0.1")})
+    touched = desired.exclude({key("10.96.0.1", 7777)})
     assert touched.virtual_servers == {key("10.96.0.1"), key("10.96.0.1", 443)}
     assert not desired.addresses
     assert not desired.elements
-    assert "carries a virtual server that is not ipvsproxy's" in str(next(desired.rejections()))
+    assert "10.96.0.1 carries a virtual server that is not ipvsproxy's" in str(next(desired.rejections()))
     assert desired.exclude(()).virtual_servers == touched.virtual_servers
     assert desired.addresses == {address("10.96.0.1")}
+
+
+def test_a_foreign_virtual_server_at_a_node_address_keeps_its_own_port_only() -> None:
+    desired = Desired()
+    keys = key("198.51.100.1", 30080), key("198.51.100.1", 30081)
+    planned = [PlannedVirtualServer(virtual_server(each), kind=AddressKind.NODE_PORT) for each in keys]
+    desired.replace(OLD, ServicePlan(dict(zip(keys, planned, strict=True))))
+    desired.exclude({keys[0], key("198.51.100.1", 443)})
+    assert desired.owners == {keys[1]: OLD}
+    (rejection,) = desired.rejections()
+    assert rejection.reason == "virtual server 198.51.100.1:30080/tcp is not ipvsproxy's"
+    assert rejection.field == "spec.ports[].nodePort"
+
+
+def elements(planned: PlannedVirtualServer) -> dict[FirewallSet, list[str]]:
+    found: dict[FirewallSet, list[str]] = {}
+    for element in elements_of(planned):
+        found.setdefault(element.set, []).append(str(element))
+    return found
+
+
+class TestElements:
+    EXTERNAL = PlannedVirtualServer(
+        virtual_server(key("203.0.113.1"), RealServer(address("10.244.0.1"), 8080)),
+        kind=AddressKind.EXTERNAL_IP,
+    )
+    PORT: ClassVar = ["203.0.113.1 . tcp . 80"]
+
+    def test_a_port_that_is_reached_from_outside_is_masqueraded(self) -> None:
+        assert elements(self.EXTERNAL) == {
+            FirewallSet.SERVICE_PORTS: self.PORT,
+            FirewallSet.SERVICE_ADDRESSES: ["203.0.113.1"],
+            FirewallSet.MASQUERADED_PORTS: self.PORT,
+        }
+
+    def test_under_a_policy_local_it_is_not_and_the_cluster_uses_the_cluster_ip(self) -> None:
+        planned = self.EXTERNAL._replace(policy=TrafficPolicy.LOCAL, in_cluster=address("10.96.0.1"))
+        assert elements(planned) == {
+            FirewallSet.SERVICE_PORTS: self.PORT,
+            FirewallSet.SERVICE_ADDRESSES: ["203.0.113.1"],
+            FirewallSet.LOCAL_PORTS: self.PORT,
+            FirewallSet.IN_CLUSTER_DESTINATIONS: ["203.0.113.1 . tcp . 80 : 10.96.0.1"],
+        }
+
+    def test_a_node_port_is_at_an_address_that_is_neither_guarded_nor_bound(self) -> None:
+        planned = self.EXTERNAL._replace(kind=AddressKind.NODE_PORT)
+        assert FirewallSet.SERVICE_ADDRESSES not in elements(planned)
+        desired = Desired()
+        desired.replace(OLD, ServicePlan({planned.virtual_server.key: planned}))
+        assert not desired.addresses
+
+    def test_without_endpoints_it_refuses_and_without_local_ones_it_drops(self) -> None:
+        empty = virtual_server(key("203.0.113.1"))
+        nobody = self.EXTERNAL._replace(virtual_server=empty, policy=TrafficPolicy.LOCAL)
+        assert elements(nobody)[FirewallSet.PORTS_WITHOUT_ENDPOINTS] == self.PORT
+        others = elements(nobody._replace(elsewhere=True))
+        assert others[FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS] == self.PORT
+        assert FirewallSet.PORTS_WITHOUT_ENDPOINTS not in others
+
+    def test_a_cluster_ip_without_local_endpoints_refuses(self) -> None:
+        cluster_ip = PlannedVirtualServer(
+            virtual_server(key("10.96.0.1")), policy=TrafficPolicy.LOCAL, elsewhere=True
+        )
+        assert FirewallSet.PORTS_WITHOUT_ENDPOINTS in elements(cluster_ip)
+
+    def test_source_ranges_restrict_the_port_to_their_networks(self) -> None:
+        restricted = elements(self.EXTERNAL._replace(allowed_sources=networks("192.0.2.0/24")))
+        assert restricted[FirewallSet.RESTRICTED_PORTS] == self.PORT
+        assert restricted[FirewallSet.ALLOWED_SOURCES] == ["203.0.113.1 . tcp . 80 . 192.0.2.0/24"]
+        closed = elements(self.EXTERNAL._replace(allowed_sources=()))
+        assert closed[FirewallSet.RESTRICTED_PORTS] == self.PORT
+        assert FirewallSet.ALLOWED_SOURCES not in closed
+
+
+def test_the_virtual_servers_that_are_diverted_to_a_cluster_ip_are_known() -> None:
+    value = service(
+        "10.96.0.1",
+        ports=(port(80, "a"), port(81, "b")),
+        external=TrafficPolicy.LOCAL,
+        external_ips=("203.0.113.1",),
+    )
+    desired = Desired()
+    desired.replace(WEB, plan_service(value, [], CONTEXT))
+    assert list(desired.diverted_to(key("10.96.0.1", 81))) == [key("203.0.113.1", 81)]
+    assert list(desired.diverted_to(key("203.0.113.1", 81))) == []
+    assert list(desired.diverted_to(key("10.96.0.9", 81))) == []
+
+
+def test_services_are_found_by_what_their_plans_depend_on() -> None:
+    desired = Desired()
+    desired.replace(OLD, plan("10.96.0.1"))
+    desired.replace(NEW, plan("10.96.0.2")._replace(depends_on=Dependency.ZONE))
+    assert desired.depending_on(Dependency.ZONE | Dependency.ADDRESSES) == [NEW]
+    assert desired.depending_on(Dependency.ADDRESSES) == []
+
+
+def test_services_of_which_an_endpoint_is_left_out_for_its_address_are_known() -> None:
+    desired = Desired()
+    desired.replace(NEW, plan("10.96.0.2"))
+    around = context(service_addresses=addresses("10.244.0.1"))
+    desired.replace(OLD, plan_service(service("10.96.0.1"), [endpoint_slice("10.244.0.1")], around))
+    assert desired.without_service_addresses() == [OLD]
 
 
 ADDRESSES = [f"10.96.0.{number}" for number in range(3)]
@@ -103,10 +263,14 @@ PLANS = st.builds(
     lambda servers, created: ServicePlan({each.virtual_server.key: each for each in servers}, created),
     st.lists(
         st.builds(
-            lambda ip, number, pods: PlannedVirtualServer(virtual_server(key(ip, number)), tuple(pods)),
+            lambda ip, number, pods, kind, policy: PlannedVirtualServer(
+                virtual_server(key(ip, number)), tuple(pods), kind, policy
+            ),
             st.sampled_from(ADDRESSES),
             st.sampled_from((80, 443)),
             st.lists(st.sampled_from(PODS), max_size=2),
+            st.sampled_from(AddressKind),
+            st.sampled_from(TrafficPolicy),
         ),
         max_size=4,
     ),
@@ -115,7 +279,7 @@ PLANS = st.builds(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from([ObjectKey("default", name) for name in "abc"]), PLANS),
-        st.sets(st.sampled_from(ADDRESSES), max_size=2),
+        st.sets(st.builds(key, st.sampled_from(ADDRESSES), st.sampled_from((80, 443, 53))), max_size=2),
     ),
     max_size=12,
 )
@@ -123,29 +287,26 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
-    steps: list[tuple[ObjectKey, ServicePlan] | set[str]],
+    steps: list[tuple[ObjectKey, ServicePlan] | set[VirtualServerKey]],
 ) -> None:
     desired = Desired()
     plans: dict[ObjectKey, ServicePlan] = {}
-    foreign: set[str] = set()
+    foreign: set[VirtualServerKey] = set()
     for step in steps:
         before = dict(desired.virtual_servers), set(desired.addresses), set(desired.elements)
         touched: Touched
         if isinstance(step, set):
             foreign = step
-            touched = desired.exclude(address(each) for each in foreign)
+            touched = desired.exclude(foreign)
         else:
             plans[step[0]] = step[1]
             touched = desired.replace(*step)
-        excluded = {address(each) for each in foreign}
-        expected: dict[object, tuple[ObjectKey, PlannedVirtualServer]] = {}
-        for _, name in sorted((value.created, name) for name, value in plans.items()):
-            for each, planned in plans[name].virtual_servers.items():
-                if each.address not in excluded:
-                    expected.setdefault(each, (name, planned))
+        expected = settled(plans, foreign)
         assert dict(desired.owners) == {each: name for each, (name, _) in expected.items()}
         assert set(desired.addresses) == {
-            planned.virtual_server.key.address for _, planned in expected.values()
+            each.address
+            for each, (_, planned) in expected.items()
+            if planned.kind is not AddressKind.NODE_PORT
         }
         assert set(desired.elements) == {
             element for _, planned in expected.values() for element in elements_of(planned)
@@ -158,3 +319,27 @@ def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
         assert changed <= touched.virtual_servers
         assert before[1] ^ set(desired.addresses) <= touched.addresses
         assert before[2] ^ set(desired.elements) <= touched.elements
+
+
+def settled(
+    plans: dict[ObjectKey, ServicePlan], foreign: set[VirtualServerKey]
+) -> dict[VirtualServerKey, tuple[ObjectKey, PlannedVirtualServer]]:
+    """Say who has what, looking at everything at once."""
+    claims = sorted(
+        (planned.kind, value.created, name, each)
+        for name, value in plans.items()
+        for each, planned in value.virtual_servers.items()
+    )
+    foreign_addresses: set[Address] = {each.address for each in foreign}
+    owned: dict[VirtualServerKey, tuple[ObjectKey, PlannedVirtualServer]] = {}
+    for _, _, name, each in claims:
+        owned.setdefault(each, (name, plans[name].virtual_servers[each]))
+    return {
+        each: owner
+        for each, owner in owned.items()
+        if (
+            each not in foreign
+            if owner[1].kind is AddressKind.NODE_PORT
+            else each.address not in foreign_addresses
+        )
+    }

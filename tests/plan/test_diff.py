@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, RealServer, ServiceFlag
-from ipvsproxy.model.objects import ObjectKey, Protocol
+from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, diff, diff_virtual_server, draining_real_servers
-from ipvsproxy.plan.services import NOTHING, PlanSettings, plan_service
-from tests.builders import NODE, address, endpoint_slice, key, real_server, service, virtual_server
+from ipvsproxy.plan.services import NOTHING, plan_service
+from tests.builders import NODE, address, endpoint, endpoint_slice, key, real_server, service, virtual_server
+from tests.plan.context import CONTEXT
 
 if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import IpvsOperation, VirtualServer
+    from ipvsproxy.model.objects import Service
+    from ipvsproxy.plan.diff import Operations
 
 WEB = key("10.96.0.1")
 DNS = key("10.96.0.10", 53, Protocol.UDP)
@@ -87,9 +91,7 @@ def planned(*cluster_ips: str) -> Desired:
     desired = Desired()
     for number, cluster_ip in enumerate(cluster_ips):
         name = ObjectKey("default", f"web-{number}")
-        plan = plan_service(
-            service(cluster_ip, of=name), [endpoint_slice("10.244.0.1")], PlanSettings(NODE, "rr")
-        )
+        plan = plan_service(service(cluster_ip, of=name), [endpoint_slice("10.244.0.1")], CONTEXT)
         desired.replace(name, plan)
     return desired
 
@@ -97,18 +99,84 @@ def planned(*cluster_ips: str) -> Desired:
 def test_only_what_was_touched_is_compared() -> None:
     desired = planned("10.96.0.1", "10.96.0.2")
     touched = desired.replace(ObjectKey("default", "web-1"), NOTHING)
-    operations = diff(desired, Actual(), touched, drain=True)
+    operations = diff(desired, Actual(), touched)
     assert not operations
 
 
 def test_an_address_that_another_interface_has_is_not_bound_and_is_given_up_when_it_was() -> None:
     desired = Desired()
-    plan = plan_service(service("10.96.0.1"), [], PlanSettings(NODE, "rr"))
+    plan = plan_service(service("10.96.0.1"), [], CONTEXT)
     touched = desired.replace(ObjectKey("default", "web"), plan)
     elsewhere = frozenset({address("10.96.0.1")})
-    assert diff(desired, Actual(elsewhere=elsewhere), touched, drain=True).add_addresses == []
+    assert diff(desired, Actual(elsewhere=elsewhere), touched).add_addresses == []
     bound = Actual(addresses=set(elsewhere), elsewhere=elsewhere)
-    assert diff(desired, bound, touched, drain=True).remove_addresses == [address("10.96.0.1")]
+    assert diff(desired, bound, touched).remove_addresses == [address("10.96.0.1")]
+
+
+def test_how_a_real_server_leaves_is_the_services_own_to_say() -> None:
+    for drain_timeout, command in ((0.0, Command.DEL_DEST), (60.0, Command.SET_DEST)):
+        desired = Desired()
+        value = service("10.96.0.1", options=ServiceOptions(drain_timeout=drain_timeout))
+        touched = desired.replace(value.key, plan_service(value, [], CONTEXT))
+        actual = Actual({WEB: virtual_server(WEB, ONE)})
+        (edit,) = diff(desired, actual, touched).edits
+        assert [operation.command for operation in edit.operations] == [command]
+
+
+def external(policy: TrafficPolicy, *source_ranges: str) -> Service:
+    return service(
+        "10.96.0.1",
+        kind=ServiceType.LOAD_BALANCER,
+        load_balancer_ips=("203.0.113.1",),
+        external=policy,
+        source_ranges=source_ranges or None,
+    )
+
+
+def change(before: Service, after: Service) -> Operations:
+    """Return what has to be done when a Service becomes another, from a kernel that has the first."""
+    desired, slices = Desired(), [endpoint_slice(endpoint("10.244.0.1", node=NODE), "10.244.1.1")]
+    desired.replace(before.key, plan_service(before, slices, CONTEXT))
+    actual = Actual(
+        {at: planned.virtual_server for at, planned in desired.virtual_servers.items()},
+        set(desired.addresses),
+        set(desired.elements),
+    )
+    return diff(desired, actual, desired.replace(after.key, plan_service(after, slices, CONTEXT)))
+
+
+def test_while_the_external_traffic_policy_changes_its_virtual_server_stays_masqueraded() -> None:
+    to_local = change(external(TrafficPolicy.CLUSTER), external(TrafficPolicy.LOCAL))
+    assert [element.set for element in to_local.remove_elements] == [FirewallSet.MASQUERADED_PORTS]
+    assert to_local.replaced_elements == []
+    to_cluster = change(external(TrafficPolicy.LOCAL), external(TrafficPolicy.CLUSTER))
+    assert [element.set for element in to_cluster.add_elements] == [FirewallSet.MASQUERADED_PORTS]
+    assert {element.set for element in to_cluster.remove_elements} == {
+        FirewallSet.LOCAL_PORTS,
+        FirewallSet.IN_CLUSTER_DESTINATIONS,
+    }
+
+
+def test_source_ranges_change_in_one_transaction() -> None:
+    cluster = TrafficPolicy.CLUSTER
+    narrowed = change(external(cluster, "10.0.0.0/8"), external(cluster, "10.1.0.0/16"))
+    assert [str(each) for each in narrowed.replaced_elements] == ["203.0.113.1 . tcp . 80 . 10.0.0.0/8"]
+    assert [str(each) for each in narrowed.add_elements] == ["203.0.113.1 . tcp . 80 . 10.1.0.0/16"]
+    opened = change(external(cluster, "10.0.0.0/8"), external(cluster))
+    assert {each.set for each in opened.replaced_elements} == {
+        FirewallSet.RESTRICTED_PORTS,
+        FirewallSet.ALLOWED_SOURCES,
+    }
+
+
+def test_a_key_of_a_map_that_gets_another_value_loses_the_old_one_in_the_same_transaction() -> None:
+    moved = external(TrafficPolicy.LOCAL)
+    operations = change(moved, moved._replace(cluster_ips=(address("10.96.0.2"),)))
+    of = FirewallSet.IN_CLUSTER_DESTINATIONS
+    assert [str(each) for each in operations.replaced_elements] == ["203.0.113.1 . tcp . 80 : 10.96.0.1"]
+    assert [str(each) for each in operations.add_elements if each.set is of] == [
+        "203.0.113.1 . tcp . 80 : 10.96.0.2"
+    ]
 
 
 def carry_out(operations: list[IpvsOperation], found: VirtualServer | None) -> VirtualServer:

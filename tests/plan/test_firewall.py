@@ -2,213 +2,216 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from ipvsproxy.model.addresses import family, parse_network
+from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.firewall import (
-    ICMP,
-    ICMPV6,
-    ClearMark,
-    ConnectionIsNew,
-    Field,
-    FieldsInSet,
-    FirewallSettings,
-    GoTo,
-    Hook,
-    LeavesByOtherThan,
-    Marked,
-    ProtocolIs,
-    SetMark,
-    SourceOutside,
-    Verdict,
-    ruleset,
-)
-from tests.builders import address
+from ipvsproxy.plan.firewall import ICMP, ICMPV6, FirewallSettings, PodInterfaces, PodNetworks, ruleset
+from ipvsproxy.plan.rules import ArrivesBy, GoTo, Verdict
+from tests.builders import address, key
+from tests.plan.rule_walker import Packet, Passage, pass_chain, pass_hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ipvsproxy.plan.firewall import Chain, Match, Rule
+    from ipvsproxy.model.firewall import ElementFields
+    from ipvsproxy.plan.rules import Rule
+    from tests.plan.rule_walker import Elements
 
 GRE = 47
 BIT_14 = 0x4000
 LONGEST_COMMENT = 127  # NFTNL_UDATA_COMMENT_MAXLEN, less the zero at its end
 
-CLUSTER_CIDRS = FirewallSettings((parse_network("10.244.0.0/16"), parse_network("fd00:244::/56")))
-NO_CLUSTER_CIDR = FirewallSettings()
-MASQUERADE_ALL = FirewallSettings(masquerade_all=True)
 
-SERVICE, SERVICE6 = "10.96.0.1", "fd00:96::1"
-POD, POD6 = "10.244.1.2", "fd00:244::2"
-OUTSIDE, OUTSIDE6 = "192.0.2.1", "2001:db8::1"
-NODE, NODE6 = "198.51.100.1", "2001:db8:64::1"
-
-SETS: dict[FirewallSet, set[tuple[object, ...]]] = {
-    FirewallSet.SERVICE_ADDRESSES: {(address(SERVICE),), (address(SERVICE6),)},
-    FirewallSet.SERVICE_PORTS: {
-        (address(each), protocol, port)
-        for each in (SERVICE, SERVICE6)
-        for protocol, port in ((Protocol.TCP, 80), (Protocol.UDP, 53), (Protocol.TCP, 81))
-    },
-    FirewallSet.PORTS_WITHOUT_ENDPOINTS: {(address(each), Protocol.TCP, 81) for each in (SERVICE, SERVICE6)},
-    FirewallSet.LOCAL_ENDPOINTS: {(address(each), address(each)) for each in (POD, POD6, NODE)},
-}
+def of_networks(*networks: str) -> FirewallSettings:
+    return FirewallSettings(PodNetworks(tuple(map(parse_network, networks))))
 
 
-@dataclasses.dataclass(frozen=True)
-class Packet:
-    """A packet at one hook; `interface` is the one that it leaves by."""
-
-    source: str
-    destination: str
-    port: int = 80
-    protocol: int = Protocol.TCP
-    new: bool = True
-    mark: int = 0
-    interface: str = "eth0"
-
-
-class Passage(NamedTuple):
-    """What became of a packet at a hook: the last word, None if no rule had one, and the mark that it left with."""
-
-    verdict: Verdict | None
-    mark: int
-
-
-def holds(match: Match, packet: Packet) -> bool:
-    source, destination = address(packet.source), address(packet.destination)
-    match match:
-        case ConnectionIsNew(new):
-            return packet.new is new
-        case FieldsInSet(of, fields, in_set):
-            values = {
-                Field.SOURCE: source,
-                Field.DESTINATION: destination,
-                Field.PROTOCOL: packet.protocol,
-                Field.DESTINATION_PORT: packet.port,
-            }
-            return family(source) is of and tuple(values[field] for field in fields) in SETS[in_set]
-        case SourceOutside(network):
-            return family(source) is network.family and not network.contains(source)
-        case ProtocolIs(number):
-            return packet.protocol == number
-        case Marked(bit):
-            return bool(packet.mark >> bit & 1)
-        case LeavesByOtherThan(interface):
-            return packet.interface != interface
-        case _:
-            assert_never(match)
-
-
-def walk(chain: Chain, chains: dict[str, Chain], packet: Packet) -> Passage:
-    mark = packet.mark
-    for rule in chain.rules:
-        if not all(holds(match, dataclasses.replace(packet, mark=mark)) for match in rule.matches):
-            continue
-        match rule.statement:
-            case Verdict.RETURN:
-                return Passage(None, mark)
-            case Verdict():
-                return Passage(rule.statement, mark)
-            case GoTo(name):
-                return walk(chains[name], chains, dataclasses.replace(packet, mark=mark))
-            case SetMark(bit):
-                mark |= 1 << bit
-            case ClearMark(bit):
-                mark &= ~(1 << bit)
-            case _:
-                assert_never(rule.statement)
-    return Passage(None, mark)
-
-
-def at(hook: str, packet: Packet, settings: FirewallSettings = CLUSTER_CIDRS) -> Passage:
-    """Lead a packet through the chains at a hook, in the order of their priorities, until one drops it."""
-    chains = {chain.name: chain for chain in ruleset(settings)}
-    masqueraded = None
-    for chain in sorted((chain for chain in chains.values() if hook_of(chain).name == hook), key=priority):
-        verdict, mark = walk(chain, chains, packet)
-        packet = dataclasses.replace(packet, mark=mark)
-        if verdict is Verdict.MASQUERADE:
-            masqueraded = verdict
-        elif verdict:
-            return Passage(verdict, mark)
-    return Passage(masqueraded, packet.mark)
-
-
-def hook_of(chain: Chain) -> Hook:
-    return chain.hook or Hook("", "", 0)
-
-
-def priority(chain: Chain) -> int:
-    return hook_of(chain).priority
-
-
-def marked(hook: str, packet: Packet, settings: FirewallSettings = CLUSTER_CIDRS) -> bool:
-    """Say whether the packet leaves the hook to be masqueraded, and nothing else happened to it."""
-    passage = at(hook, packet, settings)
-    assert passage in {Passage(None, 0), Passage(None, BIT_14)}
-    return passage.mark == BIT_14
+NETWORKS = of_networks("10.244.0.0/16", "fd00:244::/56")
+INTERFACES = FirewallSettings(PodInterfaces("cali*"))
+UNKNOWN_PODS = FirewallSettings()
+ALL_SETTINGS = [
+    settings._replace(masquerade_all=masquerade_all)
+    for settings in (NETWORKS, INTERFACES, UNKNOWN_PODS)
+    for masquerade_all in (False, True)
+]
 
 
 class Hosts(NamedTuple):
-    """Addresses of one family: of a service, of a pod of this node, of a host outside the cluster, of the node."""
+    """Addresses of one family, and how clients know them.
+
+    `service` is a ClusterIP; `local` and `cluster` are load balancers' addresses, under externalTrafficPolicy Local and
+    Cluster, and `restricted` is one under Cluster that only `outside` may use, of those outside the cluster. `pod` is
+    an endpoint of this node.
+    """
 
     service: str
+    local: str
+    cluster: str
+    restricted: str
     pod: str
     outside: str
+    elsewhere: str
     node: str
 
 
-for_both_families = pytest.mark.parametrize(
-    "hosts",
-    [Hosts(SERVICE, POD, OUTSIDE, NODE), Hosts(SERVICE6, POD6, OUTSIDE6, NODE6)],
-    ids=["ipv4", "ipv6"],
+IPV4 = Hosts(
+    service="10.96.0.1",
+    local="203.0.113.1",
+    cluster="203.0.113.2",
+    restricted="203.0.113.3",
+    pod="10.244.1.2",
+    outside="192.0.2.1",
+    elsewhere="192.0.2.129",
+    node="198.51.100.1",
 )
+IPV6 = Hosts(
+    service="fd00:96::1",
+    local="2001:db8:1::1",
+    cluster="2001:db8:1::2",
+    restricted="2001:db8:1::3",
+    pod="fd00:244::2",
+    outside="2001:db8::1",
+    elsewhere="2001:db8:2::1",
+    node="2001:db8:64::1",
+)
+
+# Service ports without endpoints, without any of this node, and of a Service that lets no source in.
+NOBODYS, OTHERS, CLOSED = 81, 82, 83
+NODE_PORT, LOCAL_NODE_PORT, NOBODYS_NODE_PORT, OTHERS_NODE_PORT = range(30000, 30004)
+
+
+def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
+    service, local, cluster, restricted, pod, *_, node = hosts
+    others = {key(local, OTHERS), key(node, OTHERS_NODE_PORT)}
+    local_ports = others | {key(local), key(local, CLOSED), key(node, LOCAL_NODE_PORT)}
+    without_endpoints = {key(service, NOBODYS), key(node, NOBODYS_NODE_PORT)}
+    masqueraded = {key(cluster), key(restricted), key(node, NODE_PORT), key(node, NOBODYS_NODE_PORT)}
+    internal = {key(service), key(service, OTHERS), key(service, 53, Protocol.UDP)}
+    return {
+        FirewallSet.SERVICE_ADDRESSES: {(address(each),) for each in (service, local, cluster, restricted)},
+        FirewallSet.SERVICE_PORTS: {*internal, *without_endpoints, *local_ports, *masqueraded},
+        FirewallSet.PORTS_WITHOUT_ENDPOINTS: {*without_endpoints},
+        FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: {*others},
+        FirewallSet.MASQUERADED_PORTS: {*masqueraded},
+        FirewallSet.LOCAL_PORTS: {*local_ports},
+        FirewallSet.RESTRICTED_PORTS: {key(restricted), key(local, CLOSED)},
+        FirewallSet.ALLOWED_SOURCES: {
+            (*key(restricted), parse_network(network))
+            for network in (SOURCES[hosts], f"{restricted}/{8 * len(address(restricted))}")
+        },
+        FirewallSet.IN_CLUSTER_DESTINATIONS: {
+            (*key(local, port), address(service)) for port in (80, NOBODYS, OTHERS, CLOSED)
+        },
+        FirewallSet.LOCAL_ENDPOINTS: {(address(each), address(each)) for each in (pod, node)},
+    }
+
+
+SOURCES = {IPV4: "192.0.2.0/25", IPV6: "2001:db8::/64"}
+OF_IPV4, OF_IPV6 = elements_of(IPV4), elements_of(IPV6)
+ELEMENTS: Elements = {each: OF_IPV4[each] | OF_IPV6[each] for each in FirewallSet}
+
+
+def at(hook: str, packet: Packet, settings: FirewallSettings = NETWORKS) -> Passage:
+    return pass_hook(hook, packet, ruleset(settings), ELEMENTS)
+
+
+def marked(hook: str, packet: Packet, settings: FirewallSettings = NETWORKS) -> bool:
+    """Say whether the packet leaves the hook to be masqueraded; it must not be dropped there."""
+    verdict, mark, _ = at(hook, packet, settings)
+    assert verdict is None
+    assert mark in {0, BIT_14}
+    return mark == BIT_14
+
+
+for_both_families = pytest.mark.parametrize("hosts", [IPV4, IPV6], ids=["ipv4", "ipv6"])
+for_both_hooks = pytest.mark.parametrize("hook", ["prerouting", "output"])
 
 
 @for_both_families
 class TestMarking:
-    @pytest.mark.parametrize("hook", ["prerouting", "output"])
-    def test_traffic_from_outside_the_clusters_pods_is_masqueraded(self, hosts: Hosts, hook: str) -> None:
+    @for_both_hooks
+    def test_traffic_from_outside_the_pods_networks_is_masqueraded(self, hosts: Hosts, hook: str) -> None:
         assert marked(hook, Packet(hosts.outside, hosts.service))
         assert marked(hook, Packet(hosts.node, hosts.service, 53, Protocol.UDP))
         assert not marked(hook, Packet(hosts.pod, hosts.service))
 
-    def test_without_cluster_cidrs_where_traffic_comes_from_does_not_matter(self, hosts: Hosts) -> None:
-        assert not marked("prerouting", Packet(hosts.outside, hosts.service), NO_CLUSTER_CIDR)
-        assert not marked("prerouting", Packet(hosts.pod, hosts.service), NO_CLUSTER_CIDR)
-        assert not marked("output", Packet(hosts.node, hosts.service), NO_CLUSTER_CIDR)
+    def test_traffic_that_does_not_arrive_by_the_pods_interfaces_is_masqueraded(self, hosts: Hosts) -> None:
+        bridge = FirewallSettings(PodInterfaces("cni0"))
+        for settings, interface, is_of_pods in (
+            (INTERFACES, "cali0123456789a", True),
+            (INTERFACES, "eth0", False),
+            (bridge, "cni0", True),
+            (bridge, "cni01", False),
+        ):
+            packet = Packet(hosts.pod, hosts.service, arrives_by=interface)
+            assert marked("prerouting", packet, settings) is not is_of_pods
 
-    def test_all_traffic_to_services_is_masqueraded_on_request(self, hosts: Hosts) -> None:
-        for settings in (MASQUERADE_ALL, CLUSTER_CIDRS._replace(masquerade_all=True)):
-            assert marked("prerouting", Packet(hosts.pod, hosts.service), settings)
-            assert marked("prerouting", Packet(hosts.outside, hosts.service), settings)
-            assert marked("output", Packet(hosts.node, hosts.service), settings)
-            assert not marked("prerouting", Packet(hosts.outside, hosts.pod), settings)
+    def test_a_process_of_the_node_comes_by_no_interface_of_pods(self, hosts: Hosts) -> None:
+        assert marked("output", Packet(hosts.node, hosts.service, arrives_by=""), INTERFACES)
+        assert not marked("output", Packet(hosts.node, hosts.local, arrives_by=""), INTERFACES)
 
-    @pytest.mark.parametrize("settings", [CLUSTER_CIDRS, NO_CLUSTER_CIDR, MASQUERADE_ALL])
+    @pytest.mark.parametrize("settings", [UNKNOWN_PODS, INTERFACES, NETWORKS])
+    @for_both_hooks
+    def test_under_external_traffic_policy_cluster_every_client_is_masqueraded(
+        self, hosts: Hosts, hook: str, settings: FirewallSettings
+    ) -> None:
+        for source in (hosts.outside, hosts.pod, hosts.node):
+            assert marked(hook, Packet(source, hosts.cluster, arrives_by="cali1"), settings)
+            assert marked(hook, Packet(source, hosts.node, NODE_PORT), settings)
+
+    @pytest.mark.parametrize("settings", ALL_SETTINGS)
+    def test_under_external_traffic_policy_local_outside_clients_keep_their_address(
+        self, hosts: Hosts, settings: FirewallSettings
+    ) -> None:
+        assert not marked("prerouting", Packet(hosts.outside, hosts.local), settings)
+        assert not marked("prerouting", Packet(hosts.outside, hosts.node, LOCAL_NODE_PORT), settings)
+
+    def test_where_traffic_comes_from_does_not_matter_if_pods_are_not_known(self, hosts: Hosts) -> None:
+        assert not marked("prerouting", Packet(hosts.outside, hosts.service), UNKNOWN_PODS)
+        assert not marked("prerouting", Packet(hosts.pod, hosts.service), UNKNOWN_PODS)
+        assert not marked("output", Packet(hosts.node, hosts.service), UNKNOWN_PODS)
+
+    @pytest.mark.parametrize("settings", ALL_SETTINGS[1::2])
+    def test_all_traffic_to_cluster_ips_is_masqueraded_on_request(
+        self, hosts: Hosts, settings: FirewallSettings
+    ) -> None:
+        assert marked("prerouting", Packet(hosts.pod, hosts.service, arrives_by="cali1"), settings)
+        assert marked("prerouting", Packet(hosts.outside, hosts.service), settings)
+        assert marked("output", Packet(hosts.node, hosts.service, arrives_by=""), settings)
+        assert not marked("prerouting", Packet(hosts.outside, hosts.pod), settings)
+
+    @pytest.mark.parametrize("settings", ALL_SETTINGS[1::2])
+    def test_pods_that_are_to_be_sent_to_a_cluster_ip_are_masqueraded_on_request_too(
+        self, hosts: Hosts, settings: FirewallSettings
+    ) -> None:
+        mark, redirected_to = at("prerouting", Packet(hosts.pod, hosts.local, arrives_by="cali1"), settings)[
+            1:
+        ]
+        assert (mark == BIT_14) is (redirected_to == hosts.service)
+
+    @pytest.mark.parametrize("settings", ALL_SETTINGS)
     def test_a_process_of_the_node_that_has_a_service_address_for_its_source_is_masqueraded(
         self, hosts: Hosts, settings: FirewallSettings
     ) -> None:
         assert marked("output", Packet(hosts.service, hosts.service), settings)
+        assert marked("output", Packet(hosts.local, hosts.local), settings)
         assert marked("output", Packet(hosts.service, hosts.outside), settings)
         assert not marked("output", Packet(hosts.node, hosts.pod), settings)
 
-    def test_traffic_to_anything_but_service_ports_is_none_of_ours(self, hosts: Hosts) -> None:
-        for hook in ("prerouting", "output"):
-            assert not marked(hook, Packet(hosts.outside, hosts.service, 99))
-            assert not marked(hook, Packet(hosts.outside, hosts.service, 80, Protocol.UDP))
-            assert not marked(hook, Packet(hosts.outside, hosts.pod))
-            assert not marked(hook, Packet(hosts.outside, hosts.node))
+    @for_both_hooks
+    def test_traffic_to_anything_but_service_ports_is_none_of_ours(self, hosts: Hosts, hook: str) -> None:
+        assert not marked(hook, Packet(hosts.outside, hosts.service, 99))
+        assert not marked(hook, Packet(hosts.outside, hosts.service, 80, Protocol.UDP))
+        assert not marked(hook, Packet(hosts.outside, hosts.pod))
+        assert not marked(hook, Packet(hosts.outside, hosts.node))
 
     def test_what_follows_the_first_packet_is_not_marked(self, hosts: Hosts) -> None:
         assert not marked("prerouting", Packet(hosts.outside, hosts.service, new=False))
-        assert not marked("prerouting", Packet(hosts.pod, hosts.outside, new=False))
+        assert not marked("prerouting", Packet(hosts.outside, hosts.cluster, new=False))
         assert not marked("output", Packet(hosts.service, hosts.node, new=False))
 
     def test_a_packet_that_ipvs_has_rewritten_is_left_as_it_is(self, hosts: Hosts) -> None:
@@ -216,17 +219,89 @@ class TestMarking:
         assert marked("output", Packet(hosts.service, hosts.pod, 8080, mark=BIT_14))
 
 
-def test_several_cluster_cidrs_of_a_family_are_one_inside() -> None:
-    settings = FirewallSettings((parse_network("10.244.0.0/16"), parse_network("10.1.0.0/16")))
-    assert not marked("prerouting", Packet("10.244.0.1", SERVICE), settings)
-    assert not marked("prerouting", Packet("10.1.0.1", SERVICE), settings)
-    assert marked("prerouting", Packet("10.2.0.1", SERVICE), settings)
+def test_several_networks_of_pods_of_a_family_are_one_inside() -> None:
+    settings = of_networks("10.244.0.0/16", "10.1.0.0/16")
+    assert not marked("prerouting", Packet("10.244.0.1", IPV4.service), settings)
+    assert not marked("prerouting", Packet("10.1.0.1", IPV4.service), settings)
+    assert marked("prerouting", Packet("10.2.0.1", IPV4.service), settings)
+    for source, redirected_to in (
+        ("10.244.0.1", IPV4.service),
+        ("10.1.0.1", IPV4.service),
+        ("10.2.0.1", None),
+    ):
+        assert at("prerouting", Packet(source, IPV4.local), settings).redirected_to == redirected_to
 
 
-def test_a_family_without_a_cluster_cidr_is_not_masqueraded_by_origin() -> None:
-    settings = FirewallSettings((parse_network("10.244.0.0/16"),))
-    assert marked("prerouting", Packet(OUTSIDE, SERVICE), settings)
-    assert not marked("prerouting", Packet(OUTSIDE6, SERVICE6), settings)
+def test_a_family_without_networks_of_pods_knows_no_origin() -> None:
+    settings = of_networks("10.244.0.0/16")
+    assert marked("prerouting", Packet(IPV4.outside, IPV4.service), settings)
+    assert not marked("prerouting", Packet(IPV6.outside, IPV6.service), settings)
+    assert at("prerouting", Packet(IPV4.pod, IPV4.local), settings).redirected_to == IPV4.service
+    assert at("prerouting", Packet(IPV6.pod, IPV6.local), settings).redirected_to is None
+
+
+@for_both_families
+class TestSourceRanges:
+    @for_both_hooks
+    def test_other_sources_are_dropped(self, hosts: Hosts, hook: str) -> None:
+        for source in (hosts.elsewhere, hosts.pod, hosts.node):
+            assert at(hook, Packet(source, hosts.restricted)).verdict is Verdict.DROP
+
+    @for_both_hooks
+    def test_sources_in_a_range_go_on_and_are_masqueraded_as_ever(self, hosts: Hosts, hook: str) -> None:
+        assert marked(hook, Packet(hosts.outside, hosts.restricted))
+        # So says the element for the address itself: a process of the node has that as its source.
+        assert marked(hook, Packet(hosts.restricted, hosts.restricted))
+
+    @for_both_hooks
+    def test_the_port_that_a_client_asked_for_decides_and_not_the_cluster_ip(
+        self, hosts: Hosts, hook: str
+    ) -> None:
+        for source in (hosts.pod, hosts.local):
+            assert at(hook, Packet(source, hosts.local, CLOSED)).verdict is Verdict.DROP
+
+    @for_both_hooks
+    def test_other_ports_and_protocols_are_open(self, hosts: Hosts, hook: str) -> None:
+        assert at(hook, Packet(hosts.elsewhere, hosts.cluster)).verdict is None
+        assert at(hook, Packet(hosts.elsewhere, hosts.restricted, 81)).verdict is None
+        assert at(hook, Packet(hosts.elsewhere, hosts.restricted, 80, Protocol.UDP)).verdict is None
+
+    @for_both_hooks
+    def test_a_connection_that_was_let_in_goes_on(self, hosts: Hosts, hook: str) -> None:
+        assert at(hook, Packet(hosts.elsewhere, hosts.restricted, new=False)) == Passage(None, 0)
+
+
+@for_both_families
+class TestRedirecting:
+    def test_pods_and_processes_are_sent_to_the_cluster_ip(self, hosts: Hosts) -> None:
+        assert at("prerouting", Packet(hosts.pod, hosts.local)) == Passage(None, 0, hosts.service)
+        by_interface = Packet(hosts.outside, hosts.local, arrives_by="cali1")
+        assert at("prerouting", by_interface, INTERFACES) == Passage(None, 0, hosts.service)
+        for settings in ALL_SETTINGS:
+            process = Packet(hosts.local, hosts.local, arrives_by="")
+            assert at("output", process, settings) == Passage(None, BIT_14, hosts.service)
+
+    def test_outside_clients_are_not(self, hosts: Hosts) -> None:
+        assert at("prerouting", Packet(hosts.outside, hosts.local)) == Passage(None, 0)
+        by_interface = Packet(hosts.pod, hosts.local, arrives_by="eth0")
+        assert at("prerouting", by_interface, INTERFACES) == Passage(None, 0)
+
+    def test_nobody_is_whose_kind_is_not_known(self, hosts: Hosts) -> None:
+        for source in (hosts.pod, hosts.outside):
+            assert at("prerouting", Packet(source, hosts.local), UNKNOWN_PODS) == Passage(None, 0)
+
+    @for_both_hooks
+    def test_other_ports_stay_where_they_are(self, hosts: Hosts, hook: str) -> None:
+        for packet in (
+            Packet(hosts.pod, hosts.cluster),
+            Packet(hosts.pod, hosts.local, 80, Protocol.UDP),
+            Packet(hosts.pod, hosts.node, LOCAL_NODE_PORT),
+        ):
+            assert at(hook, packet).redirected_to is None
+
+    def test_what_the_cluster_ip_has_decides_for_processes_of_the_node(self, hosts: Hosts) -> None:
+        assert at("output", Packet(hosts.local, hosts.local, OTHERS)).verdict is None
+        assert at("output", Packet(hosts.local, hosts.local, NOBODYS)).verdict is Verdict.REJECT_WITH_RESET
 
 
 @for_both_families
@@ -250,23 +325,28 @@ class TestMasquerading:
             assert at("postrouting", packet) == Passage(None, 0)
 
     def test_the_mark_is_cleared_on_packets_that_the_nat_chain_does_not_see(self, hosts: Hosts) -> None:
-        (unmarking,) = (chain for chain in ruleset(CLUSTER_CIDRS) if chain.name == "unmarking")
+        (unmarking,) = (chain for chain in ruleset(NETWORKS) if chain.name == "unmarking")
         for new in (True, False):
             packet = Packet(hosts.outside, hosts.pod, mark=0xFFFFFFFF, new=new)
-            assert walk(unmarking, {}, packet) == Passage(None, 0xFFFFFFFF ^ BIT_14)
+            assert pass_chain(unmarking, {}, packet, ELEMENTS) == Passage(None, 0xFFFFFFFF ^ BIT_14)
 
 
 def test_a_node_that_talks_to_its_own_address_keeps_its_source_port() -> None:
-    assert at("postrouting", Packet(NODE, NODE, 8080, interface="lo")) == Passage(None, 0)
-    assert at("postrouting", Packet(NODE, NODE, 8080)) == Passage(Verdict.MASQUERADE, 0)
+    node = IPV4.node
+    assert at("postrouting", Packet(node, node, 8080, leaves_by="lo")) == Passage(None, 0)
+    assert at("postrouting", Packet(node, node, 8080)) == Passage(Verdict.MASQUERADE, 0)
 
 
 def test_the_mark_is_the_bit_of_the_settings() -> None:
-    settings = CLUSTER_CIDRS._replace(masquerade_bit=31)
-    assert at("prerouting", Packet(OUTSIDE, SERVICE, mark=BIT_14), settings).mark == 0x80000000 | BIT_14
-    assert at("output", Packet(SERVICE, SERVICE), settings).mark == 0x80000000
-    assert at("postrouting", Packet(OUTSIDE, POD, mark=0x80000000), settings) == (Verdict.MASQUERADE, 0)
-    assert at("postrouting", Packet(OUTSIDE, POD, mark=BIT_14), settings) == (None, BIT_14)
+    settings = NETWORKS._replace(masquerade_bit=31)
+    service, pod, outside = IPV4.service, IPV4.pod, IPV4.outside
+    assert at("prerouting", Packet(outside, service, mark=BIT_14), settings).mark == 0x80000000 | BIT_14
+    assert at("prerouting", Packet(outside, IPV4.cluster), settings).mark == 0x80000000
+    assert at("output", Packet(service, service), settings).mark == 0x80000000
+    assert at("postrouting", Packet(outside, pod, mark=0x80000000), settings) == Passage(
+        Verdict.MASQUERADE, 0
+    )
+    assert at("postrouting", Packet(outside, pod, mark=BIT_14), settings) == Passage(None, BIT_14)
 
 
 @for_both_families
@@ -296,35 +376,33 @@ class TestRefusing:
             assert at("input", Packet(hosts.pod, hosts.service, 0, protocol)) == Passage(None, 0)
 
     def test_ports_without_endpoints_are_refused_before_ipvs_sees_them(self, hosts: Hosts) -> None:
-        assert at("input", Packet(hosts.outside, hosts.service, 81)).verdict is Verdict.REJECT_WITH_RESET
-        assert at("input", Packet(hosts.pod, hosts.service, 81)).verdict is Verdict.REJECT_WITH_RESET
-        assert at("output", Packet(hosts.service, hosts.service, 81)).verdict is Verdict.REJECT_WITH_RESET
-        assert at("output", Packet(hosts.node, hosts.service, 81)).verdict is Verdict.REJECT_WITH_RESET
+        for destination, port in ((hosts.service, NOBODYS), (hosts.node, NOBODYS_NODE_PORT)):
+            for source in (hosts.outside, hosts.pod):
+                packet = Packet(source, destination, port)
+                assert at("input", packet).verdict is Verdict.REJECT_WITH_RESET
+            for source in (hosts.service, hosts.node):
+                packet = Packet(source, destination, port)
+                assert at("output", packet).verdict is Verdict.REJECT_WITH_RESET
+
+    def test_ports_that_only_other_nodes_serve_are_dropped_before_ipvs_sees_them(self, hosts: Hosts) -> None:
+        assert at("input", Packet(hosts.outside, hosts.local, OTHERS)).verdict is Verdict.DROP
+        assert at("input", Packet(hosts.outside, hosts.node, OTHERS_NODE_PORT)).verdict is Verdict.DROP
+        assert at("output", Packet(hosts.node, hosts.node, OTHERS_NODE_PORT)).verdict is Verdict.DROP
+
+    def test_node_ports_are_left_to_ipvs(self, hosts: Hosts) -> None:
+        for port in (NODE_PORT, LOCAL_NODE_PORT):
+            assert at("input", Packet(hosts.outside, hosts.node, port)) == Passage(None, 0)
 
     def test_connections_that_are_known_go_on(self, hosts: Hosts) -> None:
         for hook in ("input", "output"):
             for packet in (
-                Packet(hosts.outside, hosts.service, 81, new=False),
+                Packet(hosts.outside, hosts.service, NOBODYS, new=False),
+                Packet(hosts.outside, hosts.local, OTHERS, new=False),
                 Packet(hosts.pod, hosts.service, 40000, new=False),
             ):
                 assert at(hook, packet) == Passage(None, 0)
         # The reply to a process of the node that has a service address for its source.
         assert at("input", Packet(hosts.node, hosts.service, 40000, new=False)) == Passage(None, 0)
-
-
-ALL_SETTINGS = [CLUSTER_CIDRS, NO_CLUSTER_CIDR, MASQUERADE_ALL]
-
-
-@pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_chains_stand_between_conntrack_and_ipvs_and_before_the_hosts_firewall(
-    settings: FirewallSettings,
-) -> None:
-    hooks = [chain.hook for chain in ruleset(settings) if chain.hook]
-    priorities = {hook.name: hook.priority for hook in hooks if hook.name != "postrouting"}
-    assert -200 < priorities["prerouting"] < -100  # conntrack, destination NAT
-    assert -200 < priorities["output"] < -99  # conntrack, IPVS
-    assert priorities["input"] < 0  # the host's filter chains
-    assert [hook[::2] for hook in hooks if hook.name == "postrouting"] == [("nat", 100), ("filter", 101)]
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
@@ -336,6 +414,15 @@ def test_rules_lead_only_to_chains_without_a_hook_that_come_before(settings: Fir
                 assert rule.statement.chain in seen
         if not chain.hook:
             seen.add(chain.name)
+
+
+@pytest.mark.parametrize("settings", ALL_SETTINGS)
+def test_only_prerouting_asks_for_the_interface_that_a_packet_arrived_by(settings: FirewallSettings) -> None:
+    for chain in ruleset(settings):
+        for rule in chain.rules:
+            if any(isinstance(match, ArrivesBy) for match in rule.matches):
+                assert chain.hook
+                assert chain.hook.name == "prerouting"
 
 
 def rules() -> Iterator[Rule]:

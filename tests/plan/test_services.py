@@ -2,82 +2,335 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from ipvsproxy.model.ipvs import ServiceFlag
-from ipvsproxy.model.objects import Protocol, ServiceType, SlicePort
-from ipvsproxy.plan.services import NOTHING, PlanSettings, plan_service
+from ipvsproxy.model.objects import (
+    AddressKind,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
+from ipvsproxy.plan.endpoints import EndpointReason
+from ipvsproxy.plan.node import Dependency, Reservation
+from ipvsproxy.plan.services import NOTHING, HealthCheck, endpoints_behind
 from tests.builders import (
     NODE,
     address,
+    addresses,
     endpoint,
     endpoint_slice,
     key,
+    networks,
     port,
     real_server,
     service,
     virtual_server,
 )
+from tests.plan.context import SETTINGS, context, plan
 
 if TYPE_CHECKING:
-    from ipvsproxy.model.objects import EndpointSlice, Service
+    from ipvsproxy.model.objects import Service
     from ipvsproxy.plan.services import ServicePlan
 
-SETTINGS = PlanSettings(NODE, "rr")
+LOCAL = TrafficPolicy.LOCAL
+NODE_ADDRESSES = addresses("198.51.100.1", "2001:db8:64::1")
+ON_NODE = context(node_ports_on=NODE_ADDRESSES)
+HERE, THERE = endpoint("10.244.0.1", node=NODE), endpoint("10.244.1.1", node="node-b")
+BOTH = endpoint_slice(HERE, THERE)
 
 
-def plan(of: Service | None, *slices: EndpointSlice) -> ServicePlan:
-    return plan_service(of, slices, SETTINGS)
-
-
-def test_a_cluster_ip_gets_a_virtual_server_with_the_ready_endpoints() -> None:
-    planned = plan(service("10.96.0.10"), endpoint_slice("10.244.0.2", "10.244.0.1"))
-    assert [each.virtual_server for each in planned.virtual_servers.values()] == [
-        virtual_server(key("10.96.0.10"), real_server("10.244.0.1"), real_server("10.244.0.2"))
-    ]
-
-
-def test_a_service_without_endpoints_has_its_virtual_server_all_the_same() -> None:
-    (planned,) = plan(service("10.96.0.10")).virtual_servers.values()
-    assert planned.virtual_server.real_servers == ()
-
-
-def test_every_cluster_ip_gets_every_port_with_the_endpoints_of_its_family() -> None:
-    ports = (port(53, "dns", Protocol.UDP), port(53, "dns-tcp"))
-    slice_ports = (SlicePort("dns", Protocol.UDP, 5353), SlicePort("dns-tcp", Protocol.TCP, 5353))
-    planned = plan(
-        service("10.96.0.10", "fd00:10:96::a", ports=ports),
-        endpoint_slice("10.244.0.1", ports=slice_ports),
-        endpoint_slice("fd00:10:244::1", name="web-2", ports=slice_ports),
-    )
-    assert {
+def served(planned: ServicePlan) -> dict[str, list[str]]:
+    """Return the virtual servers, each with its real servers."""
+    return {
         str(each): [str(server) for server in value.virtual_server.real_servers]
         for each, value in planned.virtual_servers.items()
-    } == {
-        "10.96.0.10:53/udp": ["10.244.0.1:5353"],
-        "10.96.0.10:53/tcp": ["10.244.0.1:5353"],
-        "[fd00:10:96::a]:53/udp": ["[fd00:10:244::1]:5353"],
-        "[fd00:10:96::a]:53/tcp": ["[fd00:10:244::1]:5353"],
     }
 
 
+def balanced(**fields: Any) -> ServicePlan:  # noqa: ANN401 - those of `service`
+    """Plan a Service with an address of every kind, and with an endpoint here and one elsewhere."""
+    value = service(
+        "10.96.0.10",
+        kind=ServiceType.LOAD_BALANCER,
+        ports=(port(80, node_port=30080),),
+        external_ips=("203.0.113.9",),
+        load_balancer_ips=("203.0.113.1",),
+        **fields,
+    )
+    return plan(value, BOTH, around=ON_NODE)
+
+
+class TestClusterIP:
+    def test_it_gets_a_virtual_server_with_the_ready_endpoints(self) -> None:
+        planned = plan(service("10.96.0.10"), endpoint_slice("10.244.0.2", "10.244.0.1"))
+        assert [each.virtual_server for each in planned.virtual_servers.values()] == [
+            virtual_server(key("10.96.0.10"), real_server("10.244.0.1"), real_server("10.244.0.2"))
+        ]
+
+    def test_a_service_without_endpoints_has_its_virtual_server_all_the_same(self) -> None:
+        assert served(plan(service("10.96.0.10"))) == {"10.96.0.10:80/tcp": []}
+
+    def test_every_one_gets_every_port_with_the_endpoints_of_its_family(self) -> None:
+        ports = (port(53, "dns", Protocol.UDP), port(53, "dns-tcp"))
+        slice_ports = (SlicePort("dns", Protocol.UDP, 5353), SlicePort("dns-tcp", Protocol.TCP, 5353))
+        planned = plan(
+            service("10.96.0.10", "fd00:10:96::a", ports=ports),
+            endpoint_slice("10.244.0.1", ports=slice_ports),
+            endpoint_slice("fd00:10:244::1", name="web-2", ports=slice_ports),
+        )
+        assert served(planned) == {
+            "10.96.0.10:53/udp": ["10.244.0.1:5353"],
+            "10.96.0.10:53/tcp": ["10.244.0.1:5353"],
+            "[fd00:10:96::a]:53/udp": ["[fd00:10:244::1]:5353"],
+            "[fd00:10:96::a]:53/tcp": ["[fd00:10:244::1]:5353"],
+        }
+
+    def test_internal_traffic_policy_local_has_the_nodes_own_endpoints_or_refuses(self) -> None:
+        value = service("10.96.0.10", internal=LOCAL)
+        assert served(plan(value, BOTH)) == {"10.96.0.10:80/tcp": ["10.244.0.1:8080"]}
+        assert served(plan(value, endpoint_slice(THERE))) == {"10.96.0.10:80/tcp": []}
+
+    def test_external_traffic_policy_does_not_concern_it(self) -> None:
+        assert served(balanced(external=LOCAL))["10.96.0.10:80/tcp"] == [
+            "10.244.0.1:8080",
+            "10.244.1.1:8080",
+        ]
+
+
 def test_a_headless_service_an_external_name_and_a_deleted_service_ask_for_nothing() -> None:
-    assert plan(service(), endpoint_slice("10.244.0.1")).virtual_servers == {}
+    assert plan(service(external_ips=("203.0.113.9",)), endpoint_slice("10.244.0.1")) == NOTHING
     assert plan(service("10.96.0.10", kind=ServiceType.EXTERNAL_NAME)) == NOTHING
     assert plan(None, endpoint_slice("10.244.0.1")) == NOTHING
 
 
-def test_session_affinity_is_persistence_with_its_timeout() -> None:
-    (planned,) = plan(service("10.96.0.10", affinity=10800)).virtual_servers.values()
-    assert planned.virtual_server.flags == ServiceFlag.PERSISTENT
-    assert planned.virtual_server.timeout == 10800
+class TestExternalAddresses:
+    def test_every_kind_of_address_gets_a_virtual_server(self) -> None:
+        planned = balanced().virtual_servers
+        assert {str(each): value.kind for each, value in planned.items()} == {
+            "10.96.0.10:80/tcp": AddressKind.CLUSTER_IP,
+            "198.51.100.1:30080/tcp": AddressKind.NODE_PORT,
+            "203.0.113.1:80/tcp": AddressKind.LOAD_BALANCER_IP,
+            "203.0.113.9:80/tcp": AddressKind.EXTERNAL_IP,
+        }
+        real_servers = {value.virtual_server.real_servers for value in planned.values()}
+        assert real_servers == {(real_server("10.244.0.1"), real_server("10.244.1.1"))}
+
+    def test_a_node_port_is_served_on_every_selected_address_of_its_families(self) -> None:
+        ports = (port(80, "a", node_port=30080), port(80, "b", Protocol.SCTP, node_port=30080))
+        dual = service("10.96.0.10", "fd00:10:96::a", kind=ServiceType.NODE_PORT, ports=ports)
+        assert {each for each in served(plan(dual, around=ON_NODE)) if ":30080" in each} == {
+            "198.51.100.1:30080/tcp",
+            "198.51.100.1:30080/sctp",
+            "[2001:db8:64::1]:30080/tcp",
+            "[2001:db8:64::1]:30080/sctp",
+        }
+        single = service("fd00:10:96::a", kind=ServiceType.NODE_PORT, ports=ports)
+        assert not [each for each in served(plan(single, around=ON_NODE)) if "198.51" in each]
+
+    def test_an_address_that_is_two_kinds_at_once_is_the_stronger_one(self) -> None:
+        value = service(
+            "10.96.0.10",
+            kind=ServiceType.LOAD_BALANCER,
+            external_ips=("203.0.113.1", "10.96.0.10"),
+            load_balancer_ips=("203.0.113.1",),
+        )
+        assert [each.kind for each in plan(value).virtual_servers.values()] == [
+            AddressKind.CLUSTER_IP,
+            AddressKind.LOAD_BALANCER_IP,
+        ]
+
+    def test_an_external_ip_outside_the_allowed_networks_is_refused_and_a_load_balancers_is_not(self) -> None:
+        around = context(settings=SETTINGS._replace(allowed_external_ips=networks("192.0.2.0/24")))
+        value = service(
+            "10.96.0.10", external_ips=("203.0.113.9", "192.0.2.9"), load_balancer_ips=("203.0.113.1",)
+        )
+        planned = plan(value, around=around)
+        assert [each for each in served(planned) if "10.96" not in each] == [
+            "203.0.113.1:80/tcp",
+            "192.0.2.9:80/tcp",
+        ]
+        assert [str(each) for each in planned.rejections] == [
+            (
+                "Service default/web: spec.externalIPs: 203.0.113.9 is in no network that external IPs are allowed "
+                "from (--allowed-external-ips)"
+            )
+        ]
+
+    @pytest.mark.parametrize("owner", list(Reservation))
+    def test_no_address_of_a_node_or_of_the_api_server_is_taken_over(self, owner: Reservation) -> None:
+        around = context(reserved=dict.fromkeys(addresses("203.0.113.1", "203.0.113.9"), owner))
+        value = service("10.96.0.10", external_ips=("203.0.113.9",), load_balancer_ips=("203.0.113.1",))
+        planned = plan(value, around=around)
+        assert list(served(planned)) == ["10.96.0.10:80/tcp"]
+        assert [(each.field, each.reason) for each in planned.rejections] == [
+            ("status.loadBalancer.ingress", f"203.0.113.1 is {owner}"),
+            ("spec.externalIPs", f"203.0.113.9 is {owner}"),
+        ]
+
+
+class TestExternalTrafficPolicyLocal:
+    def test_only_endpoints_of_this_node_serve(self) -> None:
+        found = served(balanced(external=LOCAL))
+        assert {each: servers for each, servers in found.items() if "10.96" not in each} == {
+            "198.51.100.1:30080/tcp": ["10.244.0.1:8080"],
+            "203.0.113.1:80/tcp": ["10.244.0.1:8080"],
+            "203.0.113.9:80/tcp": ["10.244.0.1:8080"],
+        }
+
+    def test_clients_inside_the_cluster_are_sent_to_the_cluster_ip_but_not_from_node_ports(self) -> None:
+        found = {value.kind: value.in_cluster for value in balanced(external=LOCAL).virtual_servers.values()}
+        assert found == {
+            AddressKind.CLUSTER_IP: None,
+            AddressKind.NODE_PORT: None,
+            AddressKind.LOAD_BALANCER_IP: address("10.96.0.10"),
+            AddressKind.EXTERNAL_IP: address("10.96.0.10"),
+        }
+        assert {value.in_cluster for value in balanced().virtual_servers.values()} == {None}
+
+    def test_without_local_endpoints_it_is_told_whether_others_answer(self) -> None:
+        value = service("10.96.0.10", external=LOCAL, external_ips=("203.0.113.9",))
+        at = key("203.0.113.9")
+        leaving = endpoint("10.244.1.1", ready=False, terminating=True)
+        assert plan(value, endpoint_slice(THERE)).virtual_servers[at].elsewhere
+        assert plan(value, endpoint_slice(leaving)).virtual_servers[at].elsewhere
+        assert not plan(value, BOTH).virtual_servers[at].elsewhere
+        assert not plan(value).virtual_servers[at].elsewhere
+        assert (
+            not plan(value, endpoint_slice(endpoint("10.244.1.1", ready=False))).virtual_servers[at].elsewhere
+        )
+
+
+def test_source_ranges_are_for_the_load_balancers_address_only() -> None:
+    planned = balanced(source_ranges=("192.0.2.0/24",)).virtual_servers
+    assert {value.kind: value.allowed_sources for value in planned.values()} == {
+        AddressKind.CLUSTER_IP: None,
+        AddressKind.NODE_PORT: None,
+        AddressKind.LOAD_BALANCER_IP: networks("192.0.2.0/24"),
+        AddressKind.EXTERNAL_IP: None,
+    }
+
+
+class TestOptions:
+    def test_session_affinity_is_persistence_with_its_timeout_on_every_address(self) -> None:
+        for planned in balanced(affinity=10800).virtual_servers.values():
+            assert planned.virtual_server.flags == ServiceFlag.PERSISTENT
+            assert planned.virtual_server.timeout == 10800
+
+    def test_the_annotations_go_before_the_settings(self) -> None:
+        options = ServiceOptions("lc", ServiceFlag.SCHEDULER_2, 60.0, 100)
+        for planned in balanced(options=options, affinity=60).virtual_servers.values():
+            assert planned.virtual_server.scheduler == "lc"
+            assert planned.virtual_server.flags == ServiceFlag.SCHEDULER_2 | ServiceFlag.PERSISTENT
+            assert {each.upper_threshold for each in planned.virtual_server.real_servers} == {100}
+            assert planned.drain_timeout == 60
+
+    @pytest.mark.parametrize("scheduler", ["sh", "mh"])
+    def test_schedulers_that_hash_clients_pass_over_real_servers_that_drain(self, scheduler: str) -> None:
+        for planned in balanced(options=ServiceOptions(scheduler)).virtual_servers.values():
+            assert planned.virtual_server.flags == ServiceFlag.SCHEDULER_1
+
+    def test_without_annotations_the_settings_hold(self) -> None:
+        for planned in balanced().virtual_servers.values():
+            assert planned.virtual_server.scheduler == "rr"
+            assert planned.drain_timeout == 900
+        for planned in balanced(options=ServiceOptions(drain_timeout=0.0)).virtual_servers.values():
+            assert planned.drain_timeout == 0
 
 
 def test_only_endpoints_that_may_run_here_count_as_local() -> None:
-    endpoints = endpoint_slice(
-        endpoint("10.244.0.1", node=NODE),
-        endpoint("10.244.0.2", node="node-b"),
-        endpoint("10.244.0.3", node=None),
-    )
+    endpoints = endpoint_slice(HERE, THERE, endpoint("10.244.0.3", node=None))
     (planned,) = plan(service("10.96.0.10"), endpoints).virtual_servers.values()
-    assert planned.local_endpoints == (address("10.244.0.1"), address("10.244.0.3"))
+    assert planned.local_endpoints == addresses("10.244.0.1", "10.244.0.3")
+
+
+def test_an_endpoint_at_a_service_address_is_left_out_with_a_reason() -> None:
+    around = context(service_addresses=addresses("10.96.0.5", "10.96.0.6"))
+    planned = plan(
+        service("10.96.0.10"), endpoint_slice("10.96.0.6", "10.96.0.5", "10.244.0.1"), around=around
+    )
+    assert served(planned) == {"10.96.0.10:80/tcp": ["10.244.0.1:8080"]}
+    assert planned.has_service_address
+    assert [str(each) for each in planned.rejections] == [
+        "Service default/web: endpoints: endpoint 10.96.0.5:8080, and 1 more: its address is a service address"
+    ]
+
+
+def test_a_service_that_asks_for_too_much_gets_a_part_and_a_reason() -> None:
+    ports = tuple(port(number, str(number)) for number in range(1, 1001))
+    external_ips = tuple(f"203.0.113.{number}" for number in range(1, 21))
+    planned = plan(service("10.96.0.10", ports=ports, external_ips=external_ips))
+    assert len(planned.virtual_servers) == 10_000
+    assert [str(each) for each in planned.rejections] == [
+        "Service default/web: 11000 addresses and ports beyond 10000 of one Service are not served"
+    ]
+
+
+class TestHealthCheck:
+    def test_ready_endpoints_of_this_node_count_once_though_they_have_two_families_and_ports(self) -> None:
+        ports, slice_ports = (
+            (port(80, "a"), port(81, "b")),
+            (SlicePort("a", Protocol.TCP, 8080), SlicePort("b", Protocol.TCP, 8081)),
+        )
+        value = service(
+            "10.96.0.10", "fd00:10:96::a", ports=ports, external=LOCAL, health_check_node_port=32000
+        )
+        leaving = endpoint("10.244.0.2", node=NODE, ready=False, terminating=True)
+        slices = (
+            endpoint_slice(HERE, THERE, leaving, ports=slice_ports),
+            endpoint_slice(endpoint("fd00:10:244::1", node=NODE), name="web-2", ports=slice_ports),
+        )
+        assert plan(value, *slices).health_check == HealthCheck(32000, 1)
+
+    def test_it_turns_to_zero_while_the_last_endpoint_still_serves(self) -> None:
+        value = service("10.96.0.10", external=LOCAL, health_check_node_port=32000)
+        leaving = endpoint_slice(endpoint("10.244.0.1", node=NODE, ready=False, terminating=True))
+        planned = plan(value, leaving)
+        assert served(planned)["10.96.0.10:80/tcp"] == ["10.244.0.1:8080"]
+        assert planned.health_check == HealthCheck(32000, 0)
+
+    def test_a_service_without_a_health_check_node_port_has_none(self) -> None:
+        assert balanced().health_check is None
+
+
+class TestDependencies:
+    def test_a_plain_cluster_ip_depends_on_nothing_of_the_node(self) -> None:
+        assert plan(service("10.96.0.10"), BOTH).depends_on == Dependency(0)
+
+    def test_zone_hints_depend_on_the_zone(self) -> None:
+        hinted = endpoint_slice(endpoint("10.244.0.1", for_zones=("zone-a",)))
+        assert plan(service("10.96.0.10"), hinted).depends_on == Dependency.ZONE
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            service("10.96.0.10", external_ips=("203.0.113.9",)),
+            service("10.96.0.10", load_balancer_ips=("203.0.113.9",)),
+            service("10.96.0.10", ports=(port(80, node_port=30080),)),
+        ],
+    )
+    def test_all_but_cluster_ips_depend_on_the_nodes_addresses(self, value: Service) -> None:
+        assert plan(value).depends_on == Dependency.ADDRESSES
+
+
+def test_the_endpoints_behind_a_virtual_server_are_told_with_the_port_and_the_reasons() -> None:
+    value = service(
+        "10.96.0.10",
+        ports=(port(80, "http", node_port=30080), port(30080, "other")),
+        kind=ServiceType.NODE_PORT,
+        external=LOCAL,
+    )
+    slices = [endpoint_slice(HERE, THERE, ports=(SlicePort("http", Protocol.TCP, 8080),))]
+    planned = plan(value, *slices, around=ON_NODE).virtual_servers
+    found, decisions = endpoints_behind(planned[key("198.51.100.1", 30080)], value, slices, ON_NODE)
+    assert found == value.ports[0]
+    assert [each.reason for each in decisions] == [EndpointReason.READY, EndpointReason.NOT_LOCAL_EXTERNALLY]
+    found, decisions = endpoints_behind(planned[key("10.96.0.10", 30080)], value, slices, ON_NODE)
+    assert found == value.ports[1]
+    assert decisions == []
+    fewer_ports = value._replace(ports=())
+    assert endpoints_behind(planned[key("10.96.0.10")], fewer_ports, slices, ON_NODE) == (None, [])

@@ -70,12 +70,14 @@ def running() -> World:
     return world
 
 
-def test_nothing_is_written_before_both_lists_are_in(world: World) -> None:
+def test_nothing_is_written_before_both_lists_and_the_node_are_in(world: World) -> None:
     world.store.replace_services([service("10.96.0.1")])
     world.settle()
     assert world.addresses.kind is None
-    assert world.log == []
     world.store.replace_slices([])
+    world.settle()
+    assert world.log == []
+    world.store.replace_node(None)
     world.settle()
     assert world.ipvs.state() == {WEB: virtual_server(WEB)}
 
@@ -473,7 +475,9 @@ class TestForeignVirtualServers:
         world.list_objects(service("10.96.0.1"))
         world.advance(30)
         warnings = [each for each in world.events.entries if each["log_level"] == "warning"]
-        assert [each["address"] for each in warnings] == ["10.96.0.1"]
+        reason = "virtual server 10.96.0.1:80/tcp is not ipvsproxy's"
+        assert [(each["service"], each["reason"]) for each in warnings] == [("default/web", reason)]
+        assert [each.reason for each in world.rejected] == [reason]
 
 
 def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_and_not_again(
@@ -483,7 +487,7 @@ def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_a
     for _ in range(2):
         world.put(service("10.96.0.1", of=OTHER, created=2), endpoint_slice("10.244.0.1", of=OTHER))
     world.put(endpoint_slice("10.244.0.2", of=OTHER))
-    (event,) = [each for each in world.events.entries if each["event"] == "virtual server rejected"]
+    (event,) = [each for each in world.events.entries if each["event"] == "part of a service rejected"]
     assert event["service"] == "default/other"
     assert (
         event["reason"]
@@ -494,7 +498,7 @@ def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_a
 def test_a_virtual_server_that_an_older_service_takes_over_is_reported_too(world: World) -> None:
     world.list_objects(service("10.96.0.1", of=OTHER, created=2))
     world.put(service("10.96.0.1", created=1))
-    (event,) = [each for each in world.events.entries if each["event"] == "virtual server rejected"]
+    (event,) = [each for each in world.events.entries if each["event"] == "part of a service rejected"]
     assert event["service"] == "default/other"
 
 

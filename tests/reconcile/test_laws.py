@@ -15,27 +15,97 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ipvsproxy.kernel.fake import AddressOperation
+from ipvsproxy.kernel.fake_conntrack import ConntrackEntry
 from ipvsproxy.kernel.fake_firewall import FirewallChange
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
-from ipvsproxy.model.objects import ObjectKey
-from ipvsproxy.plan.desired import elements_of
-from ipvsproxy.plan.services import plan_service
-from tests.builders import address, endpoint_slice, key, port, real_server, service, virtual_server
-from tests.reconcile.world import SETTINGS, World
+from ipvsproxy.model.objects import (
+    ObjectKey,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
+from tests.builders import (
+    NODE,
+    address,
+    addresses,
+    endpoint,
+    endpoint_slice,
+    key,
+    node,
+    port,
+    real_server,
+    service,
+    virtual_server,
+)
+from tests.reconcile.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import VirtualServer
-    from ipvsproxy.model.objects import EndpointSlice, Service
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer
+    from ipvsproxy.model.objects import Endpoint, EndpointSlice, Node, Service
+    from ipvsproxy.plan.endpoints import Place
 
 CLUSTER_IPS = [f"10.96.0.{number}" for number in range(1, 4)]
+EXTERNAL_IPS = ["203.0.113.1", "203.0.113.2", CLUSTER_IPS[0], "198.51.100.1"]
+NODE_ADDRESSES = ["198.51.100.1", "198.51.100.2"]
+SERVED = [*CLUSTER_IPS, *EXTERNAL_IPS[:2], *NODE_ADDRESSES]
 PODS = [f"10.244.0.{number}" for number in range(1, 4)]
+LOCAL_POD = address(PODS[0])
+EXTERNAL = set(addresses(*EXTERNAL_IPS[:2], *NODE_ADDRESSES))
 NAMES = [ObjectKey("default", name) for name in ("a", "b", "c")]
 PORTS = (80, 443)
+PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+KEYS = st.builds(key, st.sampled_from(SERVED), st.sampled_from(PORTS), st.sampled_from(PROTOCOLS))
+SERVICES = st.builds(
+    service,
+    st.sampled_from(CLUSTER_IPS),
+    of=st.sampled_from(NAMES),
+    kind=st.sampled_from(ServiceType),
+    ports=st.lists(
+        st.builds(
+            port,
+            st.sampled_from(PORTS),
+            st.just(""),
+            st.sampled_from(PROTOCOLS),
+            node_port=st.sampled_from((0, *PORTS)),
+        ),
+        unique_by=lambda each: each[1:3],
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
+    created=st.integers(0, 2),
+    external_ips=st.lists(st.sampled_from(EXTERNAL_IPS), unique=True, max_size=1).map(tuple),
+    load_balancer_ips=st.lists(st.sampled_from(EXTERNAL_IPS), unique=True, max_size=1).map(tuple),
+    internal=st.sampled_from(TrafficPolicy),
+    external=st.sampled_from(TrafficPolicy),
+    source_ranges=st.none() | st.just(("192.0.2.0/24",)),
+    options=st.sampled_from((None, 0.0, 10.0)).map(lambda timeout: ServiceOptions(drain_timeout=timeout)),
+    affinity=st.sampled_from((0, 60)),
+    health_check_node_port=st.sampled_from((0, 32000)),
+)
+ENDPOINTS = st.builds(
+    lambda pod, ready, terminating, zones: endpoint(
+        pod,
+        ready=ready,
+        terminating=terminating,
+        node=NODE if pod == PODS[0] else "node-b",
+        for_zones=zones,
+    ),
+    st.sampled_from([*PODS, CLUSTER_IPS[1]]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(((), ("zone-a",), ("zone-b",))),
+)
+NODES = st.builds(
+    lambda zone, own: node(zone=zone, ips=own),
+    st.sampled_from(("", "zone-a", "zone-b")),
+    st.sampled_from(((), ("203.0.113.1",))),
+)
 # At an address that no Service claims: the agent must not even look at it.
 FOREIGN = virtual_server(key("10.96.99.1"), real_server("192.0.2.1"), scheduler="wlc")
 
@@ -46,13 +116,18 @@ class Laws(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        self.world.addresses.other_addresses = set(addresses(NODE_ADDRESSES[0]))
         self.services: dict[ObjectKey, Service] = {}
         self.slices: dict[ObjectKey, EndpointSlice] = {}
-        self.recorded: set[VirtualServerKey] = set()
+        self.node: Node | None = None
+        self.elements: set[SetElement] = set()
         self.present: set[VirtualServerKey] = set()
         self.bound: set[Address] = set()
         self.deleted_by_others: set[VirtualServerKey] = set()
         self.foreign: dict[VirtualServerKey, VirtualServer] = {}
+        self.weights: dict[VirtualServerKey, dict[Place, int]] = {}
+        self.quiet_since: dict[tuple[VirtualServerKey, Place], float] = {}
+        self.connected: set[tuple[VirtualServerKey, Place]] = set()
 
     @initialize()
     def begin(self) -> None:
@@ -60,22 +135,32 @@ class Laws(RuleBasedStateMachine):
         self.world.taken_log()
         self.world.list_objects()
 
-    @rule(
-        name=st.sampled_from(NAMES),
-        cluster_ips=st.lists(st.sampled_from(CLUSTER_IPS), unique=True, max_size=2),
-        ports=st.lists(st.sampled_from(PORTS), unique=True, min_size=1, max_size=2),
-        created=st.integers(0, 2),
-    )
-    def put_service(self, name: ObjectKey, cluster_ips: list[str], ports: list[int], created: int) -> None:
-        value = service(*cluster_ips, of=name, ports=tuple(port(each) for each in ports), created=created)
-        self.services[name] = value
+    @rule(value=SERVICES)
+    def put_service(self, value: Service) -> None:
+        self.services[value.key] = value
         self.world.put(value)
 
-    @rule(name=st.sampled_from(NAMES), pods=st.lists(st.sampled_from(PODS), unique=True))
-    def put_slice(self, name: ObjectKey, pods: list[str]) -> None:
-        value = endpoint_slice(*pods, of=name, name=f"{name.name}-1")
+    @rule(name=st.sampled_from(NAMES), endpoints=st.lists(ENDPOINTS, max_size=4))
+    def put_slice(self, name: ObjectKey, endpoints: list[Endpoint]) -> None:
+        ports = tuple(SlicePort("", protocol, 8080) for protocol in PROTOCOLS)
+        value = endpoint_slice(*endpoints, of=name, name=f"{name.name}-1", ports=ports)
         self.slices[name] = value
         self.world.put(value)
+
+    @rule(value=NODES)
+    def put_node(self, value: Node) -> None:
+        self.node = value
+        self.world.put(value)
+
+    @rule(
+        held=st.sets(st.sampled_from([*NODE_ADDRESSES, EXTERNAL_IPS[1]])).map(sorted),
+        noticed=st.booleans(),
+    )
+    def change_addresses(self, held: list[str], *, noticed: bool) -> None:
+        if noticed:
+            self.world.change_addresses(*addresses(*held))
+        else:
+            self.world.addresses.other_addresses = set(addresses(*held))
 
     @rule(name=st.sampled_from(NAMES))
     def remove_service(self, name: ObjectKey) -> None:
@@ -87,17 +172,13 @@ class Laws(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.world.advance(seconds)
 
-    @rule(
-        cluster_ip=st.sampled_from(CLUSTER_IPS),
-        number=st.sampled_from(PORTS),
-        code=st.sampled_from((errno.ENOMEM, errno.EPERM, errno.ENOBUFS)),
-    )
-    def refuse_virtual_server(self, cluster_ip: str, number: int, code: int) -> None:
-        self.world.ipvs.refuse(key(cluster_ip, number), code)
+    @rule(at=KEYS, code=st.sampled_from((errno.ENOMEM, errno.EPERM, errno.ENOBUFS)))
+    def refuse_virtual_server(self, at: VirtualServerKey, code: int) -> None:
+        self.world.ipvs.refuse(at, code)
 
-    @rule(cluster_ip=st.sampled_from(CLUSTER_IPS))
-    def refuse_address(self, cluster_ip: str) -> None:
-        self.world.addresses.refuse(address(cluster_ip), errno.EPERM)
+    @rule(text=st.sampled_from(SERVED))
+    def refuse_address(self, text: str) -> None:
+        self.world.addresses.refuse(address(text), errno.EPERM)
 
     @rule(times=st.integers(1, 3))
     def refuse_firewall(self, times: int) -> None:
@@ -107,29 +188,30 @@ class Laws(RuleBasedStateMachine):
     def lose_answers(self, count: int) -> None:
         self.world.ipvs.lose_answers(count)
 
-    @rule(
-        cluster_ip=st.sampled_from(CLUSTER_IPS),
-        number=st.sampled_from(PORTS),
-        pod=st.sampled_from(PODS),
-        active=st.integers(0, 1),
-    )
-    def have_connections(self, cluster_ip: str, number: int, pod: str, active: int) -> None:
-        found = self.world.ipvs.state().get(key(cluster_ip, number))
-        if found and any(each.address == address(pod) for each in found.real_servers):
-            self.world.ipvs.set_connections(found.key, address(pod), 8080, active)
+    @rule(at=KEYS, pod=st.sampled_from(PODS), active=st.integers(0, 1))
+    def have_connections(self, at: VirtualServerKey, pod: str, active: int) -> None:
+        place = (address(pod), 8080)
+        if at not in self.foreign and place in self.weights.get(at, {}):
+            self.world.ipvs.set_connections(at, *place, active)
+            (self.connected.add if active else self.connected.discard)((at, place))
 
-    @rule(cluster_ip=st.sampled_from(CLUSTER_IPS), number=st.sampled_from(PORTS))
-    def somebody_deletes_a_virtual_server_of_ours(self, cluster_ip: str, number: int) -> None:
-        operation = IpvsOperation(Command.DEL_SERVICE, virtual_server(key(cluster_ip, number)))
-        if operation.virtual_server.key not in self.foreign:
+    @rule(at=KEYS)
+    def a_client_sends_datagrams(self, at: VirtualServerKey) -> None:
+        serving = [place for place, weight in self.weights.get(at, {}).items() if weight]
+        if at.protocol is Protocol.UDP and at not in self.foreign and serving:
+            self.world.conntrack.entries.add(ConntrackEntry((address("192.0.2.1"), 4000), at, serving[0]))
+
+    @rule(at=KEYS)
+    def somebody_deletes_a_virtual_server_of_ours(self, at: VirtualServerKey) -> None:
+        operation = IpvsOperation(Command.DEL_SERVICE, virtual_server(at))
+        if at not in self.foreign:
             self._meddle(lambda: self.world.ipvs.apply([operation]))
 
-    @rule(cluster_ip=st.sampled_from(CLUSTER_IPS), number=st.sampled_from(PORTS))
-    def somebody_creates_a_virtual_server_and_a_resync_sees_it(self, cluster_ip: str, number: int) -> None:
+    @rule(at=KEYS)
+    def somebody_creates_a_virtual_server_and_a_resync_sees_it(self, at: VirtualServerKey) -> None:
         self.end_faults()
         self.world.advance(31.0)
         self.check_the_order()
-        at = key(cluster_ip, number)
         if all(each.address != at.address for each in self.present | self.recorded):
             foreign = virtual_server(at, *FOREIGN.real_servers, scheduler="wlc")
             self._meddle(lambda: self._create(foreign))
@@ -149,12 +231,10 @@ class Laws(RuleBasedStateMachine):
     @rule()
     def the_agent_starts_over(self) -> None:
         self.world.restart()
-        self.world.list_objects(*self.services.values(), *self.slices.values())
+        self.world.list_objects(*self.services.values(), *self.slices.values(), node=self.node)
 
     def _create(self, foreign: VirtualServer) -> None:
-        operations = [IpvsOperation(Command.NEW_SERVICE, foreign)]
-        operations += [IpvsOperation(Command.NEW_DEST, foreign, each) for each in foreign.real_servers]
-        self.world.ipvs.apply(operations)
+        _create(self.world, foreign)
         # Refusals on demand meet everybody.
         if created := self.world.ipvs.state().get(foreign.key):
             self.foreign[foreign.key] = created
@@ -165,10 +245,17 @@ class Laws(RuleBasedStateMachine):
         with contextlib.suppress(OSError):
             action()
         self.world.taken_log()
-        self.deleted_by_others |= self.present - set(self.world.ipvs.state())
-        self.present = set(self.world.ipvs.state()) - self.foreign.keys()
+        state = self.world.ipvs.state()
+        self.deleted_by_others |= self.present - set(state)
+        self.present = set(state) - self.foreign.keys()
+        for gone in self.weights.keys() - state.keys():
+            self._forget(gone)
         if self.world.addresses.kind is None:
             self.bound = set()
+
+    @property
+    def recorded(self) -> set[VirtualServerKey]:
+        return _recorded(self.elements)
 
     @invariant()
     def check_the_order(self) -> None:
@@ -176,8 +263,8 @@ class Laws(RuleBasedStateMachine):
             match entry:
                 case FirewallChange():
                     assert not _recorded(entry.remove) & self.present, "the record outlives"
-                    self.recorded -= _recorded(entry.remove)
-                    self.recorded |= _recorded(entry.add)
+                    self.elements -= entry.remove
+                    self.elements |= entry.add
                 case AddressOperation(bound=True):
                     # The agent learns of what others deleted from the next resync.
                     served = {each.address for each in self.present | self.deleted_by_others}
@@ -187,6 +274,7 @@ class Laws(RuleBasedStateMachine):
                     self.bound.discard(entry.address)
                 case IpvsOperation():
                     self._check_operation(entry)
+            self._check_masquerading()
 
     def _check_operation(self, operation: IpvsOperation) -> None:
         at = operation.virtual_server.key
@@ -194,41 +282,92 @@ class Laws(RuleBasedStateMachine):
         assert at in self.recorded, "on record whenever it is changed"
         if operation.command is Command.NEW_SERVICE:
             self.present.add(at)
+            self.weights[at] = {}
         elif operation.command is Command.DEL_SERVICE:
             self.present.discard(at)
-            wanted = {each for value in self.services.values() for each in value.cluster_ips}
-            served = {each.address for each in self.present} | wanted
+            self._forget(at)
+            served = {each.address for each in self.present} | self._wanted_addresses()
             assert at.address in served or at.address not in self.bound, "the address goes first"
+        elif operation.real_server:
+            self._check_real_server(operation.command, at, operation.real_server)
+
+    def _check_real_server(self, command: Command, at: VirtualServerKey, server: RealServer) -> None:
+        place = server[:2]
+        if command is Command.DEL_DEST:
+            if at.protocol is not Protocol.UDP and (at, place) in self.connected:
+                allowed = self.world.drain_timeout(at)
+                drained = self.world.now - self.quiet_since.get((at, place), self.world.now)
+                assert drained >= allowed, "nobody is cut off before the time"
+            self.weights[at].pop(place, None)
+            self.connected.discard((at, place))
+            return
+        self.weights.setdefault(at, {})[place] = server.weight
+        if server.weight:
+            self.quiet_since.pop((at, place), None)
+        else:
+            self.quiet_since.setdefault((at, place), self.world.now)
+
+    def _check_masquerading(self) -> None:
+        """No reply may leave with a pod's address: what other nodes answer from outside is masqueraded."""
+        for at, places in self.weights.items():
+            if at.address in EXTERNAL and at not in self.foreign and at in self.present:
+                remote = [place for place, weight in places.items() if weight and place[0] != LOCAL_POD]
+                if remote:
+                    assert SetElement(FirewallSet.MASQUERADED_PORTS, at) in self.elements, "masqueraded"
+
+    def _forget(self, at: VirtualServerKey) -> None:
+        for place in self.weights.pop(at, {}):
+            self.connected.discard((at, place))
+            self.quiet_since.pop((at, place), None)
+
+    def _wanted_addresses(self) -> set[Address]:
+        return {
+            each
+            for value in self.services.values()
+            for each in (*value.cluster_ips, *value.external_ips, *value.load_balancer_ips)
+        }
 
     def end_faults(self) -> None:
-        for cluster_ip in CLUSTER_IPS:
-            self.world.addresses.refuse(address(cluster_ip), 0, times=0)
+        for text in SERVED:
+            self.world.addresses.refuse(address(text), 0, times=0)
             for number in PORTS:
-                self.world.ipvs.refuse(key(cluster_ip, number), 0, times=0)
+                for protocol in PROTOCOLS:
+                    self.world.ipvs.refuse(key(text, number, protocol), 0, times=0)
         self.world.firewall.refuse(times=0)
         self.world.ipvs.lose_answers(0)
         for broken in (self.world.ipvs, self.world.addresses, self.world.firewall):
             broken.fail_calls(OSError(), 0)
 
     def teardown(self) -> None:
-        """Let faults end and connections too, and compare the kernel with a fresh plan."""
+        """Let faults end and connections too, and compare the node with one that had all this from the beginning."""
         self.end_faults()
         for _ in range(40):
             self.world.advance(31.0)
         self.check_the_order()
-        expected = {}
-        elements: set[SetElement] = set()
-        for name in sorted(self.services, key=lambda each: (self.services[each].created, each)):
-            plan = plan_service(
-                self.services[name], [self.slices[name]] if name in self.slices else [], SETTINGS.plan
-            )
-            for at, planned in plan.virtual_servers.items():
-                if at not in expected and all(at.address != each.address for each in self.foreign):
-                    expected[at] = planned.virtual_server
-                    elements |= set(elements_of(planned))
-        assert self.world.ipvs.state() == expected | self.foreign
-        assert self.world.addresses.bound() == {each.address for each in expected}
-        assert self.world.firewall.read().elements == elements
+        fresh = World()
+        fresh.addresses.other_addresses = set(self.world.addresses.other_addresses)
+        for foreign in self.foreign.values():
+            _create(fresh, foreign)
+        fresh.list_objects(*self.services.values(), *self.slices.values(), node=self.node)
+        fresh.advance(31.0)
+        assert self.world.ipvs.state() == fresh.ipvs.state()
+        assert self.world.addresses.bound() == fresh.addresses.bound()
+        assert self.world.firewall.read() == fresh.firewall.read()
+        assert self.world.health_checks == fresh.health_checks
+        assert {key: self.world.ipvs.state()[key] for key in self.foreign} == self.foreign
+        for entry in self.world.conntrack.entries:
+            servers = self.world.ipvs.state()[entry.destination].real_servers
+            assert entry.endpoint in {server[:2] for server in servers}, "a flow to nowhere"
+        self.world.taken_log()
+        self.world.restart()
+        self.world.list_objects(*self.services.values(), *self.slices.values(), node=self.node)
+        assert self.world.taken_log() == [], "a start over what is right changes nothing"
+
+
+def _create(world: World, foreign: VirtualServer) -> None:
+    operations = [IpvsOperation(Command.NEW_SERVICE, foreign)]
+    operations += [IpvsOperation(Command.NEW_DEST, foreign, each) for each in foreign.real_servers]
+    world.ipvs.apply(operations)
 
 
 def _recorded(elements: Iterable[SetElement]) -> set[VirtualServerKey]:

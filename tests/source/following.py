@@ -88,8 +88,8 @@ class ObservedStore(Store):
         super().remove_slice(key)
         self._witness.happened()
 
-    def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
-        super().put_node(node, rejected)
+    def replace_node(self, node: Node | None, rejected: Iterable[Rejection] = ()) -> None:
+        super().replace_node(node, rejected)
         self._witness.happened()
 
     def reject(self, rejection: Rejection) -> None:
@@ -121,7 +121,7 @@ class Agent:
         self.witness.wait_for(predicate)
 
     def wait_until_synced(self) -> None:
-        """Wait for both lists and the own Node."""
+        """Wait for both lists and the own Node, which exists."""
         self.wait_for(lambda: self.store.synced and self.store.node is not None)
 
     def names(self) -> set[str]:

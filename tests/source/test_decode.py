@@ -1,84 +1,119 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 import pytest
 
 from ipvsproxy.model.addresses import parse_address
-from ipvsproxy.model.objects import Node, ObjectKey, Protocol, Service, ServicePort, ServiceType
+from ipvsproxy.model.objects import (
+    Protocol,
+    Service,
+    ServiceOptions,
+    ServicePort,
+    ServiceType,
+    TrafficPolicy,
+)
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_node, read_service
-from tests.builders import WEB
-from tests.source.documents import endpoint_slice, is_ignored, metadata, problems, service
-
-
-def only_service(document: dict[str, Any]) -> Service:
-    """Return the Service that both ways of reading give, without any rejection."""
-    decoded = read_service(document)
-    assert decoded == read_service(json.dumps(document).encode())
-    assert decoded.rejections == ()
-    assert decoded.value is not None
-    return decoded.value
+from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_service
+from tests.builders import WEB, addresses, networks
+from tests.source.documents import endpoint_slice, is_ignored, metadata, problems, service, wholly
 
 
 def test_a_service_is_read_from_what_an_api_server_sends() -> None:
     raw = msgspec.Raw(
         b'{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"default","uid":"7",'
-        b'"creationTimestamp":"2024-05-01T12:34:56Z","labels":{"app":"web"},"managedFields":[{"manager":"kubectl"}]},'
+        b'"creationTimestamp":"2024-05-01T12:34:56Z","labels":{"app":"web"},"managedFields":[{"manager":"kubectl"}],'
+        b'"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}","ipvsproxy.io/scheduler":"lc"}},'
         b'"spec":{"ports":[{"name":"http","protocol":"TCP","port":80,"targetPort":"http","nodePort":30080},'
         b'{"name":"dns","protocol":"UDP","port":53,"targetPort":53}],"selector":{"app":"web"},'
         b'"clusterIP":"10.96.0.10","clusterIPs":["10.96.0.10","fd00:10:96::a"],"type":"LoadBalancer",'
         b'"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":600}},'
-        b'"ipFamilies":["IPv4","IPv6"],"internalTrafficPolicy":"Cluster"},"status":{"loadBalancer":{}}}'
+        b'"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"RequireDualStack","externalIPs":["198.51.100.9"],'
+        b'"internalTrafficPolicy":"Cluster","externalTrafficPolicy":"Local","healthCheckNodePort":32100,'
+        b'"allocateLoadBalancerNodePorts":true,"loadBalancerSourceRanges":["192.0.2.0/24"]},'
+        b'"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1","ipMode":"VIP"}]}}}'
     )
     assert read_service(raw) == Decoded(
         Service(
             WEB,
             ServiceType.LOAD_BALANCER,
             (parse_address("10.96.0.10"), parse_address("fd00:10:96::a")),
-            (ServicePort("http", Protocol.TCP, 80), ServicePort("dns", Protocol.UDP, 53)),
+            (ServicePort("http", Protocol.TCP, 80, 30080), ServicePort("dns", Protocol.UDP, 53)),
             session_affinity_timeout=600,
             created=1714566896,
+            external_ips=addresses("198.51.100.9"),
+            load_balancer_ips=addresses("198.51.100.1"),
+            external_traffic_policy=TrafficPolicy.LOCAL,
+            load_balancer_source_ranges=networks("192.0.2.0/24"),
+            health_check_node_port=32100,
+            options=ServiceOptions("lc"),
+            uid="7",
         )
     )
 
 
 def test_what_a_service_does_not_say_has_the_defaults_of_the_api() -> None:
-    assert only_service(service({"port": 80})) == Service(
+    assert wholly(service({"port": 80})) == Service(
         WEB, ServiceType.CLUSTER_IP, (parse_address("10.96.0.10"),), (ServicePort("", Protocol.TCP, 80),)
     )
 
 
 def test_null_means_the_same_as_a_field_that_is_not_there() -> None:
     document = service(
-        {"port": 80, "name": None, "protocol": None},
+        {"port": 80, "name": None, "protocol": None, "nodePort": None},
         type=None,
         clusterIPs=None,
+        externalIPs=None,
+        internalTrafficPolicy=None,
+        externalTrafficPolicy=None,
+        loadBalancerSourceRanges=None,
+        healthCheckNodePort=None,
         sessionAffinity=None,
         sessionAffinityConfig=None,
     )
-    document["metadata"]["creationTimestamp"] = None
-    assert only_service(document) == only_service(service({"port": 80}))
+    document["metadata"] |= {"creationTimestamp": None, "annotations": None, "uid": None}
+    for status in (None, {"loadBalancer": None}, {"loadBalancer": {"ingress": None}}):
+        assert wholly({**document, "status": status}) == wholly(service({"port": 80}))
 
 
 @pytest.mark.parametrize(
     "spec", [{"clusterIP": "None"}, {"clusterIP": ""}, {"clusterIP": None}, {"clusterIPs": ["None"]}]
 )
 def test_a_headless_service_has_no_cluster_ips(spec: dict[str, Any]) -> None:
-    assert only_service(service(**spec)).cluster_ips == ()
+    assert wholly(service(**spec)).cluster_ips == ()
 
 
 def test_a_headless_service_needs_no_ports() -> None:
-    assert only_service({"metadata": metadata(), "spec": {"clusterIP": "None"}}).ports == ()
+    assert wholly({"metadata": metadata(), "spec": {"clusterIP": "None"}}).ports == ()
 
 
 def test_an_external_name_keeps_its_type_and_needs_no_ports() -> None:
     document = {"metadata": metadata(), "spec": {"type": "ExternalName", "externalName": "example.org"}}
-    assert only_service(document) == Service(WEB, ServiceType.EXTERNAL_NAME, (), ())
+    assert wholly(document) == Service(WEB, ServiceType.EXTERNAL_NAME, (), ())
     document["spec"]["clusterIP"] = "10.96.0.10"
-    assert only_service(document).cluster_ips == (parse_address("10.96.0.10"),)
+    assert wholly(document).cluster_ips == (parse_address("10.96.0.10"),)
+
+
+@pytest.mark.parametrize("policy", ["SingleStack", "PreferDualStack", "RequireDualStack", None])
+@pytest.mark.parametrize(
+    ("families", "cluster_ips"),
+    [
+        (["IPv4"], ["10.96.0.10"]),
+        (["IPv6"], ["fd00:10:96::a"]),
+        (["IPv4", "IPv6"], ["10.96.0.10", "fd00:10:96::a"]),
+        (["IPv6", "IPv4"], ["fd00:10:96::a", "10.96.0.10"]),
+        (["IPv6"], ["10.96.0.10"]),
+        (None, ["10.96.0.10", "fd00:10:96::a"]),
+    ],
+)
+def test_the_cluster_ips_alone_say_which_families_a_service_has(
+    policy: str | None, families: list[str] | None, cluster_ips: list[str]
+) -> None:
+    document = service(
+        clusterIP=cluster_ips[0], clusterIPs=cluster_ips, ipFamilyPolicy=policy, ipFamilies=families
+    )
+    assert wholly(document).cluster_ips == addresses(*cluster_ips)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +128,7 @@ def test_an_external_name_keeps_its_type_and_needs_no_ports() -> None:
     ],
 )
 def test_session_affinity_is_a_number_of_seconds(spec: dict[str, Any], seconds: int) -> None:
-    assert only_service(service(**spec)).session_affinity_timeout == seconds
+    assert wholly(service(**spec)).session_affinity_timeout == seconds
 
 
 @pytest.mark.parametrize(
@@ -134,9 +169,7 @@ def test_a_bad_port_is_left_out_and_the_others_stay(entry: dict[str, Any], field
 
 
 def test_one_number_may_serve_two_protocols() -> None:
-    ports = only_service(
-        service({"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53})
-    ).ports
+    ports = wholly(service({"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53})).ports
     assert ports == (ServicePort("udp", Protocol.UDP, 53), ServicePort("tcp", Protocol.TCP, 53))
 
 
@@ -198,26 +231,3 @@ def test_an_unknown_session_affinity_counts_as_none() -> None:
     assert decoded.value is not None
     assert decoded.value.session_affinity_timeout == 0
     assert problems(decoded) == [("spec.sessionAffinity", "'Cookie' is not ClientIP or None; None is used")]
-
-
-def test_a_node_is_read_with_sorted_labels_and_networks() -> None:
-    raw = (
-        b'{"metadata":{"name":"node-a","labels":{"topology.kubernetes.io/zone":"z","kubernetes.io/hostname":"node-a"}},'
-        b'"spec":{"podCIDR":"10.244.3.0/24","podCIDRs":["10.244.3.0/24","fd00:10:244:3::/64"]},"status":{}}'
-    )
-    labels = (("kubernetes.io/hostname", "node-a"), ("topology.kubernetes.io/zone", "z"))
-    assert read_node(raw) == Decoded(Node("node-a", labels, ("10.244.3.0/24", "fd00:10:244:3::/64")))
-
-
-def test_a_node_may_have_next_to_nothing() -> None:
-    assert read_node({"metadata": {"name": "node-a"}}) == Decoded(Node("node-a"))
-    assert read_node(
-        {"metadata": {"name": "node-a", "labels": None}, "spec": {"podCIDR": "10.244.3.0/24"}}
-    ) == Decoded(Node("node-a", pod_cidrs=("10.244.3.0/24",)))
-
-
-def test_a_network_of_a_node_that_is_none_is_left_out() -> None:
-    decoded = read_node({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.244.3.0", "fd00::/64"]}})
-    assert decoded.value == Node("node-a", pod_cidrs=("fd00::/64",))
-    assert [found.field for found in decoded.rejections] == ["spec.podCIDRs[0]"]
-    assert decoded.rejections[0].key == ObjectKey("", "node-a")

@@ -29,7 +29,8 @@ def test_an_endpoint_slice_is_read_from_what_an_api_server_sends() -> None:
         b'"endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io","kubernetes.io/service-name":"web"}},'
         b'"addressType":"IPv6","endpoints":[{"addresses":["fd00:10:244::7"],"conditions":'
         b'{"ready":false,"serving":true,"terminating":true},"targetRef":{"kind":"Pod","name":"web-7"},'
-        b'"nodeName":"node-a","zone":"z"}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"http"}]}'
+        b'"nodeName":"node-a","zone":"z","hints":{"forZones":[{"name":"z"},{"name":"y"}],'
+        b'"forNodes":[{"name":"node-a"}]}}],"ports":[{"name":"http","protocol":"TCP","port":8080,"appProtocol":"http"}]}'
     )
     assert read_endpoint_slice(raw) == Decoded(
         EndpointSlice(
@@ -37,7 +38,17 @@ def test_an_endpoint_slice_is_read_from_what_an_api_server_sends() -> None:
             WEB,
             Family.IPV6,
             (SlicePort("http", Protocol.TCP, 8080),),
-            (Endpoint(parse_address("fd00:10:244::7"), False, True, True, "node-a"),),  # noqa: FBT003 - as the API has them
+            (
+                Endpoint(
+                    parse_address("fd00:10:244::7"),
+                    ready=False,
+                    serving=True,
+                    terminating=True,
+                    node_name="node-a",
+                    for_zones=("z", "y"),
+                    for_nodes=("node-a",),
+                ),
+            ),
         )
     )
 
@@ -65,6 +76,28 @@ def test_a_slice_without_conditions_counts_as_ready() -> None:
 def test_each_condition_stands_for_itself(given: dict[str, Any], expected: tuple[bool, bool, bool]) -> None:
     (found,) = only_slice(endpoint_slice(endpoint(**given))).endpoints
     assert (found.ready, found.serving, found.terminating) == expected
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        None,
+        {},
+        {"forZones": None, "forNodes": None},
+        {"forZones": [], "forNodes": []},
+        {"forZones": [{}], "forNodes": [{"name": ""}, {"name": None}]},
+    ],
+)
+def test_hints_that_name_nothing_are_none(hints: dict[str, Any] | None) -> None:
+    (found,) = only_slice(endpoint_slice({"addresses": ["10.244.1.7"], "hints": hints})).endpoints
+    assert (found.for_zones, found.for_nodes) == ((), ())
+
+
+def test_each_kind_of_hint_stands_for_itself() -> None:
+    zones, nodes = {"forZones": [{"name": "a"}]}, {"forNodes": [{"name": "a"}]}
+    endpoints = [{"addresses": ["10.244.1.7"], "hints": hints} for hints in (zones, nodes)]
+    found = only_slice(endpoint_slice(*endpoints)).endpoints
+    assert [(each.for_zones, each.for_nodes) for each in found] == [(("a",), ()), ((), ("a",))]
 
 
 def test_only_the_first_address_of_an_endpoint_counts() -> None:
@@ -122,6 +155,7 @@ def test_a_slice_of_an_unknown_address_type_is_rejected(address_type: str | None
         (endpoint("169.254.1.1"), "169.254.1.1 is a link-local address"),
         (endpoint("224.0.0.1"), "224.0.0.1 is a multicast address"),
         (endpoint("0.0.0.0"), "0.0.0.0 is the unspecified address"),
+        (endpoint("::1"), "::1 is not of the slice's addressType"),
         ({"addresses": []}, "is missing"),
         ({}, "is missing"),
     ],
@@ -135,6 +169,16 @@ def test_a_bad_endpoint_is_left_out_and_the_others_stay(bad: dict[str, Any], rea
     ]
     key = ObjectKey("default", "web-1")
     assert decoded.rejections == (Rejection("EndpointSlice", key, "endpoints[1].addresses[0]", reason),)
+
+
+@pytest.mark.parametrize("text", ["::", "::1", "fe80::1", "ff02::1", "::ffff:127.0.0.1"])
+def test_an_ipv6_endpoint_that_no_traffic_can_be_sent_to_is_left_out(text: str) -> None:
+    decoded = read_endpoint_slice(
+        endpoint_slice(endpoint(text), endpoint("fd00:10:244::7"), addressType="IPv6")
+    )
+    assert decoded.value is not None
+    assert [found.address for found in decoded.value.endpoints] == [parse_address("fd00:10:244::7")]
+    assert [found.field for found in decoded.rejections] == ["endpoints[0].addresses[0]"]
 
 
 def test_a_slice_of_bad_endpoints_alone_is_empty_and_not_rejected() -> None:
@@ -166,13 +210,18 @@ def test_addresses_near_the_special_ones_are_good() -> None:
 
 
 def test_equal_names_and_ports_are_kept_once() -> None:
-    raw = json.dumps(endpoint_slice({"addresses": ["10.244.1.7"], "nodeName": "node-of-this-test"})).encode()
+    hints = {"forZones": [{"name": "zone-of-this-test"}], "forNodes": [{"name": "node-of-this-test"}]}
+    given = {"addresses": ["10.244.1.7"], "nodeName": "node-of-this-test", "hints": hints}
+    raw = json.dumps(endpoint_slice(given)).encode()
     first, second = read_endpoint_slice(raw).value, read_endpoint_slice(raw).value
     assert first is not None
     assert second is not None
     assert first.ports is second.ports
     assert first.key.namespace is second.key.namespace
     assert first.endpoints[0].node_name is second.endpoints[0].node_name
+    assert first.endpoints[0].for_zones is second.endpoints[0].for_zones
+    assert first.endpoints[0].for_nodes is second.endpoints[0].for_nodes
+    assert first.endpoints[0].for_nodes[0] is first.endpoints[0].node_name
 
 
 def test_a_service_and_a_slice_with_equal_ports_keep_values_of_their_own_types() -> None:

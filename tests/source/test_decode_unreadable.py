@@ -19,10 +19,13 @@ from ipvsproxy.source.decode import (
     read_service,
 )
 from tests.builders import WEB
-from tests.source.documents import endpoint, endpoint_slice, metadata, problems, service
+from tests.source.documents import endpoint, endpoint_slice, metadata, partly, problems, service
 
 if TYPE_CHECKING:
     from tests.source.documents import Read
+
+
+READERS: list[Read] = [read_service, read_endpoint_slice, read_endpoints, read_node]
 
 
 def test_a_wrong_type_is_named_with_its_path_and_its_object() -> None:
@@ -79,7 +82,7 @@ def test_an_object_needs_the_names_that_the_api_asks_for(
     assert decoded.rejections[0].key == ObjectKey(given.get("namespace", ""), given.get("name", ""))
 
 
-@pytest.mark.parametrize("read", [read_service, read_endpoint_slice, read_endpoints, read_node])
+@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[1]", b"null", b"\xff", b'{"metadata":{"name":"\xff"}}', b"[" * 100_000]
 )
@@ -106,22 +109,101 @@ def test_a_key_is_as_much_as_can_be_read_of_it(document: dict[str, Any], expecte
     assert object_key(json.dumps(document).encode()) == expected
 
 
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("spoilt", [{"name": "A B"}, {"labels": 5}, {"creationTimestamp": "never"}])
+def test_a_rejected_object_is_known_by_its_uid(read: Read, spoilt: dict[str, Any]) -> None:
+    document = {"metadata": metadata(uid="1-2-3", labels={"kubernetes.io/service-name": "web"}) | spoilt}
+    for decoded in (read(document), read(json.dumps(document).encode())):
+        assert decoded.value is None
+        assert [found.uid for found in decoded.rejections] == ["1-2-3"]
+
+
+@pytest.mark.parametrize(
+    ("read", "document"),
+    [
+        (read_service, service({"port": 80}, {"port": 0})),
+        (read_endpoint_slice, endpoint_slice(endpoint("0.0.0.0"))),
+        (read_endpoints, {"metadata": metadata(), "subsets": [{"addresses": [{}]}]}),
+        (read_node, {"metadata": {"name": "node-a"}, "spec": {"podCIDR": "x"}}),
+    ],
+)
+def test_a_part_that_is_left_out_is_known_by_its_objects_uid(read: Read, document: dict[str, Any]) -> None:
+    named = {**document, "metadata": document["metadata"] | {"uid": "1-2-3"}}
+    assert [found.uid for found in read(named).rejections] == ["1-2-3"]
+    assert [found.uid for found in read(document).rejections] == [""]
+
+
+@pytest.mark.parametrize("uid", [5, None, ["x"]])
+def test_a_uid_that_is_no_text_is_none(uid: object) -> None:
+    decoded = read_service({"metadata": metadata(uid=uid), "spec": 5})
+    assert [found.uid for found in decoded.rejections] == [""]
+
+
+def test_of_ten_thousand_ports_the_first_thousand_are_used_and_one_reason_says_so() -> None:
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, 10_001)]
+    found, left_out = partly(service(*ports))
+    assert [port.port for port in found.ports] == list(range(1, 1001))
+    assert left_out == [("spec.ports", "has 10000 entries, of which the first 1000 are used")]
+    assert partly(service(*ports[:1000]))[1] == []
+
+
+def test_an_object_with_very_many_faults_tells_some_of_them_and_how_many_more_there_are() -> None:
+    found, left_out = partly(service({"port": 80}, *({"port": 0} for _ in range(9_999))))
+    assert [port.port for port in found.ports] == [80]
+    assert left_out == [
+        ("spec.ports", "has 10000 entries, of which the first 1000 are used"),
+        *((f"spec.ports[{index}].port", "0 is not from 1 to 65535") for index in range(1, 20)),
+        ("", "parts left out that are not listed: 980"),
+    ]
+    slices = read_endpoint_slice(endpoint_slice(*(endpoint("0.0.0.0") for _ in range(21))))
+    assert len(slices.rejections) == 21
+    assert slices.rejections[-1].reason == "parts left out that are not listed: 1"
+    slices = read_endpoint_slice(endpoint_slice(*(endpoint("0.0.0.0") for _ in range(20))))
+    assert slices.rejections[-1].field == "endpoints[19].addresses[0]"
+
+
+def test_a_reason_quotes_no_more_than_somebody_reads() -> None:
+    long = "x" * 1_000_000
+    documents = [
+        service({"port": 80}, {"port": 81, "protocol": long}),
+        service(externalIPs=[long]),
+        service(type=long),
+        service(annotations={f"ipvsproxy.io/{long}": "x"}),
+    ]
+    for document in documents:
+        (found,) = read_service(document).rejections
+        assert len(found.reason) <= 301
+        assert len(found.field) <= 301
+
+
 GOOD: dict[Read, dict[str, Any]] = {
     read_service: service(
-        {"name": "http", "protocol": "TCP", "port": 80},
+        {"name": "http", "protocol": "TCP", "port": 80, "nodePort": 30080},
         {"name": "dns", "protocol": "UDP", "port": 53},
+        annotations={"ipvsproxy.io/scheduler": "lc", "ipvsproxy.io/drain-timeout": "1m"},
+        type="LoadBalancer",
         clusterIPs=["10.96.0.10", "fd00:10:96::a"],
+        externalIPs=["192.0.2.9"],
+        internalTrafficPolicy="Local",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=32100,
+        loadBalancerSourceRanges=["192.0.2.0/24", "::/0"],
         sessionAffinity="ClientIP",
         sessionAffinityConfig={"clientIP": {"timeoutSeconds": 600}},
+    )
+    | {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1", "ipMode": "VIP"}]}}},
+    read_endpoint_slice: endpoint_slice(
+        endpoint(ready=True) | {"hints": {"forZones": [{"name": "a"}], "forNodes": [{"name": "b"}]}},
+        endpoint("10.244.1.8", serving=False),
     ),
-    read_endpoint_slice: endpoint_slice(endpoint(ready=True), endpoint("10.244.1.8", serving=False)),
     read_endpoints: {
         "metadata": metadata(),
         "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "notReadyAddresses": [], "ports": [{"port": 80}]}],
     },
     read_node: {
-        "metadata": {"name": "node-a", "labels": {"a": "b"}},
-        "spec": {"podCIDRs": ["10.244.3.0/24"]},
+        "metadata": {"name": "node-a", "uid": "8", "labels": {"topology.kubernetes.io/zone": "b"}},
+        "spec": {"podCIDRs": ["10.244.3.0/24"], "taints": [{"key": "a"}]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]},
     },
 }
 junk = st.recursive(
@@ -153,6 +235,7 @@ def test_no_object_raises_however_it_is_spoiled(read: Read, data: st.DataObject)
     container[key] = data.draw(junk)
     decoded = read(document)
     assert decoded.value is not None or len(decoded.rejections) <= 1
+    assert all(found.reason and len(found) == 5 for found in decoded.rejections)
     assert isinstance(object_key(document), ObjectKey)
 
 

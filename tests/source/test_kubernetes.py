@@ -38,8 +38,7 @@ def test_services_slices_and_the_own_node_reach_the_store(server: ApiServer, tmp
     assert web is not None
     assert web.cluster_ips == (builders.address("10.96.0.1"),)
     assert [each.address for each in slices[0].endpoints] == [builders.address("10.128.0.1")]
-    assert agent.store.node is not None
-    assert agent.store.node.name == builders.NODE
+    assert agent.store.node == builders.node(pod_cidrs=("10.128.0.0/24",), ips=("192.0.2.1",))
 
 
 def test_changes_and_deletions_follow_the_list(server: ApiServer, tmp_path: Path) -> None:
@@ -63,11 +62,15 @@ def test_changes_and_deletions_follow_the_list(server: ApiServer, tmp_path: Path
         assert agent.names() == {"mail"}
 
 
-def test_the_store_stays_unsynced_until_both_lists_are_in(server: ApiServer, tmp_path: Path) -> None:
-    server.forbidden.add("endpointslices")
+@pytest.mark.parametrize("resource", ["services", "endpointslices", "nodes"])
+def test_the_store_stays_unsynced_until_all_is_received(
+    server: ApiServer, tmp_path: Path, resource: str
+) -> None:
+    server.forbidden.add(resource)
     with following(server, tmp_path) as agent:
-        agent.wait_for_names("web")
-        agent.witness.log_line("API server refuses the credentials", resource="endpointslices")
+        for other in {"services", "endpointslices", "nodes"} - {resource}:
+            agent.witness.log_line("list received", resource=other)
+        agent.witness.log_line("API server refuses the credentials", resource=resource)
         assert not agent.store.synced
         server.forbidden.clear()
         agent.wait_until_synced()
@@ -171,12 +174,14 @@ def test_initial_events_that_never_end_give_way_to_pages(server: ApiServer, tmp_
 
 
 def test_a_broken_object_is_reported_and_harms_only_itself(server: ApiServer, tmp_path: Path) -> None:
-    server.state.apply(service("broken", "10.96.0.300"))
+    broken = service("broken", "10.96.0.300")
+    server.state.apply(broken)
     with following(server, tmp_path) as agent:
         agent.wait_until_synced()
         assert agent.names() == {"web"}
         (rejection,) = agent.store.rejections()
         assert rejection.key == ObjectKey("default", "broken")
+        assert rejection.uid == broken["metadata"]["uid"]
         line = agent.witness.log_line("object rejected", object="default/broken")
         assert (line["kind"], line["field"]) == ("Service", "spec.clusterIPs[0]")
         server.state.apply(service("broken", "10.96.0.3"))
@@ -254,8 +259,7 @@ def test_a_change_of_the_own_node_arrives(server: ApiServer, tmp_path: Path) -> 
     with following(server, tmp_path) as agent:
         agent.wait_until_synced()
         server.state.apply(node(builders.NODE, {"topology.kubernetes.io/zone": "a"}))
-        zone = ("topology.kubernetes.io/zone", "a")
-        agent.wait_for(lambda: agent.store.node and zone in agent.store.node.labels)
+        agent.wait_for(lambda: agent.store.node and agent.store.node.zone == "a")
 
 
 def test_a_node_that_does_not_exist_is_reported_and_taken_once_it_does(
@@ -265,6 +269,8 @@ def test_a_node_that_does_not_exist_is_reported_and_taken_once_it_does(
     with following(server, tmp_path) as agent:
         line = agent.witness.log_line("the API server has no such node")
         assert line["node"] == builders.NODE
+        agent.wait_for(lambda: agent.store.synced)
+        assert agent.store.node is None
         server.state.apply(node(builders.NODE))
         agent.wait_until_synced()
 
@@ -273,5 +279,8 @@ def test_a_deleted_node_stays_known(server: ApiServer, tmp_path: Path) -> None:
     with following(server, tmp_path) as agent:
         agent.wait_until_synced()
         server.state.delete("Node", "", builders.NODE)
-        server.state.apply(node(builders.NODE, {"again": "true"}))
-        agent.wait_for(lambda: agent.store.node and ("again", "true") in agent.store.node.labels)
+        server.state.apply(service("mail", "10.96.0.2"))
+        agent.wait_for_names("mail", "web")
+        assert agent.store.node
+        server.state.apply(node(builders.NODE, {"topology.kubernetes.io/zone": "a"}))
+        agent.wait_for(lambda: agent.store.node and agent.store.node.zone == "a")

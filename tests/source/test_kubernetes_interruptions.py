@@ -133,10 +133,12 @@ def test_a_connection_that_falls_silent_is_given_up(server: ApiServer, tmp_path:
 def test_the_kernel_probes_idle_connections(server: ApiServer, tmp_path: Path) -> None:
     with following(server, tmp_path) as agent:
         agent.wait_until_synced()
+        agent.witness.log_line("node addresses listed")
         port = f":{int(server.url.rpartition(':')[2]):04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     timers = [row[5].partition(":")[0] for row in rows if row[2].endswith(port) and row[3] == "01"]
-    assert timers == [KEEPALIVE_TIMER] * 3
+    assert len(timers) >= 3
+    assert set(timers) == {KEEPALIVE_TIMER}
 
 
 @pytest.mark.parametrize("cleanly", [True, False])
@@ -159,9 +161,10 @@ def test_a_line_that_the_end_of_a_stream_cuts_off_is_not_taken(
 
 
 def test_a_connection_that_closes_without_an_answer_is_reported(server: ApiServer, tmp_path: Path) -> None:
-    def close(_: Request) -> None:
-        server.intercept = lambda _: None
-        raise ConnectionAbortedError
+    def close(request: Request) -> None:
+        if request.resource == SERVICES.name:
+            server.intercept = lambda _: None
+            raise ConnectionAbortedError
 
     server.intercept = close
     with following(server, tmp_path) as agent:

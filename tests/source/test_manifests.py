@@ -66,10 +66,10 @@ class FailingStore(ObservedStore):
 
     trouble: Exception | None = None
 
-    def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
+    def replace_node(self, node: Node | None, rejected: Iterable[Rejection] = ()) -> None:
         if self.trouble:
             raise self.trouble
-        super().put_node(node, rejected)
+        super().replace_node(node, rejected)
 
 
 class Scene:
@@ -386,14 +386,27 @@ def test_of_an_object_in_two_files_the_first_by_name_counts_and_the_other_is_tol
 
 
 def test_the_manifest_of_the_own_node_counts_and_those_of_others_do_not(scene: Scene) -> None:
-    node = "apiVersion: v1\nkind: Node\nmetadata: {{name: {}, labels: {{zone: {}}}}}\n"
+    node = "apiVersion: v1\nkind: Node\nmetadata: {{name: {}, labels: {{topology.kubernetes.io/zone: {}}}}}\n"
     scene.write("nodes.yaml", node.format("node-b", "b"))
     scene.start()
     assert scene.store.node == Node(NODE)
     scene.write("nodes.yaml", node.format("node-b", "b") + "---\n" + node.format(NODE, "a"))
-    scene.until(lambda: scene.store.node == Node(NODE, labels=(("zone", "a"),)))
+    scene.until(lambda: scene.store.node == Node(NODE, zone="a"))
     scene.write("nodes.yaml", node.format("node-b", "b"))
     scene.until(lambda: scene.store.node == Node(NODE))
+
+
+def test_the_addresses_of_all_nodes_of_the_directory_are_known(scene: Scene) -> None:
+    node = (
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\n"
+        "status: {{addresses: [{{type: InternalIP, address: {}}}]}}\n"
+    )
+    scene.write("nodes.yaml", node.format(NODE, "192.0.2.1") + "---\n" + node.format("node-b", "192.0.2.2"))
+    scene.start()
+    assert scene.store.node_addresses == {parse_address("192.0.2.1"), parse_address("192.0.2.2")}
+    scene.write("nodes.yaml", node.format("node-b", "192.0.2.3"))
+    scene.settle()
+    assert scene.store.node_addresses == {parse_address("192.0.2.3")}
 
 
 def test_what_is_wrong_with_the_own_node_is_listed_and_with_others_is_not(scene: Scene) -> None:
@@ -404,6 +417,17 @@ def test_what_is_wrong_with_the_own_node_is_listed_and_with_others_is_not(scene:
     assert [(found.key.name, found.field) for found in scene.store.rejections()] == [
         (NODE, "spec.podCIDRs[0]")
     ]
+
+
+def test_an_own_node_that_is_wrong_from_the_start_holds_nothing_up(scene: Scene) -> None:
+    scene.write(
+        "node.yaml", f"apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{podCIDRs: 5}}\n"
+    )
+    scene.write("web.yaml", service())
+    scene.start()
+    assert scene.address() == "10.96.0.10"
+    assert scene.store.node == Node(NODE)
+    assert [found.field for found in scene.store.rejections()] == ["spec.podCIDRs"]
 
 
 def test_objects_stay_while_the_directory_is_away_and_follow_it_when_it_is_back(scene: Scene) -> None:
@@ -456,7 +480,7 @@ def test_a_directory_that_is_none_is_refused_by_name(tmp_path: Path, *, file: bo
     if file:
         path.write_text("")
     with pytest.raises(UsageError, match=f"^{path} is no directory: name one that contains manifests$"):
-        Scene(path).source.start()
+        Scene(path)
 
 
 def test_a_kernel_without_room_for_another_watch_is_an_error_that_says_what_to_raise(directory: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey
+from ipvsproxy.model.objects import EndpointSlice, ObjectKey
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.store import ServiceState, Store
-from tests.builders import WEB, endpoint_slice, service
+from tests.builders import NODE, WEB, addresses, endpoint_slice, node, service
 
 if TYPE_CHECKING:
-    from ipvsproxy.model.objects import Service
+    from collections.abc import Callable
+
+    from ipvsproxy.model.objects import Node, Service
 
 DNS = ObjectKey("kube-system", "kube-dns")
 EMPTY = ServiceState(None, ())
@@ -35,6 +38,7 @@ def store() -> Store:
 @pytest.fixture
 def synced(store: Store) -> Store:
     """Return a store that has the Service web with a slice, and that nobody has to look at."""
+    store.replace_node(node())
     store.replace_services([WEB_SERVICE])
     store.replace_slices([WEB_SLICE])
     assert store.wait(0)
@@ -42,22 +46,53 @@ def synced(store: Store) -> Store:
     return store
 
 
-def test_nothing_is_given_out_before_both_lists(store: Store) -> None:
-    store.put_node(Node("node-a"))
-    store.put_slice(WEB_SLICE)
-    store.replace_services([WEB_SERVICE])
-    assert not store.wait(0)
-    assert store.take() == {}
+DELIVERIES: dict[str, Callable[[Store], None]] = {
+    "the Node": lambda store: store.replace_node(node()),
+    "the Services": lambda store: store.replace_services([WEB_SERVICE]),
+    "the slices": lambda store: store.replace_slices([WEB_SLICE]),
+}
 
-    store.replace_slices([WEB_SLICE])
+
+@pytest.mark.parametrize("order", list(itertools.permutations(DELIVERIES)), ids=", ".join)
+def test_nothing_is_given_out_before_all_is_received(store: Store, order: tuple[str, ...]) -> None:
+    *first, last = order
+    for each in first:
+        DELIVERIES[each](store)
+        assert not store.synced
+        assert not store.wait(0)
+        assert store.take() == {}
+    DELIVERIES[last](store)
     assert store.synced
     assert store.wait(0)
     assert store.take() == {WEB: ServiceState(WEB_SERVICE, (WEB_SLICE,))}
+    assert not store.wait(0)
+
+
+def test_single_changes_are_no_answer_to_what_there_is(store: Store) -> None:
+    store.replace_node(node())
+    store.put_service(WEB_SERVICE)
+    store.put_slice(WEB_SLICE)
+    assert not store.synced
+    assert store.take() == {}
+
+
+@pytest.mark.parametrize("rejected", [[], [Rejection("Node", ObjectKey("", NODE), "spec", "is wrong")]])
+def test_a_node_that_is_not_there_or_is_rejected_counts_as_received(
+    store: Store, rejected: list[Rejection]
+) -> None:
+    store.replace_services([])
+    store.replace_slices([])
+    store.replace_node(None, rejected)
+    assert store.synced
+    assert store.node is None
+    assert store.rejections() == rejected
+    assert store.wait(0)
 
 
 def test_the_lists_of_an_empty_cluster_are_news_too(store: Store) -> None:
     store.replace_services([])
     store.replace_slices([])
+    store.replace_node(None)
     assert store.wait(0)
     assert store.take() == {}
     assert not store.wait(0)
@@ -169,12 +204,12 @@ def test_a_complete_list_ends_the_rejections_of_its_own_kind_only(synced: Store)
     synced.reject(rejection(WEB))
     synced.reject(rejection(WEB_SLICE.key, "EndpointSlice"))
     synced.reject(rejection(WEB, "Endpoints"))
-    synced.put_node(Node("node-a"), [rejection(ObjectKey("", "node-a"), "Node")])
+    synced.put_node(node(), [rejection(ObjectKey("", NODE), "Node")])
     synced.replace_services([WEB_SERVICE])
     assert [found.kind for found in synced.rejections()] == ["EndpointSlice", "Endpoints", "Node"]
     synced.replace_slices([WEB_SLICE])
     assert [found.kind for found in synced.rejections()] == ["Node"]
-    synced.put_node(Node("node-a"))
+    synced.put_node(node())
     assert synced.rejections() == []
 
 
@@ -196,11 +231,138 @@ def test_parts_that_were_left_out_are_listed_beside_the_good_rest(synced: Store)
     assert synced.rejections() == sorted(left_out)
 
 
-def test_the_own_node_is_held_and_is_no_service_that_changed(synced: Store) -> None:
-    assert synced.node is None
-    synced.put_node(Node("node-a"))
+@pytest.mark.parametrize("deliver", [Store.put_node, Store.replace_node])
+def test_a_node_that_changed_is_news_until_the_next_look(
+    synced: Store, deliver: Callable[[Store, Node], None]
+) -> None:
+    deliver(synced, node(zone="a"))
+    assert synced.wait(0)
+    assert synced.wait(0)
+    assert synced.take() == {}
+    assert synced.node == node(zone="a")
     assert not synced.wait(0)
-    assert synced.node == Node("node-a")
+
+
+@pytest.mark.parametrize("deliver", [Store.put_node, Store.replace_node])
+def test_a_node_that_is_sent_again_is_no_news(synced: Store, deliver: Callable[[Store, Node], None]) -> None:
+    deliver(synced, node())
+    assert not synced.wait(0)
+
+
+def test_a_node_that_is_gone_or_rejected_stays_known(synced: Store) -> None:
+    synced.replace_node(None)
+    of_node = rejection(ObjectKey("", NODE), "Node")
+    synced.reject(of_node)
+    assert synced.rejections() == [of_node]
+    synced.replace_node(None, [of_node])
+    assert not synced.wait(0)
+    assert synced.node == node()
+    assert synced.rejections() == [of_node]
+    synced.replace_node(node())
+    assert synced.rejections() == []
+
+
+def test_a_change_of_the_node_comes_with_the_services_that_changed(synced: Store) -> None:
+    synced.put_node(node(zone="a"))
+    synced.put_service(service("10.96.0.11"))
+    assert synced.take().keys() == {WEB}
+    assert not synced.wait(0)
+
+
+def test_addresses_of_nodes_that_changed_are_news_until_the_next_look(synced: Store) -> None:
+    synced.put_node_addresses(addresses("192.0.2.7", "192.0.2.8"))
+    assert synced.wait(0)
+    assert synced.take() == {}
+    assert synced.node_addresses == set(addresses("192.0.2.7", "192.0.2.8"))
+    assert not synced.wait(0)
+
+
+def test_addresses_of_nodes_that_are_listed_again_are_no_news(synced: Store) -> None:
+    synced.put_node_addresses(addresses("192.0.2.7", "192.0.2.8"))
+    synced.take()
+    synced.put_node_addresses(addresses("192.0.2.8", "192.0.2.7", "192.0.2.7"))
+    assert not synced.wait(0)
+
+
+def test_nothing_waits_for_the_addresses_of_nodes(store: Store) -> None:
+    store.put_node_addresses(addresses("192.0.2.7"))
+    assert not store.synced
+    assert not store.wait(0)
+    for deliver in DELIVERIES.values():
+        deliver(store)
+    assert store.synced
+
+
+class TestTellingOfRejections:
+    PORT = rejection(WEB)
+    ADDRESS = rejection(WEB, field="spec.clusterIP")
+
+    @pytest.fixture
+    def told(self) -> list[Rejection]:
+        return []
+
+    @pytest.fixture
+    def store(self, told: list[Rejection]) -> Store:
+        return Store(told.append)
+
+    @pytest.mark.parametrize(
+        "bring",
+        [
+            lambda store, found: store.reject(found),
+            lambda store, found: store.put_service(WEB_SERVICE, [found]),
+            lambda store, found: store.replace_services([], [found]),
+            lambda store, found: store.replace_services([WEB_SERVICE], [found]),
+        ],
+    )
+    def test_a_rejection_is_told_once_while_it_stands(
+        self, store: Store, told: list[Rejection], bring: Callable[[Store, Rejection], None]
+    ) -> None:
+        for _ in range(3):
+            bring(store, self.PORT)
+        assert told == [self.PORT]
+
+    def test_a_rejection_that_comes_back_is_told_again(self, store: Store, told: list[Rejection]) -> None:
+        store.reject(self.PORT)
+        store.put_service(WEB_SERVICE)
+        store.reject(self.PORT)
+        store.replace_services([])
+        store.reject(self.PORT)
+        assert told == [self.PORT] * 3
+
+    def test_only_what_is_new_about_an_object_is_told(self, store: Store, told: list[Rejection]) -> None:
+        store.put_service(WEB_SERVICE, [self.PORT])
+        store.put_service(WEB_SERVICE, [self.PORT, self.ADDRESS])
+        store.replace_services([WEB_SERVICE], [self.ADDRESS, self.PORT])
+        assert told == [self.PORT, self.ADDRESS]
+
+    def test_the_same_words_about_another_object_of_that_name_are_told(
+        self, store: Store, told: list[Rejection]
+    ) -> None:
+        made_anew = self.PORT._replace(uid="9")
+        store.reject(self.PORT)
+        store.reject(made_anew)
+        assert told == [self.PORT, made_anew]
+
+    def test_rejections_of_every_kind_are_told(self, store: Store, told: list[Rejection]) -> None:
+        of_slice, of_node = rejection(WEB_SLICE.key, "EndpointSlice"), rejection(ObjectKey("", NODE), "Node")
+        store.replace_slices([], [of_slice])
+        store.replace_node(None, [of_node])
+        store.put_slice(WEB_SLICE, [of_slice])
+        store.put_node(node(), [of_node])
+        assert told == [of_slice, of_node]
+
+    def test_whoever_is_told_finds_the_store_free_and_up_to_date(self) -> None:
+        seen: list[list[Rejection]] = []
+
+        def look(_: Rejection) -> None:
+            # In another thread: a lock that is still held would let its own one in.
+            looking = threading.Thread(target=lambda: seen.append(observed.rejections()), daemon=True)
+            looking.start()
+            looking.join(timeout=60)
+
+        observed = Store(look)
+        observed.reject(self.PORT)
+        assert seen == [[self.PORT]]
 
 
 def test_a_call_of_wake_ends_one_wait(store: Store) -> None:
@@ -209,13 +371,16 @@ def test_a_call_of_wake_ends_one_wait(store: Store) -> None:
     assert not store.wait(0)
 
 
-@pytest.mark.parametrize("change", ["put_service", "put_slice", "remove_service", "remove_slice", "wake"])
+@pytest.mark.parametrize(
+    "change", ["put_service", "put_slice", "remove_service", "remove_slice", "put_node", "wake"]
+)
 def test_a_change_by_another_thread_ends_the_wait(synced: Store, change: str) -> None:
     changes = {
         "put_service": lambda: synced.put_service(service("10.96.0.11")),
         "put_slice": lambda: synced.put_slice(endpoint_slice("10.244.3.3")),
         "remove_service": lambda: synced.remove_service(WEB),
         "remove_slice": lambda: synced.remove_slice(WEB_SLICE.key),
+        "put_node": lambda: synced.put_node(node(zone="a")),
         "wake": synced.wake,
     }
     ended: list[bool] = []
@@ -226,12 +391,13 @@ def test_a_change_by_another_thread_ends_the_wait(synced: Store, change: str) ->
     assert ended == [True]
 
 
-def test_a_second_of_two_lists_ends_the_wait(store: Store) -> None:
+def test_the_last_delivery_ends_the_wait(store: Store) -> None:
     ended: list[bool] = []
     waiting = threading.Thread(target=lambda: ended.append(store.wait(None)), daemon=True)
     waiting.start()
     store.replace_slices([])
     store.replace_services([])
+    store.replace_node(None)
     waiting.join(timeout=60)
     assert ended == [True]
 
@@ -299,6 +465,10 @@ class StoreBesideAPlainModel(RuleBasedStateMachine):
     def reject(self, of: ObjectKey) -> None:
         self.store.reject(rejection(of))
 
+    @rule(zone=st.sampled_from(["", "a", "b", None]))
+    def replace_node(self, zone: str | None) -> None:
+        self.store.replace_node(None if zone is None else node(zone=zone))
+
     @rule()
     def take(self) -> None:
         self.followed.update(self.store.take())
@@ -310,6 +480,7 @@ class StoreBesideAPlainModel(RuleBasedStateMachine):
         assert {of: self.store.state(of) for of in KEYS} == {of: self.expected(of) for of in KEYS}
 
     def teardown(self) -> None:
+        self.store.replace_node(None)
         self.store.replace_services(self.services.values())
         self.store.replace_slices(self.slices.values())
         self.take()

@@ -20,11 +20,13 @@ import urllib3
 
 from ipvsproxy import __version__
 from ipvsproxy.errors import UsageError
-from ipvsproxy.source.kubernetes.messages import STATUS
+from ipvsproxy.source.kubernetes.messages import STATUS, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+JSON: Final = "application/json"
 
 _CHUNK_BYTES: Final = 1 << 18
 _STATUS_BYTES: Final = 1 << 16
@@ -47,7 +49,8 @@ class Limits:
 
     A connection attempt may take `connect`, the answer to a list `answer`. A watch is asked to end after at most
     `watch`, so one on which nothing came for `silence`, which is longer, is dead. Pauses between attempts are random:
-    the first up to `first_pause`, then up to twice as long each time, at most `longest_pause`.
+    the first up to `first_pause`, then up to twice as long each time, at most `longest_pause`. The addresses of all
+    nodes are listed every `node_addresses`, on average.
     """
 
     connect: float = 5
@@ -57,18 +60,21 @@ class Limits:
     first_pause: float = 1
     longest_pause: float = 30
     page: int = 500
+    node_addresses: float = 600
 
 
 class ApiError(Exception):
     """A request failed; the message is the reason, without a full stop.
 
-    `status` is the HTTP status of the answer, or that of an ERROR event; 0 when there was no proper answer.
+    `status` is the HTTP status of the answer, or that of an ERROR event; 0 when there was no proper answer. `causes`
+    are the machine-readable reasons that the answer gives for it, such as "NamespaceTerminating".
     """
 
-    def __init__(self, reason: str, status: int = 0) -> None:
+    def __init__(self, reason: str, status: int = 0, causes: frozenset[str] = frozenset()) -> None:
         """Say why."""
         super().__init__(reason)
         self.status = status
+        self.causes = causes
 
 
 class ApiServer:
@@ -90,23 +96,29 @@ class ApiServer:
         return str(self._client.configuration.host)
 
     @contextlib.contextmanager
-    def get(self, path: str, query: Mapping[str, str], silence: float) -> Iterator[urllib3.BaseHTTPResponse]:
+    def get(
+        self, path: str, query: Mapping[str, str], silence: float, accept: str = JSON
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a GET request and give the response to be read; ApiError for anything but a 200.
 
         `silence` is how many seconds may pass without a byte, before the answer and in it. What breaks while the
         response is read is an ApiError too. After a 401 the next request uses credentials that were read anew.
+        `accept` is the header of that name.
         """
-        client = self._client
-        with self._errors(silence):
-            request = _request(client, path, query)
-            timeouts = (self._limits.connect, silence)
-            response = client.call_api(*request, _request_timeout=timeouts).response
-            with self._registered(response):
-                if response.status == http.HTTPStatus.UNAUTHORIZED:
-                    self._renew(client)
-                if response.status != http.HTTPStatus.OK:
-                    raise _refusal(response)
-                yield response
+        query_params, headers = list(query.items()), {"Accept": accept}
+        with self._exchange(
+            silence, "GET", path, query_params=query_params, header_params=headers
+        ) as response:
+            yield response
+
+    def post(self, path: str, document: Mapping[str, object]) -> None:
+        """Create an object; ApiError as for `get`, with status 409 if there is one of that name."""
+        headers = {"Accept": JSON, "Content-Type": JSON}
+        with self._exchange(
+            self._limits.answer, "POST", path, header_params=headers, body=document
+        ) as response:
+            # Read to its end, the connection can be used again.
+            response.drain_conn()
 
     def stop(self) -> None:
         """Break off all requests: those under way end soon with an ApiError, and so does each later one."""
@@ -116,6 +128,23 @@ class ApiServer:
                 # What is no longer connected has nothing left to break off.
                 with contextlib.suppress(OSError, RuntimeError, ValueError):
                     response.shutdown()
+
+    @contextlib.contextmanager
+    def _exchange(
+        self, silence: float, method: str, path: str, **details: object
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send a request and give the response that grants it."""
+        client = self._client
+        with self._errors(silence):
+            request = _request(client, method, path, **details)
+            timeouts = (self._limits.connect, silence)
+            response = client.call_api(*request, _request_timeout=timeouts).response
+            with self._registered(response):
+                if response.status == http.HTTPStatus.UNAUTHORIZED:
+                    self._renew(client)
+                if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
+                    raise _refusal(response)
+                yield response
 
     def _renew(self, refused: Any) -> None:  # noqa: ANN401 - the client ships no usable types
         """Read configuration and credentials anew, unless another thread has done so since."""
@@ -184,16 +213,10 @@ def lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from complete
 
 
-def _request(client: Any, path: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 - the client ships no usable types
-    """Return a GET request with the credentials, which the client renews for it if they run out by now."""
+def _request(client: Any, method: str, path: str, **details: object) -> Any:  # noqa: ANN401 - ships no usable types
+    """Return a request with the credentials, which the client renews for it if they run out by now."""
     try:
-        return client.param_serialize(
-            "GET",
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-        )
+        return client.param_serialize(method, path, **details, auth_settings=["BearerToken"])
     except Exception as error:
         raise _not_renewed(error) from error
 
@@ -205,10 +228,11 @@ def _not_renewed(error: Exception) -> ApiError:
 def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:
     body = response.read(_STATUS_BYTES)
     try:
-        reason = STATUS.decode(body).message
+        status = STATUS.decode(body)
     except msgspec.DecodeError:
-        reason = ""
-    return ApiError(reason or response.reason or f"HTTP status {response.status}", response.status)
+        status = Status()
+    reason = status.message or response.reason or f"HTTP status {response.status}"
+    return ApiError(reason, response.status, status.causes)
 
 
 def _innermost(error: BaseException) -> str:

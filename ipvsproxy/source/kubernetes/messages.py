@@ -1,7 +1,7 @@
-"""What the API server sends around the objects: pages of lists, watch events, and the Status of a refusal.
+"""What the API server sends around the objects: pages of lists, Tables, watch events, and the Status of a refusal.
 
 The objects themselves stay undecoded here (msgspec.Raw), so each is parsed once, into the fields that are used.
-The shapes are those of k8s.io/apimachinery, meta/v1: ListMeta, WatchEvent, Status.
+The shapes are those of k8s.io/apimachinery, meta/v1: ListMeta, Table, WatchEvent, Status.
 """
 
 # No `from __future__ import annotations`: msgspec evaluates the annotations.
@@ -35,6 +35,30 @@ class Page(Message, frozen=True):
     items: list[msgspec.Raw] | None = None
 
 
+class NodeList(Page, frozen=True, tag_field="kind", tag="NodeList"):
+    """A page of Nodes, from a server that makes no Table of them."""
+
+
+class Column(Message, frozen=True):
+    """The head of a Table's column."""
+
+    name: str
+
+
+class Row(Message, frozen=True):
+    """A row of a Table, with a cell for each column: text, for the most part."""
+
+    cells: list[object]
+
+
+class Table(Message, frozen=True, tag_field="kind", tag="Table"):
+    """A list, or a page of one, as `kubectl get -o wide` prints it: some facts in place of the objects."""
+
+    metadata: Metadata
+    column_definitions: list[Column]
+    rows: list[Row] | None = None
+
+
 class Event(Message, frozen=True):
     """One line of a watch."""
 
@@ -48,14 +72,34 @@ class WithMetadata(Message, frozen=True):
     metadata: Metadata = Metadata()
 
 
+class StatusCause(Message, frozen=True):
+    """A reason for a program to read."""
+
+    reason: str = ""
+
+
+class StatusDetails(Message, frozen=True):
+    """What a Status has beside its message."""
+
+    causes: list[StatusCause] | None = None
+
+
 class Status(Message, frozen=True):
     """Why a request was refused or a watch ended; `code` is an HTTP status."""
 
     message: str = ""
     code: int = 0
+    details: StatusDetails | None = None
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """The reasons of its causes."""
+        found = self.details.causes if self.details else None
+        return frozenset(cause.reason for cause in found or ())
 
 
 PAGE: Final = msgspec.json.Decoder(Page)
+NODES: Final = msgspec.json.Decoder(Table | NodeList)
 EVENT: Final = msgspec.json.Decoder(Event)
 STATUS: Final = msgspec.json.Decoder(Status)
 _WITH_METADATA: Final = msgspec.json.Decoder(WithMetadata)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ipvsproxy.source.decode import read_endpoint_slice, read_node, read_service
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
+from ipvsproxy.source.kubernetes.node_addresses import NodeAddresses
 from ipvsproxy.source.kubernetes.watch import Resource, Watcher
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ _SELECTOR: Final = {
 
 
 class KubernetesSource:
-    """Fills the store from the API server, with a thread each for Services, EndpointSlices and the own Node."""
+    """Fills the store from the API server, with a thread each for Services, EndpointSlices and the own Node.
+
+    One more lists the addresses of all nodes now and then; nothing waits for it.
+    """
 
     def __init__(
         self,
@@ -78,15 +82,23 @@ class KubernetesSource:
             self._keep_node,
             store.reject,
         )
+        node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
         watchers = (
             Watcher(self._api, services, limits, self._stopping, log),
             Watcher(self._api, slices, limits, self._stopping, log),
             Watcher(self._api, node, limits, self._stopping, log),
         )
-        self._threads = [
+        # First, for its answer is small and best known before the first sync.
+        self._threads = [threading.Thread(target=node_addresses.run, name="node-addresses", daemon=True)]
+        self._threads += [
             threading.Thread(target=watcher.run, name=f"watch-{watcher.name}", daemon=True)
             for watcher in watchers
         ]
+
+    @property
+    def api_server(self) -> ApiServer:
+        """The API server, for whoever else asks it; `stop` ends these requests too."""
+        return self._api
 
     def start(self) -> None:
         """Start to follow the API server, now and through every outage."""
@@ -109,16 +121,13 @@ class KubernetesSource:
             thread.join(None if deadline is None else max(0, deadline - time.monotonic()))
 
     def _replace_node(self, nodes: list[Node], rejections: list[Rejection]) -> None:
-        if nodes:
-            self._store.put_node(nodes[0], rejections)
-        elif rejections:
-            self._store.reject(rejections[0])
-        else:
+        if not nodes and not rejections:
             self._log.warning(
                 "the API server has no such node",
                 node=self._node_name,
                 remedy="give the node's name with --hostname-override, or let the kubelet register it",
             )
+        self._store.replace_node(nodes[0] if nodes else None, rejections)
 
     def _keep_node(self, _: ObjectKey) -> None:
         """Keep what is known of the own Node after its deletion: it serves until the agent is stopped."""

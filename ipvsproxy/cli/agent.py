@@ -1,0 +1,141 @@
+"""The agent put together: the reconciler with its kernel, and all that tells people and load balancers of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy import __version__
+from ipvsproxy.cli.kernel_settings import make_kernel_settings
+from ipvsproxy.cli.settings import firewall_settings
+from ipvsproxy.kernel.address_notices import AddressNotices
+from ipvsproxy.kernel.host_firewall import HostFirewallReader
+from ipvsproxy.kernel.nfnetlink import NfTables
+from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
+from ipvsproxy.observe.health import Health
+from ipvsproxy.observe.host_firewall import HostFirewallWatch
+from ipvsproxy.observe.http_server import ConfiguredListener, HttpServer, Place
+from ipvsproxy.observe.node_port_health import NodePortHealth
+from ipvsproxy.observe.report import Identity, build_report
+from ipvsproxy.plan.services import PlanSettings
+from ipvsproxy.reconcile.controller import Controller, Hooks, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from ipvsproxy.config.settings import Config
+    from ipvsproxy.model.reasons import Rejection
+    from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.plan.node import NodeFacts
+    from ipvsproxy.source.store import Store
+
+# The longest that the reconciler is busy with one thing: the first sync of a large cluster.
+VIEW_TIMEOUT = 10.0
+# A comparison with the kernel may take so long, and one of them may fail, before the agent counts as unhealthy.
+GRACE = 10.0
+
+
+class Part(NamedTuple):
+    """What runs in threads of its own, as the functions that start it, make it end soon, and wait for that."""
+
+    start: Callable[[], None]
+    stop: Callable[[], None]
+    join: Callable[[float | None], None]
+
+
+class Agent:
+    """The reconciler of one node, and its company."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        on_rejection: Callable[[Rejection], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Open the kernel and the agent's socket; nothing is written before the parts start.
+
+        `on_rejection` is told of what Services do not get. KernelUnavailableError and OSError say what is missing.
+        """
+        self._config = config
+        self._store = store
+        self._log = log
+        self._kernel = open_node_kernel(firewall_settings(config, None))
+        self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
+        self._health = Health(2 * config.sync_period + GRACE, self._is_leaving, time.monotonic, time.time)
+        self._http = HttpServer(log)
+        self._node_ports_health = NodePortHealth(self._http, self._health.is_healthy, log, on_rejection)
+        bind_address = config.healthz_bind_address
+        self._healthz = ConfiguredListener(
+            self._http,
+            "healthzBindAddress",
+            Place(*bind_address) if bind_address else None,
+            self._health.answer,
+            log,
+        )
+        hooks = Hooks(
+            prepare=self._prepare,
+            succeeded=self._succeeded,
+            rejected=on_rejection,
+            health_check_changed=self._node_ports_health.update,
+            node_changed=self._node_changed,
+        )
+        self.controller = Controller(store, self._kernel, _settings(config), time.monotonic, log, hooks)
+        self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report}, log)
+        self._notices = AddressNotices(self.controller.addresses_changed, log)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What runs beside the reconciler."""
+        return (Part(self._notices.start, self._notices.stop, self._notices.join),)
+
+    def close(self) -> None:
+        """Stop to answer anybody."""
+        self._http.stop()
+        self._socket.stop()
+
+    def _prepare(self) -> None:
+        """Make the interface, so that a kernel where that is impossible keeps its settings, and then the settings."""
+        # Any other error is the first sync's to report, and to try again.
+        with contextlib.suppress(OSError):
+            self._kernel.addresses.ensure_interface()
+        make_kernel_settings(self._config, self._kernel.ipvs, self._log)
+
+    def _succeeded(self) -> None:
+        self._health.succeeded()
+        self._healthz.retry()
+        self._node_ports_health.retry()
+        self._host_firewall.look()
+
+    def _node_changed(self, facts: NodeFacts) -> None:
+        everywhere = self._config.node_port_addresses.all
+        self._node_ports_health.listen_on(None if everywhere else facts.node_port_addresses)
+
+    def _is_leaving(self) -> bool:
+        node = self._store.node
+        return node is not None and node.leaving
+
+    def _report(self) -> AgentReport:
+        store, config = self._store, self._config
+        identity = Identity(__version__, os.getpid(), config.node_name, firewall_settings(config, store.node))
+        view = self.controller.view(VIEW_TIMEOUT)
+        states = [store.state(key) for key in store.service_keys()]
+        rejections = [*store.rejections(), *self._node_ports_health.rejections()]
+        return build_report(identity, view, states, rejections, self._host_firewall.warnings)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        node_name=config.node_name,
+        plan=PlanSettings(config.scheduler, config.drain_timeout, config.allowed_external_ips),
+        node_ports=config.node_port_addresses,
+        firewall=partial(firewall_settings, config),
+        sync_period=config.sync_period,
+        minimum_sync_period=config.min_sync_period,
+    )

@@ -1,0 +1,77 @@
+"""The agent's own health, as /healthz and /livez show it.
+
+The agent is healthy while its last success, a comparison of everything with the kernel, is not too long ago; before the
+first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, so that new
+clients come by other nodes. /livez is about the agent alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import http
+import json
+from typing import TYPE_CHECKING
+
+from ipvsproxy.observe.http_connection import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What Go's zero time looks like in JSON, which kube-proxy shows for "never".
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+class Health:
+    """Told of successes by one thread, asked by any: its state is one value that is replaced."""
+
+    def __init__(
+        self,
+        timeout: float,
+        is_leaving: Callable[[], bool],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """Begin unhealthy.
+
+        A success makes healthy for `timeout` seconds of `clock`, which is monotonic. `is_leaving` tells whether the own
+        Node is being deleted, or is about to be; it is called at each request. `wall_clock`, in seconds since the
+        epoch, is for people to read.
+        """
+        self._timeout = timeout
+        self._is_leaving = is_leaving
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._last_success: float | None = None
+
+    def succeeded(self) -> None:
+        """Note that everything is, at this moment, as it should be."""
+        self._last_success = self._clock()
+
+    def is_healthy(self) -> bool:
+        """Say whether the last success is recent; whether the node leaves plays no part."""
+        last = self._last_success
+        return last is not None and self._clock() - last <= self._timeout
+
+    def answer(self, path: str) -> Response | None:
+        """Answer /healthz and /livez, with the body of kube-proxy's pkg/proxy/healthcheck/proxy_health.go."""
+        leaving = self._is_leaving()
+        if path == "/healthz":
+            good = self.is_healthy() and not leaving
+        elif path == "/livez":
+            good = self.is_healthy()
+        else:
+            return None
+        last, now = self._last_success, self._wall_clock()
+        body = {
+            "lastUpdated": _NEVER if last is None else _rfc3339(now - (self._clock() - last)),
+            "currentTime": _rfc3339(now),
+            "nodeEligible": not leaving,
+        }
+        status = http.HTTPStatus.OK if good else http.HTTPStatus.SERVICE_UNAVAILABLE
+        return Response(status, json.dumps(body).encode(), "application/json")
+
+
+def _rfc3339(seconds: float) -> str:
+    """Return a time as Go's encoding/json writes one in UTC."""
+    moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".") + "Z"

@@ -1,0 +1,84 @@
+"""What the plans of Services depend on of the node, and of the cluster's other nodes."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.plan.endpoints import Here
+from ipvsproxy.plan.node_addresses import node_port_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.objects import Node
+    from ipvsproxy.model.selection import NodePortAddresses
+
+
+class Reservation(enum.StrEnum):
+    """Whose an address is that no Service may take over, by an external IP or a load balancer's."""
+
+    THIS_NODE = "an address of this node"
+    OTHER_NODE = "an address of another node"
+    API_SERVER = "an address of the API server"
+
+
+class NodeInputs(NamedTuple):
+    """Where the facts come from.
+
+    `node` is the own Node, None if there is none. `interface_addresses` are those of the node's interfaces but the
+    dummy interface. `api_servers` and `nodes` are the addresses of the API server and of all nodes, as far as known.
+    """
+
+    node: Node | None = None
+    interface_addresses: frozenset[Address] = frozenset()
+    api_servers: frozenset[Address] = frozenset()
+    nodes: frozenset[Address] = frozenset()
+
+
+class NodeFacts(NamedTuple):
+    """The node as it is at the moment.
+
+    `addresses` are its own, service addresses left out. `node_port_addresses` are those of them that node ports are
+    served on. `reserved` are the addresses that no Service may take over.
+    """
+
+    here: Here
+    addresses: frozenset[Address] = frozenset()
+    node_port_addresses: frozenset[Address] = frozenset()
+    reserved: Mapping[Address, Reservation] = {}
+
+
+class Dependency(enum.Flag):
+    """Which of the node's facts a plan depends on, so that others are not planned again when they change."""
+
+    ZONE = enum.auto()
+    ADDRESSES = enum.auto()
+
+
+def node_facts(node_name: str, selection: NodePortAddresses, inputs: NodeInputs) -> NodeFacts:
+    """Put together what is known of the node.
+
+    An address that an interface has and the Node does not name may be a load balancer's that was announced from here:
+    it is not reserved.
+    """
+    own = frozenset(inputs.node.addresses) if inputs.node else frozenset()
+    return NodeFacts(
+        Here(node_name, inputs.node.zone if inputs.node else ""),
+        inputs.interface_addresses | own,
+        node_port_addresses(selection, inputs.node, inputs.interface_addresses),
+        dict.fromkeys(inputs.nodes, Reservation.OTHER_NODE)
+        | dict.fromkeys(inputs.api_servers, Reservation.API_SERVER)
+        | dict.fromkeys(own, Reservation.THIS_NODE),
+    )
+
+
+def changes(before: NodeFacts, after: NodeFacts) -> Dependency:
+    """Say which plans a change of the facts concerns."""
+    changed = Dependency(0)
+    if before.here != after.here:
+        changed |= Dependency.ZONE
+    if before[1:] != after[1:]:
+        changed |= Dependency.ADDRESSES
+    return changed

@@ -1,0 +1,195 @@
+"""The shapes of the nftables table: its sets, and the chains and rules that packets pass, as values.
+
+Whoever writes them down for nft and whoever follows them by hand reads the same values, and neither knows any other.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from ipvsproxy.model.firewall import FirewallSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ipvsproxy.model.addresses import Family, Network
+
+
+class FieldType(enum.Enum):
+    """What one field of a set's elements holds; addresses and networks are of the set's family."""
+
+    ADDRESS = enum.auto()
+    PROTOCOL = enum.auto()
+    PORT = enum.auto()
+    NETWORK = enum.auto()
+
+
+_PORT_FIELDS = (FieldType.ADDRESS, FieldType.PROTOCOL, FieldType.PORT)
+
+SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
+    FirewallSet.SERVICE_ADDRESSES: (FieldType.ADDRESS,),
+    FirewallSet.SERVICE_PORTS: _PORT_FIELDS,
+    FirewallSet.PORTS_WITHOUT_ENDPOINTS: _PORT_FIELDS,
+    FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _PORT_FIELDS,
+    FirewallSet.MASQUERADED_PORTS: _PORT_FIELDS,
+    FirewallSet.LOCAL_PORTS: _PORT_FIELDS,
+    FirewallSet.RESTRICTED_PORTS: _PORT_FIELDS,
+    FirewallSet.ALLOWED_SOURCES: (*_PORT_FIELDS, FieldType.NETWORK),
+    FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS),
+    FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
+}
+
+MAPS = frozenset({FirewallSet.IN_CLUSTER_DESTINATIONS})
+"""The sets that are maps: an element's last field is what the others lead to, and the others lead to one only."""
+
+
+class Field(enum.Enum):
+    """What a packet has to compare with a field of a set's elements."""
+
+    SOURCE = enum.auto()
+    DESTINATION = enum.auto()
+    PROTOCOL = enum.auto()
+    DESTINATION_PORT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIsNew:
+    """Whether conntrack has the packet's connection in the state `new`: no packet of it was answered so far."""
+
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsInSet:
+    """The packet is of the family, and these fields of it are an element of the family's set; or none, if not `inside`.
+
+    A field that the set holds networks for is compared by being an address of the network.
+    """
+
+    family: Family
+    fields: tuple[Field, ...]
+    set: FirewallSet
+    inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIn:
+    """The packet is of the network's family, and its source is of the network; or is not, if not `inside`."""
+
+    network: Network
+    inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivesBy:
+    """The packet arrived by this interface, or one whose name begins so if it ends with `*`; or not, if not `inside`.
+
+    A packet of the node's own processes arrived by none.
+    """
+
+    interface: str
+    inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolIs:
+    """The packet's transport protocol has this number, after any IPv6 extension headers."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The bit of the packet's mark is set."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeavesByOtherThan:
+    """The packet leaves through another interface than this one."""
+
+    interface: str
+
+
+Match: TypeAlias = (
+    ConnectionIsNew | FieldsInSet | SourceIn | ArrivesBy | ProtocolIs | Marked | LeavesByOtherThan
+)
+
+
+class Verdict(enum.Enum):
+    """The end of a packet's way through a chain.
+
+    RETURN goes on after the rule that led to the chain, or with the packet's way if none did. MASQUERADE gives the
+    connection the address of the outgoing interface and a random port as its source. The others drop the packet:
+    without an answer, or with a TCP reset or ICMP's port unreachable.
+    """
+
+    RETURN = enum.auto()
+    MASQUERADE = enum.auto()
+    DROP = enum.auto()
+    REJECT_WITH_RESET = enum.auto()
+    REJECT_WITH_ICMP = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class GoTo:
+    """Go on in a chain without a hook, and leave this one where that one ends."""
+
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Set the bit of the packet's mark, and go on with the next rule."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearMark:
+    """Clear the bit of the packet's mark, and go on with the next rule."""
+
+    bit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetDestination:
+    """Give the connection the destination address that the family's map has for these fields of its first packet.
+
+    The end of the packet's way through the chain; without such an element, the packet goes on with the next rule.
+    """
+
+    family: Family
+    fields: tuple[Field, ...]
+    map: FirewallSet
+
+
+Statement: TypeAlias = Verdict | GoTo | SetMark | ClearMark | SetDestination
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do with the packets for which all matches hold; `duty` says why, in nft's listing too."""
+
+    duty: str
+    matches: tuple[Match, ...]
+    statement: Statement
+
+
+class Hook(NamedTuple):
+    """Where packets enter a chain: lower priorities come first. `type` is nft's, `filter` or `nat`."""
+
+    type: str
+    name: str
+    priority: int
+
+
+class Chain(NamedTuple):
+    """Rules in their order; a packet that no rule ends is accepted. Without a hook only `GoTo` leads here."""
+
+    name: str
+    hook: Hook | None
+    rules: tuple[Rule, ...]

@@ -1,0 +1,135 @@
+"""Which rules the tracer can follow. It refuses all others, whether a packet meets them or not.
+
+A rule is also refused where the kernel would not take it (nft_masq.c, nft_nat.c, nft_reject.c), or where what it does
+depends on what the tracer does not know: the routes of the node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.rules import (
+    MAPS,
+    SETS,
+    ArrivesBy,
+    ClearMark,
+    ConnectionIsNew,
+    Field,
+    FieldsInSet,
+    FieldType,
+    GoTo,
+    LeavesByOtherThan,
+    Marked,
+    ProtocolIs,
+    SetDestination,
+    SetMark,
+    SourceIn,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from ipvsproxy.plan.rules import Chain, Hook, Match, Rule, Statement
+
+HOOKS = ("prerouting", "input", "output", "postrouting")
+LOOPBACK = "lo"
+
+# The verdicts that are known, with the words for what they do.
+EFFECTS: Mapping[Verdict, str] = {
+    Verdict.RETURN: "accepted",
+    Verdict.MASQUERADE: "the source becomes an address of the node",
+    Verdict.DROP: "dropped",
+    Verdict.REJECT_WITH_RESET: "refused with a TCP reset",
+    Verdict.REJECT_WITH_ICMP: "refused with an ICMP error",
+}
+
+_MATCHES: frozenset[type] = frozenset(
+    {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn}
+)
+_STATEMENTS: frozenset[type] = frozenset({ClearMark, GoTo, SetDestination, SetMark, Verdict})
+_COMPARABLE: Mapping[Field, frozenset[FieldType]] = {
+    Field.SOURCE: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
+    Field.DESTINATION: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
+    Field.PROTOCOL: frozenset({FieldType.PROTOCOL}),
+    Field.DESTINATION_PORT: frozenset({FieldType.PORT}),
+}
+
+
+class UnknownRuleError(IpvsProxyError):
+    """The table has a rule that the tracer can't follow; the message names its chain and its duty."""
+
+
+def check_chains(chains: Iterable[Chain]) -> None:
+    """Raise UnknownRuleError unless the tracer can follow every rule of the chains, wherever packets come from."""
+    by_name = {chain.name: chain for chain in chains}
+    for chain in by_name.values():
+        if chain.hook is None:
+            continue
+        if chain.hook.name not in HOOKS or chain.hook.type not in {"filter", "nat"}:
+            raise UnknownRuleError(f"chain {chain.name}: the tracer does not know {chain.hook}")
+        _check_chain((chain,), chain.hook, by_name)
+
+
+def _check_chain(way: Sequence[Chain], hook: Hook, chains: Mapping[str, Chain]) -> None:
+    """Check the last chain of the way that leads from a hook to it, and all that it leads to."""
+    chain = way[-1]
+    for rule in chain.rules:
+        for problem in _problems(rule, hook):
+            raise UnknownRuleError(f"chain {chain.name}, rule {rule.duty!r}: {problem}")
+        if isinstance(rule.statement, GoTo):
+            target = chains.get(rule.statement.chain)
+            if target is None or target.hook is not None or target in way:
+                raise UnknownRuleError(
+                    f"chain {chain.name}, rule {rule.duty!r}: {rule.statement.chain} is no chain to go to"
+                )
+            _check_chain((*way, target), hook, chains)
+
+
+def _problems(rule: Rule, hook: Hook) -> Iterator[str]:
+    for match in rule.matches:
+        yield from _problems_of_match(match, hook)
+    yield from _problems_of_statement(rule.statement, rule.matches, hook)
+
+
+def _problems_of_match(match: Match, hook: Hook) -> Iterator[str]:
+    if type(match) not in _MATCHES:
+        yield f"the tracer does not know {match!r}"
+    elif isinstance(match, FieldsInSet):
+        if match.set in MAPS or not _comparable(match.fields, SETS[match.set]):
+            yield f"the elements of {match.set} have other fields than {match!r}"
+    elif isinstance(match, ArrivesBy):
+        if hook.name == "postrouting":
+            yield "not every kernel says at postrouting by what a packet arrived"
+    elif isinstance(match, LeavesByOtherThan):
+        if hook.name != "postrouting":
+            yield "what a packet leaves by is settled at postrouting"
+        if match.interface != LOOPBACK:
+            yield f"the tracer knows no routes, and so of no interface but {LOOPBACK} what leaves by it"
+
+
+def _problems_of_statement(statement: Statement, matches: Sequence[Match], hook: Hook) -> Iterator[str]:
+    if type(statement) not in _STATEMENTS or (isinstance(statement, Verdict) and statement not in EFFECTS):
+        yield f"the tracer does not know {statement!r}"
+    elif statement is Verdict.MASQUERADE:
+        if hook[:2] != ("nat", "postrouting"):
+            yield "only a nat chain at postrouting masquerades"
+    elif statement in {Verdict.REJECT_WITH_RESET, Verdict.REJECT_WITH_ICMP}:
+        if hook.name == "postrouting":
+            yield "what leaves can't be refused any more"
+        if statement is Verdict.REJECT_WITH_RESET and ProtocolIs(Protocol.TCP) not in matches:
+            yield "only TCP knows a reset"
+    elif isinstance(statement, SetDestination):
+        if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
+            yield "only a nat chain at prerouting or output changes the destination"
+        if statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:-1]):
+            yield f"{statement.map} is no map, or one of other fields than {statement!r}"
+
+
+def _comparable(fields: Sequence[Field], types: Sequence[FieldType]) -> bool:
+    """Say whether a packet's fields can be compared with fields of these types, one by one."""
+    return len(fields) == len(types) and all(
+        of_type in _COMPARABLE[field] for field, of_type in zip(fields, types, strict=True)
+    )

@@ -1,0 +1,104 @@
+"""The agent's own health, as load balancers and the kubelet ask for it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipvsproxy.observe.health import Health
+from tests.observe.http_clients import get, http_server, loopback
+
+if TYPE_CHECKING:
+    from ipvsproxy.observe.http_connection import Response
+
+TIMEOUT = 60.0
+NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
+
+
+class Agent:
+    """An agent whose clocks and Node the test moves."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.leaving = False
+        self.health = Health(
+            TIMEOUT, lambda: self.leaving, lambda: 5000 + self.passed, lambda: NOON + self.passed
+        )
+
+    def ask(self, path: str) -> Response:
+        found = self.health.answer(path)
+        assert found
+        return found
+
+
+@pytest.fixture
+def agent() -> Agent:
+    return Agent()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez"])
+def test_an_agent_that_never_synced_is_not_healthy(agent: Agent, path: str) -> None:
+    assert not agent.health.is_healthy()
+    assert agent.ask(path).status == 503
+    assert agent.ask(path).body == (
+        b'{"lastUpdated": "0001-01-01T00:00:00Z", "currentTime": "2026-11-21T12:00:00Z", "nodeEligible": true}'
+    )
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez"])
+def test_an_agent_is_healthy_until_its_last_success_is_too_long_ago(agent: Agent, path: str) -> None:
+    agent.health.succeeded()
+    for passed, status in ((0, 200), (TIMEOUT, 200), (TIMEOUT + 0.5, 503)):
+        agent.passed = passed
+        assert agent.ask(path).status == status
+        assert agent.health.is_healthy() is (status == 200)
+
+
+def test_a_success_makes_an_agent_healthy_again(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.passed = 10 * TIMEOUT
+    agent.health.succeeded()
+    assert agent.ask("/healthz").status == 200
+
+
+def test_the_body_says_when_the_last_success_was(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.passed = 20.25
+    assert agent.ask("/healthz").body == (
+        b'{"lastUpdated": "2026-11-21T12:00:00Z", "currentTime": "2026-11-21T12:00:20.25Z", "nodeEligible": true}'
+    )
+
+
+def test_a_node_that_leaves_gets_no_new_clients_and_its_agent_lives(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.leaving = True
+    assert [agent.ask(path).status for path in ("/healthz", "/livez")] == [503, 200]
+    assert json.loads(agent.ask("/healthz").body)["nodeEligible"] is False
+    assert agent.health.is_healthy()
+
+
+def test_a_node_that_stays_after_all_gets_clients_again(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.leaving = True
+    agent.ask("/healthz")
+    agent.leaving = False
+    assert agent.ask("/healthz").status == 200
+
+
+def test_there_is_nothing_at_other_paths(agent: Agent) -> None:
+    assert [agent.health.answer(path) for path in ("/", "/healthz/", "/metrics", "*")] == [None] * 4
+
+
+def test_a_client_gets_it_over_http(agent: Agent) -> None:
+    agent.health.succeeded()
+    with http_server() as server:
+        port = server.listen(loopback(), agent.health.answer).port
+        found = get(port, "/healthz")
+        assert found.status == 200
+        assert json.loads(found.body)["nodeEligible"] is True
+        assert found.headers["Content-Type"] == "application/json"
+        assert found.headers["X-Content-Type-Options"] == "nosniff"
+        assert get(port, "/healthz?verbose", method="HEAD").status == 200
+        assert get(port, "/readyz").status == 404

@@ -1,0 +1,73 @@
+"""What the plans of Services depend on of the node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ipvsproxy.model.selection import NodePortAddresses
+from ipvsproxy.plan.node import Dependency, NodeInputs, Reservation, changes, node_facts
+from tests.builders import NODE, address, addresses, node
+
+if TYPE_CHECKING:
+    from ipvsproxy.plan.node import NodeFacts
+
+ALL = NodePortAddresses()
+OWN = addresses("198.51.100.1", "2001:db8::1")
+
+
+def facts(**inputs: Any) -> NodeFacts:  # noqa: ANN401 - those of NodeInputs
+    return node_facts(NODE, ALL, NodeInputs(**inputs))
+
+
+def test_without_its_node_object_a_node_has_its_name_and_its_interfaces_addresses() -> None:
+    found = facts(interface_addresses=frozenset(OWN))
+    assert found.here == (NODE, "")
+    assert found.addresses == found.node_port_addresses == set(OWN)
+    assert found.reserved == {}
+
+
+def test_the_zone_is_the_nodes() -> None:
+    assert facts(node=node(zone="zone-a")).here.zone == "zone-a"
+
+
+def test_addresses_that_the_node_names_are_its_own_and_reserved() -> None:
+    found = facts(node=node(ips=("198.51.100.1",)), interface_addresses=frozenset(addresses("10.0.0.1")))
+    assert found.addresses == set(addresses("198.51.100.1", "10.0.0.1"))
+    assert found.reserved == {address("198.51.100.1"): Reservation.THIS_NODE}
+
+
+def test_an_address_that_only_an_interface_has_may_be_a_load_balancers_and_is_not_reserved() -> None:
+    assert facts(interface_addresses=frozenset(OWN)).reserved == {}
+
+
+def test_whose_an_address_is_says_the_nearest_owner() -> None:
+    everywhere = frozenset(addresses("192.0.2.1", "192.0.2.2", "198.51.100.1"))
+    found = facts(
+        nodes=everywhere,
+        api_servers=frozenset(addresses("192.0.2.1", "198.51.100.1")),
+        node=node(ips=("198.51.100.1",)),
+    )
+    assert found.reserved == {
+        address("192.0.2.2"): Reservation.OTHER_NODE,
+        address("192.0.2.1"): Reservation.API_SERVER,
+        address("198.51.100.1"): Reservation.THIS_NODE,
+    }
+
+
+@pytest.mark.parametrize(
+    ("after", "concerned"),
+    [
+        (facts(), Dependency(0)),
+        (facts(node=node(zone="zone-a")), Dependency.ZONE),
+        (facts(interface_addresses=frozenset(OWN)), Dependency.ADDRESSES),
+        (facts(nodes=frozenset(OWN)), Dependency.ADDRESSES),
+        (facts(node=node(zone="zone-a", ips=("198.51.100.1",))), Dependency.ZONE | Dependency.ADDRESSES),
+    ],
+)
+def test_a_change_concerns_the_plans_that_depend_on_what_changed(
+    after: NodeFacts, concerned: Dependency
+) -> None:
+    assert changes(facts(), after) == concerned
+    assert changes(after, facts()) == concerned

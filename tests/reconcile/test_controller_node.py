@@ -1,0 +1,338 @@
+"""The loop and its node: addresses that come and go, zones, pod networks, health checks."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from ipvsproxy.kernel.fake_conntrack import ConntrackEntry
+from ipvsproxy.kernel.interface import KernelUnavailableError
+from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.objects import (
+    ObjectKey,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
+from ipvsproxy.plan.services import HealthCheck
+from tests.builders import (
+    NODE,
+    address,
+    addresses,
+    endpoint,
+    endpoint_slice,
+    key,
+    node,
+    port,
+    real_server,
+    service,
+    virtual_server,
+)
+from tests.reconcile.world import World
+
+OTHER = ObjectKey("default", "other")
+NODE_PORT = service("10.96.0.1", kind=ServiceType.NODE_PORT, ports=(port(80, node_port=30080),))
+FIRST, SECOND = "198.51.100.1", "198.51.100.2"
+
+
+def virtual_servers(world: World) -> set[str]:
+    return {str(each) for each in world.ipvs.state()}
+
+
+def real_servers(world: World, text: str, number: int = 80, protocol: Protocol = Protocol.TCP) -> list[str]:
+    found = world.ipvs.state()[key(text, number, protocol)].real_servers
+    return [str(server) for server in found if server.weight]
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.addresses.other_addresses = set(addresses(FIRST))
+    return world
+
+
+class TestNodeAddresses:
+    def test_a_node_port_is_served_on_them_and_they_are_not_bound(self, world: World) -> None:
+        world.list_objects(NODE_PORT, endpoint_slice("10.244.0.1"))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "198.51.100.1:30080/tcp"}
+        assert world.addresses.bound() == {address("10.96.0.1")}
+
+    def test_they_are_followed_when_they_are_said_to_have_changed(self, world: World) -> None:
+        world.list_objects(NODE_PORT, endpoint_slice("10.244.0.1"))
+        world.change_addresses(*addresses(FIRST, SECOND))
+        assert "198.51.100.2:30080/tcp" in virtual_servers(world)
+        world.change_addresses(*addresses(SECOND))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "198.51.100.2:30080/tcp"}
+
+    def test_one_that_changed_unnoticed_is_found_by_the_resync(self, world: World) -> None:
+        world.list_objects(NODE_PORT)
+        world.addresses.other_addresses = set(addresses(SECOND))
+        world.advance(30)
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "198.51.100.2:30080/tcp"}
+
+    def test_only_services_that_depend_on_them_are_planned_again(self, world: World) -> None:
+        world.list_objects(NODE_PORT, service("10.96.0.2", of=OTHER))
+        world.taken_log()
+        world.change_addresses(*addresses(FIRST, SECOND))
+        touched = {each.virtual_server.key for each in world.log if isinstance(each, IpvsOperation)}
+        assert touched == {key(SECOND, 30080)}
+
+    def test_a_change_that_selects_nothing_else_changes_nothing(self, world: World) -> None:
+        world.list_objects(NODE_PORT)
+        world.taken_log()
+        world.change_addresses(*addresses(FIRST))
+        assert world.log == []
+
+    def test_an_address_that_the_node_gets_is_given_up_by_the_dummy_interface_at_once(
+        self, world: World
+    ) -> None:
+        world.list_objects(service("10.96.0.1"))
+        world.change_addresses(*addresses(FIRST, "10.96.0.1"))
+        assert world.addresses.bound() == set()
+        world.change_addresses(*addresses(FIRST))
+        assert world.addresses.bound() == {address("10.96.0.1")}
+
+    def test_while_they_cannot_be_read_changes_go_on(self, world: World) -> None:
+        world.list_objects(NODE_PORT)
+        world.addresses.fail_calls(OSError(errno.EIO, "broken"))
+        world.change_addresses(*addresses(SECOND))
+        assert "198.51.100.1:30080/tcp" in virtual_servers(world)
+        assert world.events.entries[-1]["event"] == "addresses of the node not read"
+        world.advance(30)
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "198.51.100.2:30080/tcp"}
+
+    def test_somebody_elses_virtual_server_at_one_keeps_only_its_own_port(self, world: World) -> None:
+        foreign = [
+            IpvsOperation(Command.NEW_SERVICE, virtual_server(key(FIRST, number))) for number in (30080, 443)
+        ]
+        world.ipvs.apply(foreign)
+        both = (port(80, "a", node_port=30080), port(81, "b", node_port=30081))
+        world.list_objects(NODE_PORT._replace(ports=both))
+        assert "198.51.100.1:30081/tcp" in virtual_servers(world)
+        (rejection,) = world.rejected
+        assert str(rejection) == (
+            "Service default/web: spec.ports[].nodePort: virtual server 198.51.100.1:30080/tcp is not ipvsproxy's"
+        )
+
+
+class TestZone:
+    SLICE = endpoint_slice(
+        endpoint("10.244.0.1", for_zones=("zone-a",)), endpoint("10.244.0.2", for_zones=("zone-b",))
+    )
+
+    def test_a_change_of_the_nodes_zone_plans_hinted_services_again(self, world: World) -> None:
+        world.list_objects(service("10.96.0.1"), self.SLICE, node=node(zone="zone-a"))
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.1:8080"]
+        world.put(node(zone="zone-b"))
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.2:8080"]
+
+    def test_a_start_knows_the_zone_before_it_writes(self, world: World) -> None:
+        world.list_objects(service("10.96.0.1"), self.SLICE, node=node(zone="zone-a"))
+        world.taken_log()
+        world.restart()
+        world.list_objects(service("10.96.0.1"), self.SLICE, node=node(zone="zone-a"))
+        assert world.log == []
+
+
+def test_the_rules_follow_the_pod_networks_of_the_node(world: World) -> None:
+    world.list_objects(service("10.96.0.1"), node=node(pod_cidrs=("10.244.0.0/24",)))
+    assert world.firewall.read().intact
+    world.put(node(pod_cidrs=("10.244.9.0/24",)))
+    assert world.firewall.read().intact
+    world.restart()
+    world.list_objects(service("10.96.0.1"), node=node(pod_cidrs=("10.244.0.0/24",)))
+    assert world.firewall.read().intact
+
+
+class TestReservedAddresses:
+    CLAIM = service("10.96.0.1", external_ips=("192.0.2.7",))
+
+    def test_an_address_of_the_node_itself_is_not_taken_over(self, world: World) -> None:
+        world.list_objects(self.CLAIM, node=node(ips=("192.0.2.7",)))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+        world.put(node(ips=("192.0.2.8",)))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "192.0.2.7:80/tcp"}
+
+    def test_an_address_of_another_node_is_not_taken_over(self, world: World) -> None:
+        world.store.put_node_addresses(addresses("192.0.2.7"))
+        world.list_objects(self.CLAIM)
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+        assert [each.reason for each in world.rejected] == ["192.0.2.7 is an address of another node"]
+        world.store.put_node_addresses(())
+        world.settle()
+        assert "192.0.2.7:80/tcp" in virtual_servers(world)
+
+    def test_an_address_of_the_api_server_is_not_taken_over_wherever_that_moves(self, world: World) -> None:
+        kubernetes = ObjectKey("default", "kubernetes")
+        world.list_objects(self.CLAIM, endpoint_slice("192.0.2.7", of=kubernetes, name="kubernetes"))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+        world.put(endpoint_slice("192.0.2.9", of=kubernetes, name="kubernetes"))
+        assert "192.0.2.7:80/tcp" in virtual_servers(world)
+        world.put(endpoint_slice("192.0.2.7", of=kubernetes, name="kubernetes"))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+
+
+class TestHealthChecks:
+    VALUE = service("10.96.0.1", external=TrafficPolicy.LOCAL, health_check_node_port=32000)
+
+    def test_they_follow_the_ready_endpoints_of_this_node(self, world: World) -> None:
+        world.list_objects(self.VALUE)
+        assert world.health_checks == {self.VALUE.key: HealthCheck(32000, 0)}
+        world.put(endpoint_slice(endpoint("10.244.0.1", node=NODE)))
+        assert world.health_checks == {self.VALUE.key: HealthCheck(32000, 1)}
+
+    def test_they_end_with_their_service(self, world: World) -> None:
+        world.list_objects(self.VALUE)
+        world.store.remove_service(self.VALUE.key)
+        world.settle()
+        assert world.health_checks == {}
+
+
+class TestEndpointsAtServiceAddresses:
+    def test_one_that_comes_with_its_service_is_left_out(self, world: World) -> None:
+        world.list_objects(
+            service("10.96.0.1"),
+            endpoint_slice("10.96.0.2", "10.244.0.1"),
+            service("10.96.0.2", of=OTHER),
+        )
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.1:8080"]
+        assert "10.96.0.2:8080: its address is a service address" in world.rejected[0].reason
+
+    def test_one_that_becomes_a_service_address_is_left_out_with_the_next_resync_and_comes_back(
+        self, world: World
+    ) -> None:
+        world.list_objects(service("10.96.0.1"), endpoint_slice("10.96.0.2"))
+        assert real_servers(world, "10.96.0.1") == ["10.96.0.2:8080"]
+        world.put(service("10.96.0.2", of=OTHER))
+        world.advance(30)
+        assert real_servers(world, "10.96.0.1") == []
+        world.store.remove_service(OTHER)
+        world.settle()
+        world.advance(30)
+        assert real_servers(world, "10.96.0.1") == ["10.96.0.2:8080"]
+
+
+class TestUdpFlows:
+    PORTS = (port(53, "dns", Protocol.UDP, node_port=30053),)
+    SLICE_PORTS = (SlicePort("dns", Protocol.UDP, 5353),)
+    CLIENT = (address("192.0.2.1"), 40000)
+
+    def entry(self, to: str, number: int, endpoint: str) -> ConntrackEntry:
+        target = key(to, number, Protocol.UDP)
+        return ConntrackEntry(self.CLIENT, target, (address(endpoint), 5353))
+
+    def dns(self) -> World:
+        world = World()
+        world.addresses.other_addresses = set(addresses(FIRST))
+        value = service(
+            "10.96.0.1",
+            kind=ServiceType.NODE_PORT,
+            ports=self.PORTS,
+            external=TrafficPolicy.LOCAL,
+            external_ips=("203.0.113.1",),
+        )
+        self.here = endpoint("10.244.0.1", node=NODE), endpoint("10.244.0.2", node=NODE)
+        world.list_objects(value, endpoint_slice(*self.here, ports=self.SLICE_PORTS))
+        return world
+
+    def test_those_of_an_endpoint_that_leaves_are_forgotten_at_every_address_and_no_others(self) -> None:
+        world = self.dns()
+        leaving = {
+            self.entry("10.96.0.1", 53, "10.244.0.1"),
+            self.entry("203.0.113.1", 53, "10.244.0.1"),
+            self.entry(FIRST, 30053, "10.244.0.1"),
+        }
+        staying = {each._replace(endpoint=(address("10.244.0.2"), 5353)) for each in leaving}
+        world.conntrack.entries |= leaving | staying
+        world.put(endpoint_slice(self.here[1], ports=self.SLICE_PORTS))
+        assert world.conntrack.entries == staying
+
+    def test_a_flow_that_was_sent_to_the_cluster_ip_is_forgotten_under_the_address_that_the_client_used(
+        self,
+    ) -> None:
+        world = World()
+        value = service(
+            "10.96.0.1", ports=self.PORTS, external=TrafficPolicy.LOCAL, external_ips=("203.0.113.1",)
+        )
+        remote = endpoint("10.244.1.1"), endpoint("10.244.1.2")
+        world.list_objects(value, endpoint_slice(*remote, ports=self.SLICE_PORTS))
+        diverted = self.entry("203.0.113.1", 53, "10.244.1.1")
+        world.conntrack.entries.add(diverted)
+        world.put(endpoint_slice(remote[1], ports=self.SLICE_PORTS))
+        assert world.conntrack.entries == set()
+
+    def test_what_came_before_a_virtual_server_does_not_stay_without_translation(self) -> None:
+        world = World()
+        world.list_objects()
+        early = self.entry("10.96.0.1", 53, "10.96.0.1")
+        world.conntrack.entries.add(early)
+        world.put(service("10.96.0.1", ports=self.PORTS))
+        assert world.conntrack.entries == set()
+
+    def test_those_of_a_service_that_goes_are_forgotten(self) -> None:
+        world = self.dns()
+        world.conntrack.entries.add(self.entry("10.96.0.1", 53, "10.244.0.1"))
+        world.store.remove_service(ObjectKey("default", "web"))
+        world.settle()
+        assert world.conntrack.entries == set()
+
+    def test_tcp_flows_are_let_alone(self, world: World) -> None:
+        world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+        entry = ConntrackEntry(self.CLIENT, key("10.96.0.1"), (address("10.244.0.1"), 8080))
+        world.conntrack.entries.add(entry)
+        world.put(endpoint_slice())
+        assert world.conntrack.entries == {entry}
+
+    def test_a_failure_is_reported_and_tried_once_more_with_the_next_change(self) -> None:
+        world = self.dns()
+        entry = self.entry("10.96.0.1", 53, "10.244.0.1")
+        world.conntrack.entries.add(entry)
+        world.conntrack.fail_calls(KernelUnavailableError("no conntrack"))
+        world.put(endpoint_slice(self.here[1], ports=self.SLICE_PORTS))
+        assert world.conntrack.entries == {entry}
+        (warning,) = [each for each in world.events.entries if "connection tracking" in each["event"]]
+        assert warning["reason"] == "no conntrack"
+        world.put(endpoint_slice(*self.here, ports=self.SLICE_PORTS))
+        assert world.conntrack.entries == set()
+
+
+def test_a_services_own_drain_timeout_goes_before_the_settings(world: World) -> None:
+    value = service("10.96.0.1", options=ServiceOptions(drain_timeout=10.0))
+    world.list_objects(value, endpoint_slice("10.244.0.1"))
+    world.ipvs.set_connections(key("10.96.0.1"), address("10.244.0.1"), 8080, 1)
+    world.put(endpoint_slice())
+    world.advance(5)
+    (quiet,) = world.ipvs.state()[key("10.96.0.1")].real_servers
+    assert quiet.weight == 0
+    world.advance(5)
+    assert world.ipvs.state()[key("10.96.0.1")].real_servers == ()
+
+
+def test_real_servers_come_in_an_order_by_chance_so_that_not_all_nodes_begin_with_the_same(
+    world: World,
+) -> None:
+    world.shuffle = lambda operations: operations.reverse()
+    world.restart()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1", "10.244.0.2", "10.244.0.3"))
+    coming = [
+        str(each.real_server)
+        for each in world.log
+        if isinstance(each, IpvsOperation) and each.command is Command.NEW_DEST
+    ]
+    assert coming == ["10.244.0.3:8080", "10.244.0.2:8080", "10.244.0.1:8080"]
+    assert world.ipvs.state()[key("10.96.0.1")].real_servers == tuple(
+        real_server(f"10.244.0.{number}") for number in (1, 2, 3)
+    )
+
+
+def test_every_comparison_with_the_kernel_that_succeeds_is_told(world: World) -> None:
+    world.list_objects(service("10.96.0.1"))
+    assert world.successes == 1
+    world.advance(30)
+    assert world.successes == 2
+    world.ipvs.fail_calls(OSError(errno.EIO, "broken"))
+    world.advance(30)
+    assert world.successes == 2
