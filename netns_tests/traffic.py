@@ -16,7 +16,7 @@ from ipvsproxy.model.objects import Protocol
 if TYPE_CHECKING:
     from netns_tests.topology import Host
 
-PATIENCE = 3.0
+PATIENCE = 30.0
 """Seconds before an answer that must come is given up."""
 
 # IP_RECVERR, IPV6_RECVERR (linux/in.h, linux/in6.h): without, an SCTP socket takes no notice of ICMP errors.

@@ -11,12 +11,14 @@ from ipvsproxy.kernel.interface import KernelError
 from ipvsproxy.plan.sysctls import IPV6_FORWARDING, Ipv6Found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ipvsproxy.kernel.interface import Sysctls
     from ipvsproxy.plan.sysctls import KernelSetting
 
 _IPV6_CONF = "net/ipv6/conf"
+# linux/ipv6_route.h: RTF_DEFAULT, and RTF_ADDRCONF, which is for what came by router advertisements.
+_ADVERTISED_DEFAULT = 0x00010000 | 0x00040000
 _OTHER_SEPARATOR = str.maketrans("./", "/.")
 
 
@@ -40,13 +42,6 @@ class ProcSysctls:
         with self._path(name).open("r+") as file:
             file.write(value)
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names of what is in a folder, such as `net.ipv6.conf`; none where this kernel has no such."""
-        try:
-            return sorted(entry.name for entry in self._path(folder).iterdir())
-        except FileNotFoundError:
-            return []
-
     def _path(self, name: str) -> Path:
         """Return the file; the first separator says which of dot and slash parts the names (sysctl(8))."""
         first = next((character for character in name if character in "./"), "/")
@@ -66,18 +61,27 @@ class SysctlFailure(NamedTuple):
         return f"{self.setting.name} can't be set to {self.setting.value}{found}: {self.error}; {self.setting.meaning}"
 
 
-def read_ipv6(sysctls: ProcSysctls) -> Ipv6Found | None:
-    """Return what is set for IPv6, None where this kernel has no IPv6."""
+def read_ipv6(sysctls: Sysctls, routes: Path = Path("/proc/thread-self/net/ipv6_route")) -> Ipv6Found | None:
+    """Return what is set for IPv6, None where this kernel has no IPv6; `routes` is the file with its routes."""
     forwarding = sysctls.get(IPV6_FORWARDING)
     if forwarding is None:
         return None
     accept_ra: dict[str, str] = {}
-    for interface in sysctls.names(_IPV6_CONF):
-        # An interface that goes in the meantime can't be read.
-        with contextlib.suppress(OSError):
-            if (value := sysctls.get(f"{_IPV6_CONF}/{interface}/accept_ra")) is not None:
-                accept_ra[interface] = value
+    # An interface that goes in the meantime can't be read; without the file, nothing is known of routes.
+    with contextlib.suppress(OSError):
+        for interface in _advertised(routes.read_text()):
+            with contextlib.suppress(OSError):
+                if (value := sysctls.get(f"{_IPV6_CONF}/{interface}/accept_ra")) is not None:
+                    accept_ra[interface] = value
     return Ipv6Found(forwarding, accept_ra)
+
+
+def _advertised(routes: str) -> Iterator[str]:
+    """Yield the interfaces with default routes by router advertisements (rt6_info_route() in net/ipv6/route.c)."""
+    for line in routes.splitlines():
+        *_, flags, interface = line.split()
+        if int(flags, 16) & _ADVERTISED_DEFAULT == _ADVERTISED_DEFAULT:
+            yield interface
 
 
 def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[SysctlFailure]:

@@ -54,7 +54,8 @@ class ConntrackSettings(NamedTuple):
 class Ipv6Found(NamedTuple):
     """What the kernel has set for IPv6, before the agent sets anything.
 
-    `forwarding` is net.ipv6.conf.all.forwarding; `accept_ra` has that of each name below net.ipv6.conf.
+    `forwarding` is net.ipv6.conf.all.forwarding; `accept_ra` has the setting of each interface with a default route that
+    came by router advertisements.
     """
 
     forwarding: str = "0"
@@ -98,8 +99,6 @@ _REUSE = KernelSetting(
 _FORWARDING = KernelSetting("net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods")
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 _FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
-# The kernel reads accept_ra of `all` nowhere, and on the loopback interface there is no router.
-_WITHOUT_ROUTERS = frozenset({"all", "lo"})
 
 # The service addresses are on every node: only the node that announces one may answer for it.
 _STRICT_ARP = (
@@ -167,13 +166,12 @@ def _router_advertisements(ipv6: Ipv6Found) -> Iterator[KernelSetting]:
     if ipv6.forwarding != "0":
         return
     for interface, accept_ra in sorted(ipv6.accept_ra.items()):
-        if accept_ra == "1" and interface not in _WITHOUT_ROUTERS:
-            whose = "interfaces to come have" if interface == "default" else f"{interface} has"
+        if accept_ra == "1":
             yield KernelSetting(
                 # With slashes, as an interface's name may have dots.
                 f"net/ipv6/conf/{interface}/accept_ra",
                 "2",
-                f"{whose} no default route from router advertisements as soon as the node forwards IPv6",
+                f"{interface} has no default route from router advertisements as soon as the node forwards IPv6",
             )
 
 

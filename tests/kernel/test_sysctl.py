@@ -107,41 +107,61 @@ def test_what_is_a_minimum_is_not_lowered(root: Path) -> None:
     assert maximum.read_text().startswith("524288")
 
 
+ROUTES = """\
+00000000000000000000000000000000 00 {0} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003 eth0.100
+00000000000000000000000000000000 00 {0} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003     eth1
+00000000000000000000000000000000 00 {0} 00 fe800000000000000000000000000002 00000400 00000001 00000000 00000003     eth2
+20010db8006400000000000000000000 40 {0} 00 {0} 00000100 00000001 00000000 00040001     eth3
+00000000000000000000000000000000 00 {0} 00 {0} ffffffff 00000001 00000000 00200200       lo
+""".format("0" * 32)
+
+
 class TestIpv6:
     @pytest.fixture
     def ipv6(self, root: Path) -> Path:
         """Return the folder with the settings of IPv6, in which no packet is forwarded."""
         folder = root / "net/ipv6/conf"
-        for interface, accept_ra in {"all": 1, "default": 1, "eth0.100": 1, "eth1": 0, "lo": 1}.items():
+        names = {"all": 1, "default": 1, "eth0.100": 1, "eth1": 0, "eth2": 1, "eth3": 1, "lo": 1}
+        for interface, accept_ra in names.items():
             (folder / interface).mkdir(parents=True)
             (folder / interface / "accept_ra").write_text(f"{accept_ra}\n")
         (folder / "all/forwarding").write_text("0\n")
         return folder
 
-    def test_is_absent_where_the_kernel_has_none(self, root: Path) -> None:
-        assert read_ipv6(ProcSysctls(root)) is None
+    @pytest.fixture
+    def routes(self, tmp_path: Path) -> Path:
+        """Return a file with routes by advertisements through eth0.100 and eth1, and others."""
+        path = tmp_path / "ipv6_route"
+        path.write_text(ROUTES)
+        return path
 
-    def test_is_read_for_each_interface(self, root: Path, ipv6: Path) -> None:
-        (ipv6 / "going").mkdir()
-        assert read_ipv6(ProcSysctls(root)) == Ipv6Found(
-            "0", {"all": "1", "default": "1", "eth0.100": "1", "eth1": "0", "lo": "1"}
-        )
+    def test_is_absent_where_the_kernel_has_none(self, root: Path, routes: Path) -> None:
+        assert read_ipv6(ProcSysctls(root), routes) is None
 
-    def test_is_read_without_an_interface_that_goes_meanwhile(self, root: Path, ipv6: Path) -> None:
-        assert ipv6.is_dir()
+    @pytest.mark.usefixtures("ipv6")
+    def test_is_read_for_each_interface_with_a_default_route_by_advertisements(
+        self, root: Path, routes: Path
+    ) -> None:
+        assert read_ipv6(ProcSysctls(root), routes) == Ipv6Found("0", {"eth0.100": "1", "eth1": "0"})
+
+    @pytest.mark.usefixtures("ipv6")
+    def test_without_a_file_of_routes_no_interface_is_touched(self, root: Path, tmp_path: Path) -> None:
+        assert read_ipv6(ProcSysctls(root), tmp_path / "none") == Ipv6Found("0")
+
+    @pytest.mark.usefixtures("ipv6")
+    def test_is_read_without_an_interface_that_goes_meanwhile(self, root: Path, routes: Path) -> None:
         going = RecordingSysctls(root, unreadable="net/ipv6/conf/eth0.100/accept_ra")
-        found = read_ipv6(going)
-        assert found is not None
-        assert sorted(found.accept_ra) == ["all", "default", "eth1", "lo"]
+        assert read_ipv6(going, routes) == Ipv6Found("0", {"eth1": "0"})
 
-    def test_keeps_its_default_routes_when_forwarding_is_switched_on(self, root: Path, ipv6: Path) -> None:
+    def test_keeps_its_default_routes_when_forwarding_is_switched_on(
+        self, root: Path, ipv6: Path, routes: Path
+    ) -> None:
         sysctls = RecordingSysctls(root)
-        plan = sysctl_plan(SysctlSettings(KernelVersion(6, 1), read_ipv6(sysctls)))
+        plan = sysctl_plan(SysctlSettings(KernelVersion(6, 1), read_ipv6(sysctls, routes)))
         apply_settings(sysctls, plan)
         assert [write for write in sysctls.written if "ipv6" in write[0]] == [
-            ("net/ipv6/conf/default/accept_ra", "2"),
             ("net/ipv6/conf/eth0.100/accept_ra", "2"),
             ("net.ipv6.conf.all.forwarding", "1"),
         ]
         assert (ipv6 / "eth0.100/accept_ra").read_text().startswith("2")
-        assert (ipv6 / "eth1/accept_ra").read_text() == "0\n"
+        assert (ipv6 / "eth2/accept_ra").read_text() == "1\n"

@@ -23,7 +23,7 @@ ALWAYS = {
     "net.ipv4.ip_forward": "1",
 }
 IPV6 = {"net.ipv6.conf.all.forwarding": "1"}
-FOLLOWING_ROUTERS = {"default": "1", "eth0": "1", "eth0.100": "1", "eth1": "2", "cali1": "0"}
+FOLLOWING_ROUTERS = {"eth0": "1", "eth0.100": "1", "eth1": "2", "eth2": "0"}
 ALL_OF_CONNTRACK = ConntrackSettings(
     100_000, 7200, 60, tcp_be_liberal=True, udp_timeout=30, udp_stream_timeout=90
 )
@@ -63,7 +63,6 @@ def test_strict_arp_is_set_on_request() -> None:
 class TestRouterAdvertisements:
     def test_are_followed_on_when_forwarding_is_switched_on(self) -> None:
         assert values(SysctlSettings(RECENT, Ipv6Found("0", FOLLOWING_ROUTERS))) == ALWAYS | IPV6 | {
-            "net/ipv6/conf/default/accept_ra": "2",
             "net/ipv6/conf/eth0/accept_ra": "2",
             "net/ipv6/conf/eth0.100/accept_ra": "2",
         }
@@ -78,15 +77,10 @@ class TestRouterAdvertisements:
     def test_are_left_alone_where_forwarding_is_on_already(self, forwarding: str) -> None:
         assert values(SysctlSettings(RECENT, Ipv6Found(forwarding, FOLLOWING_ROUTERS))) == ALWAYS | IPV6
 
-    @pytest.mark.parametrize("name", ["all", "lo"])
-    def test_do_not_come_where_there_are_no_routers(self, name: str) -> None:
-        assert values(SysctlSettings(RECENT, Ipv6Found("0", {name: "1"}))) == ALWAYS | IPV6
-
     def test_say_whose_routes_are_at_stake(self) -> None:
-        plan = sysctl_plan(SysctlSettings(RECENT, Ipv6Found("0", {"default": "1", "eth0": "1"})))
+        plan = sysctl_plan(SysctlSettings(RECENT, Ipv6Found("0", {"eth0": "1"})))
         meanings = [setting.meaning for setting in plan if setting.name.endswith("accept_ra")]
         assert meanings == [
-            "interfaces to come have no default route from router advertisements as soon as the node forwards IPv6",
             "eth0 has no default route from router advertisements as soon as the node forwards IPv6",
         ]
 
@@ -139,7 +133,7 @@ def test_what_is_no_minimum_is_met_by_itself(found: str, met: object) -> None:
 
 
 def test_every_setting_says_what_it_means_in_half_a_sentence() -> None:
-    found = Ipv6Found("0", {"default": "1"})
+    found = Ipv6Found("0", {"eth0": "1"})
     for setting in sysctl_plan(
         SysctlSettings(KernelVersion(4, 19), found, strict_arp=True, conntrack=ALL_OF_CONNTRACK)
     ):
