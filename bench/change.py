@@ -35,7 +35,7 @@ class Agent:
         log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
         self.store.replace_node(None)
         settings = Settings(
-            NODE_NAME, CONTEXT.settings, NodePortAddresses(), lambda _: FirewallSettings(), 3600.0, 0.0
+            NODE_NAME, CONTEXT.settings, NodePortAddresses(), (), lambda _: FirewallSettings(), 3600.0, 0.0
         )
         self.controller = Controller(
             self.store, open_node_kernel(FirewallSettings()), settings, time.monotonic, log

@@ -1,1 +1,9 @@
-"""The command line: one module for each command."""
+"""The command line: `main` finds the command, and each command has a module.
+
+* `arguments`: from the words to typed values.
+* `run`: the command of the agent: its threads, and how it ends.
+* `agent`: the agent put together.
+* `settings`, `kernel_settings`: what of the configuration goes to which part, and to the kernel.
+* `lock`, `ending`: one agent on a node, and how it learns that it is to end.
+* `dump`, `tables`: the command that shows what should be beside what is, and how it prints that.
+"""

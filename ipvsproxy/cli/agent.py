@@ -93,7 +93,11 @@ class Agent:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What runs beside the reconciler."""
-        return (Part(self._notices.start, self._notices.stop, self._notices.join),)
+        notices, firewall = self._notices, self._host_firewall
+        return (
+            Part(notices.start, notices.stop, notices.join),
+            Part(firewall.start, firewall.stop, firewall.join),
+        )
 
     def close(self) -> None:
         """Stop to answer anybody."""
@@ -111,7 +115,7 @@ class Agent:
         self._health.succeeded()
         self._healthz.retry()
         self._node_ports_health.retry()
-        self._host_firewall.look()
+        self._host_firewall.ask()
 
     def _node_changed(self, facts: NodeFacts) -> None:
         everywhere = self._config.node_port_addresses.all
@@ -135,6 +139,7 @@ def _settings(config: Config) -> Settings:
         node_name=config.node_name,
         plan=PlanSettings(config.scheduler, config.drain_timeout, config.allowed_external_ips),
         node_ports=config.node_port_addresses,
+        cluster_cidrs=config.cluster_cidrs,
         firewall=partial(firewall_settings, config),
         sync_period=config.sync_period,
         minimum_sync_period=config.min_sync_period,

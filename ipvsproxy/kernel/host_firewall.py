@@ -142,7 +142,7 @@ class HostFirewallReader:
         for program in legacy.programs:
             try:
                 output = self._output((program, "-t", "filter")).decode(errors="replace")
-            except KernelUnavailableError:
+            except (KernelUnavailableError, OSError):
                 continue
             # iptables-nft has programs of the plain names, too: what they print is nftables' own.
             if _BY_IPTABLES_NFT.search(output):

@@ -50,6 +50,10 @@ PORT_SETS = (
 """The sets of (address, protocol, port)."""
 
 
+EXCLUSIVE_SETS = frozenset({FirewallSet.ALLOWED_SOURCES, FirewallSet.IN_CLUSTER_DESTINATIONS})
+"""The sets in which two elements of one port may exclude each other: networks that overlap, two values of a key."""
+
+
 def set_name(of: FirewallSet, of_family: Family) -> str:
     """Return the name that a set of one family has in nftables."""
     return f"{of}-{of_family.name.lower()}"

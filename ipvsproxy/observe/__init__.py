@@ -1,1 +1,11 @@
-"""What lets people see inside: logs, and the state that `dump` shows."""
+"""What lets people and load balancers see inside: logs, the state that `dump` shows, health, and Events.
+
+* `log`: one event a line.
+* `report`, `agent_socket`: what the agent knows, and the socket that it answers on.
+* `desired`, `comparison`, `differences`: what `dump` makes of that: what should be beside what is.
+* `schema`, `words`: the fields and the words in which all of it is shown.
+* `health`, `node_port_health`: what /healthz, /livez and the health check node ports answer.
+* `http_server`, `http_connection`: how they answer it.
+* `events`: which rejections get an Event.
+* `host_firewall`: what of the host's firewall stands in the way, told once.
+"""

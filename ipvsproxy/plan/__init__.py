@@ -2,8 +2,16 @@
 
 * `endpoints`: who serves, and why the others do not.
 * `services`: what one Service becomes in the kernel.
-* `desired`: the plans of all Services put together.
+* `source_ranges`: who may use a load balancer's address.
+* `node`: what plans depend on of the node, and which addresses no Service may take over.
+* `node_addresses`: the node's addresses that serve node ports.
+* `desired`: the plans of all Services put together, and who gets what two claim.
+* `ownership`: what in the kernel is ours.
 * `diff`: from desired and actual state to operations in their order.
-* `firewall`: the nftables table's chains, sets and rules.
+* `rules`: the shapes that the nftables table is made of.
+* `firewall`: the nftables table's chains and rules.
+* `trace`: what becomes of a packet, worked out from these rules and tables alone.
+* `host_firewall`: which chains of the host's own firewall drop service traffic.
 * `sysctls`: the kernel settings that the data plane needs.
+* `view`: the reconciler's state at one moment, for those who show it.
 """

@@ -35,13 +35,17 @@ T = TypeVar("T")
 class Touched:
     """What a change may have altered in the kernel: the part of the state that has to be compared.
 
-    `services` holds those that claim a virtual server which has another owner now.
+    `services` holds those that claim a virtual server which has another owner now, `service_addresses` the addresses
+    that a Service asks for now and none did before, or the reverse. `redirected` are the virtual servers whose clients
+    inside the cluster were sent to a ClusterIP, and are not any more.
     """
 
     virtual_servers: set[VirtualServerKey] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
     elements: set[SetElement] = field(default_factory=set)
     services: set[ObjectKey] = field(default_factory=set)
+    service_addresses: set[Address] = field(default_factory=set)
+    redirected: set[VirtualServerKey] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Say whether there is anything to compare."""
@@ -53,6 +57,8 @@ class Touched:
         self.addresses |= other.addresses
         self.elements |= other.elements
         self.services |= other.services
+        self.redirected |= other.redirected
+        self.service_addresses |= other.service_addresses
 
 
 class _Claim(NamedTuple):
@@ -69,6 +75,7 @@ class Desired:
     def __init__(self) -> None:
         """Begin with nothing desired."""
         self._plans: dict[ObjectKey, ServicePlan] = {}
+        self._dependent: dict[ObjectKey, Dependency] = {}
         self._planned: dict[VirtualServerKey, PlannedVirtualServer] = {}
         self._owners: dict[VirtualServerKey, ObjectKey] = {}
         self._claims: dict[VirtualServerKey, list[_Claim]] = {}
@@ -117,15 +124,20 @@ class Desired:
         before = self._plans.pop(service, NOTHING)
         if plan != NOTHING:
             self._plans[service] = plan
-        if _wishes(before) != _wishes(plan):
-            for key, planned in plan.virtual_servers.items():
-                bisect.insort(self._claims.setdefault(key, []), _Claim(planned.kind, plan.created, service))
-                _count(self._service_addresses, _bound(planned), 1, set())
-            for key, planned in before.virtual_servers.items():
-                self._withdraw(_Claim(planned.kind, before.created, service), key)
-                _count(self._service_addresses, _bound(planned), -1, set())
+        if plan.depends_on:
+            self._dependent[service] = plan.depends_on
+        else:
+            self._dependent.pop(service, None)
         touched = Touched()
         for key in before.virtual_servers.keys() | plan.virtual_servers.keys():
+            had, has = before.virtual_servers.get(key), plan.virtual_servers.get(key)
+            if not (had and has and had.kind is has.kind and before.created == plan.created):
+                if has:
+                    bisect.insort(self._claims.setdefault(key, []), _Claim(has.kind, plan.created, service))
+                    _count(self._service_addresses, _bound(has), 1, touched.service_addresses)
+                if had:
+                    self._withdraw(_Claim(had.kind, before.created, service), key)
+                    _count(self._service_addresses, _bound(had), -1, touched.service_addresses)
             self._settle(key, touched)
         return touched
 
@@ -155,7 +167,7 @@ class Desired:
 
     def depending_on(self, facts: Dependency) -> list[ObjectKey]:
         """Return the Services whose plans depend on any of these facts of the node."""
-        return [service for service, plan in self._plans.items() if plan.depends_on & facts]
+        return [service for service, depends_on in self._dependent.items() if depends_on & facts]
 
     def without_service_addresses(self) -> list[ObjectKey]:
         """Return the Services of which an endpoint is left out for being a service address."""
@@ -170,15 +182,23 @@ class Desired:
         """Say which parts of it one Service does not get, and why."""
         plan = self.plan(service)
         yield from plan.rejections
-        for key, planned in plan.virtual_servers.items():
-            owner = self._owners.get(key)
-            if owner is None:
-                reason = f"{self._whose(key)} is not ipvsproxy's"
-            elif owner != service:
-                reason = f"{key} belongs to Service {owner}, {self._why_first(owner, key, planned.kind)}"
-            else:
-                continue
-            yield Rejection("Service", service, FIELDS[planned.kind], reason, plan.uid)
+        # One of several that say the same: a node port is taken at each of the node's addresses.
+        yield from dict.fromkeys(
+            Rejection("Service", service, FIELDS[planned.kind], reason, plan.uid)
+            for key, planned in plan.virtual_servers.items()
+            if (reason := self._why_not(service, key, planned.kind))
+        )
+
+    def _why_not(self, service: ObjectKey, key: VirtualServerKey, kind: AddressKind) -> str:
+        """Return why a Service does not get a virtual server that it asks for, "" if it does."""
+        owner = self._owners.get(key)
+        if owner == service:
+            return ""
+        if owner is None:
+            return f"{self._whose(key)} is not ipvsproxy's"
+        # The words are the same on all nodes, which write one Event between them.
+        claimed = f"{key.port}/{key.protocol.name.lower()}" if kind is AddressKind.NODE_PORT else key
+        return f"{claimed} belongs to Service {owner}, {self._why_first(owner, key, kind)}"
 
     def _whose(self, key: VirtualServerKey) -> str:
         if key in self._foreign:
@@ -212,6 +232,8 @@ class Desired:
         if after == before:
             return
         touched.virtual_servers.add(key)
+        if before and before.in_cluster and (after is None or after.in_cluster != before.in_cluster):
+            touched.redirected.add(key)
         if after is None:
             del self._planned[key]
         else:
@@ -236,10 +258,6 @@ _OWNED_AS = {
     AddressKind.LOAD_BALANCER_IP: "whose load balancer has it",
     AddressKind.EXTERNAL_IP: "whose external IP it is",
 }
-
-
-def _wishes(plan: ServicePlan) -> tuple[int, dict[VirtualServerKey, AddressKind]]:
-    return plan.created, {key: planned.kind for key, planned in plan.virtual_servers.items()}
 
 
 def _bound(planned: PlannedVirtualServer) -> tuple[Address, ...]:

@@ -14,18 +14,72 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import EXCLUSIVE_SETS, FirewallSet
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.firewall import SetElement
+    from ipvsproxy.model.firewall import ElementFields, SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.plan.desired import Desired, Touched
+
+
+# A Service's source ranges change as a whole, not first one and then another. And who is refused for want of endpoints
+# may as well be refused by IPVS: one transaction less for a first endpoint.
+SWITCHED_SETS = frozenset(
+    {FirewallSet.RESTRICTED_PORTS, FirewallSet.ALLOWED_SOURCES, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
+)
+
+
+class KnownElements:
+    """The elements that the firewall's sets are known to have, to be found by their port where they may collide."""
+
+    def __init__(self, elements: Iterable[SetElement] = ()) -> None:
+        """Begin with these."""
+        self._elements: set[SetElement] = set()
+        self._exclusive: dict[tuple[FirewallSet, ElementFields], set[SetElement]] = {}
+        self.update(elements)
+
+    def __contains__(self, element: object) -> bool:
+        """Say whether the element is there."""
+        return element in self._elements
+
+    def __iter__(self) -> Iterator[SetElement]:
+        """Go through all elements."""
+        return iter(self._elements)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._elements)
+
+    def update(self, elements: Iterable[SetElement]) -> None:
+        """Note that these are there."""
+        for element in elements:
+            self._elements.add(element)
+            if element.set in EXCLUSIVE_SETS:
+                self._exclusive.setdefault((element.set, element.fields[:3]), set()).add(element)
+
+    def difference_update(self, elements: Iterable[SetElement]) -> None:
+        """Note that these are not there."""
+        for element in elements:
+            self._elements.discard(element)
+            if element.set in EXCLUSIVE_SETS:
+                self._exclusive.get((element.set, element.fields[:3]), set()).discard(element)
+
+    def replace(self, elements: Iterable[SetElement]) -> None:
+        """Note that these are there, and no others."""
+        self._elements.clear()
+        self._exclusive.clear()
+        self.update(elements)
+
+    def in_the_way_of(self, element: SetElement) -> Collection[SetElement]:
+        """Return the elements that this one may exclude: those of the same port in its set."""
+        return self._exclusive.get((element.set, element.fields[:3]), ())
 
 
 @dataclass(slots=True)
@@ -37,7 +91,7 @@ class Actual:
 
     virtual_servers: dict[VirtualServerKey, VirtualServer] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
-    elements: set[SetElement] = field(default_factory=set)
+    elements: KnownElements = field(default_factory=KnownElements)
     elsewhere: AbstractSet[Address] = frozenset()
 
 
@@ -91,15 +145,21 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
         and element not in actual.elements
         and not guards(element, actual.elsewhere)
     ]
-    new_keys = {element.fields[:-1] for element in add_elements if element.set is _MAP}
-    replaced_elements: list[SetElement] = []
+    replaced = {
+        other
+        for element in add_elements
+        for other in actual.elements.in_the_way_of(element)
+        if other not in desired.elements
+    }
     remove_elements: list[SetElement] = []
     for element in touched.elements:
         if element in actual.elements and (
             element not in desired.elements or guards(element, actual.elsewhere)
         ):
-            replaced = element.set in _SWITCHED or (element.set is _MAP and element.fields[:-1] in new_keys)
-            (replaced_elements if replaced else remove_elements).append(element)
+            if element.set in SWITCHED_SETS:
+                replaced.add(element)
+            elif element not in replaced:
+                remove_elements.append(element)
     return Operations(
         remove_addresses=[
             address
@@ -107,7 +167,7 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
             if address in actual.addresses and not bindable.get(address, False)
         ],
         delete_virtual_servers=delete,
-        replaced_elements=replaced_elements,
+        replaced_elements=list(replaced),
         add_elements=add_elements,
         edits=edits,
         remove_elements=remove_elements,
@@ -115,14 +175,6 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
             address for address, free in bindable.items() if free and address not in actual.addresses
         ],
     )
-
-
-# A key of a map has one value; and a Service's source ranges change as a whole, not first one and then another. Who is
-# refused for want of endpoints may as well be refused by IPVS: one transaction less for a first endpoint.
-_MAP = FirewallSet.IN_CLUSTER_DESTINATIONS
-_SWITCHED = frozenset(
-    {FirewallSet.RESTRICTED_PORTS, FirewallSet.ALLOWED_SOURCES, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
-)
 
 
 def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:

@@ -267,6 +267,14 @@ def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
         FirewallSet.MASQUERADED_PORTS,
         mark,
     )
+    if not prerouting:
+        # It may be the service address of another interface, which other nodes have too: no answer would come back.
+        yield from _for_each_family(
+            "masquerade processes that use externalTrafficPolicy Local",
+            _SERVICE_PORT,
+            FirewallSet.LOCAL_PORTS,
+            mark,
+        )
     for family in Family:
         pods = _of_pods(settings.pods, family)
         to_local_port = FieldsInSet(family, _SERVICE_PORT, FirewallSet.LOCAL_PORTS)
@@ -276,7 +284,6 @@ def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
         )
         if settings.masquerade_all:
             yield Rule("masquerade all traffic to services", to_other_port, mark)
-            # Only outside clients keep their address.
             for pod in pods if prerouting else ():
                 yield Rule("masquerade pods' traffic to services", (pod, to_local_port), mark)
         elif pods:

@@ -11,7 +11,7 @@ from ipvsproxy.plan.node_addresses import node_port_addresses
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.addresses import Address, Network
     from ipvsproxy.model.objects import Node
     from ipvsproxy.model.selection import NodePortAddresses
 
@@ -22,6 +22,7 @@ class Reservation(enum.StrEnum):
     THIS_NODE = "an address of this node"
     OTHER_NODE = "an address of another node"
     API_SERVER = "an address of the API server"
+    POD = "of a network of the cluster's pods"
 
 
 class NodeInputs(NamedTuple):
@@ -41,13 +42,20 @@ class NodeFacts(NamedTuple):
     """The node as it is at the moment.
 
     `addresses` are its own, service addresses left out. `node_port_addresses` are those of them that node ports are
-    served on. `reserved` are the addresses that no Service may take over.
+    served on. `reserved` are the addresses that no Service may take over, nor may it any of `pod_networks`.
     """
 
     here: Here
     addresses: frozenset[Address] = frozenset()
     node_port_addresses: frozenset[Address] = frozenset()
     reserved: Mapping[Address, Reservation] = {}
+    pod_networks: tuple[Network, ...] = ()
+
+    def reservation(self, address: Address) -> Reservation | None:
+        """Return whose the address is, None if a Service may have it."""
+        if any(network.contains(address) for network in self.pod_networks):
+            return Reservation.POD
+        return self.reserved.get(address)
 
 
 class Dependency(enum.Flag):
@@ -57,8 +65,13 @@ class Dependency(enum.Flag):
     ADDRESSES = enum.auto()
 
 
-def node_facts(node_name: str, selection: NodePortAddresses, inputs: NodeInputs) -> NodeFacts:
-    """Put together what is known of the node.
+def node_facts(
+    node_name: str,
+    selection: NodePortAddresses,
+    cluster_cidrs: tuple[Network, ...],
+    inputs: NodeInputs,
+) -> NodeFacts:
+    """Put together what is known of the node; `cluster_cidrs` are the networks of the cluster's pods, if configured.
 
     An address that an interface has and the Node does not name may be a load balancer's that was announced from here:
     it is not reserved.
@@ -71,6 +84,7 @@ def node_facts(node_name: str, selection: NodePortAddresses, inputs: NodeInputs)
         dict.fromkeys(inputs.nodes, Reservation.OTHER_NODE)
         | dict.fromkeys(inputs.api_servers, Reservation.API_SERVER)
         | dict.fromkeys(own, Reservation.THIS_NODE),
+        (*cluster_cidrs, *(inputs.node.pod_cidrs if inputs.node else ())),
     )
 
 

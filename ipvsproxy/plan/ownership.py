@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
@@ -18,7 +19,7 @@ def record_of(key: VirtualServerKey) -> SetElement:
     return SetElement(FirewallSet.SERVICE_PORTS, key)
 
 
-def is_ours(key: VirtualServerKey, bound: AbstractSet[Address], elements: AbstractSet[SetElement]) -> bool:
+def is_ours(key: VirtualServerKey, bound: AbstractSet[Address], elements: Container[SetElement]) -> bool:
     """Say whether the virtual server's address is on the dummy interface, or the virtual server is on record."""
     return key.address in bound or record_of(key) in elements
 

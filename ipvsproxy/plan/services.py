@@ -9,7 +9,8 @@ Each port of a Service gets a virtual server at each of these, with or without e
 | every status.loadBalancer.ingress IP | port | by externalTrafficPolicy |
 | every externalIP that is allowed | port | by externalTrafficPolicy |
 
-Headless Services and those of type ExternalName have none. No address of a node's or the API server's is taken over.
+Headless Services and those of type ExternalName have none. No load balancer's or external IP takes over an address of
+a node's, a pod's or the API server's.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _external_addresses(
     ):
         for address in addresses:
             text = format_address(address)
-            if owner := context.node.reserved.get(address):
+            if owner := context.node.reservation(address):
                 reason = f"{text} is {owner}"
             elif kind is AddressKind.EXTERNAL_IP and not any(
                 network.contains(address) for network in context.settings.allowed_external_ips
@@ -233,7 +234,8 @@ class _Planning:
         """Plan one port in one family at these places; of two that are the same, the first has it."""
         backends = _Backends(self._service, endpoints, self._context)
         self.misled |= backends.at_service_addresses
-        self._ready_here.setdefault(family(cluster_ip), set()).update(backends.ready_here())
+        if self._service.health_check_node_port:
+            self._ready_here.setdefault(family(cluster_ip), set()).update(backends.ready_here())
         for kind, address, number in places:
             key = VirtualServerKey(address, port.protocol, number)
             if key in self.virtual_servers:
@@ -329,7 +331,7 @@ class _Backends:
             limit = self._service.options.maximum_connections
             serving = [decision for decision in self.decide(kind) if decision.serves]
             self._chosen[not_local] = (
-                tuple(RealServer(each.address, each.port, upper_threshold=limit) for each in serving),
+                tuple([RealServer(each.address, each.port, 1, limit) for each in serving]),
                 tuple(each.address for each in serving if each.may_be_local),
             )
         return self._chosen[not_local]

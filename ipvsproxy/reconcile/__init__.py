@@ -1,1 +1,10 @@
-"""The loop that brings the kernel to what the store's objects ask for, and keeps it there."""
+"""The loop that brings the kernel to what the store's objects ask for, and keeps it there.
+
+* `controller`: the loop: changes, retries, drains, and a slice of the resync.
+* `state`: desired and actual state, and the one way from the second to the first.
+* `apply`: operations carried out in their order, whatever fails.
+* `resync`: the comparison of everything with the kernel.
+* `drain`: which real servers drain, and until when.
+* `retry`: what failed, and when it is tried again.
+* `pace`: how often changes are taken.
+"""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.interface import FirewallError, Flow, KernelError, KernelUnavailableError
-from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
+from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
 from ipvsproxy.plan.ownership import record_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer
     from ipvsproxy.model.items import Item
     from ipvsproxy.plan.desired import Desired
     from ipvsproxy.plan.diff import Actual, Edit, Operations
@@ -178,8 +179,8 @@ class Applier:
                     self._take_in([virtual_server])
             else:
                 self._actual.virtual_servers.pop(virtual_server.key, None)
-                if virtual_server.key.protocol is Protocol.UDP:
-                    outcome.stale_flows.add(Flow(virtual_server.key))
+            if _may_be_done(error) and virtual_server.key.protocol is Protocol.UDP:
+                outcome.stale_flows.add(Flow(virtual_server.key))
 
     def _change_elements(self, add: list[SetElement], removable: list[SetElement], outcome: Outcome) -> None:
         remove = [
@@ -195,7 +196,7 @@ class Applier:
             # What the transaction builds on may be gone, the table above all: the whole state repairs that.
             self._log.warning("firewall change refused, installing the whole table", reason=str(refusal))
             try:
-                self._kernel.firewall.install((self._actual.elements | set(add)) - set(remove))
+                self._kernel.firewall.install({*self._actual.elements, *add}.difference(remove))
             except (FirewallError, *UNREACHABLE) as error:
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in add)
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in remove)
@@ -205,17 +206,22 @@ class Applier:
         outcome.done += Counter({"set elements added": len(add), "set elements removed": len(remove)})
 
     def _is_needed(self, element: SetElement) -> bool:
-        """Say whether what the element is about, a virtual server or an address, would not go, so that it stays too.
+        """Say whether what the element is about, a virtual server or an address, is not yet without it.
 
-        What concerns a virtual server that could not be changed stays as well; that is not asked for here.
+        What concerns a virtual server that could not be changed just now stays as well; that is not asked for here.
         """
-        match element.set:
-            case FirewallSet.SERVICE_PORTS:
-                return element.fields in self._actual.virtual_servers
-            case FirewallSet.SERVICE_ADDRESSES:
-                return element.fields[0] in self._stuck_addresses
-            case _:
-                return False
+        if element.set is FirewallSet.SERVICE_ADDRESSES:
+            return element.fields[0] in self._stuck_addresses
+        if element.set not in PORT_SETS:
+            return False
+        key = VirtualServerKey(*element.fields)
+        found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
+        if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
+            return found is not None
+        if element.set in SWITCHED_SETS:
+            return False
+        wanted, drain = planned.virtual_server, planned.drain_timeout > 0
+        return bool(diff_virtual_server(wanted, found, drain=drain).operations)
 
     def _edit_virtual_servers(self, operations: Operations, outcome: Outcome) -> None:
         ready = {}
@@ -234,7 +240,7 @@ class Applier:
         for index, error in sorted(refused.items()):
             errors.setdefault(flat[index].virtual_server.key, f"{_sentence(flat[index])}: {error}")
         for index, operation in enumerate(flat):
-            if operation.command is Command.DEL_DEST and index not in refused:
+            if operation.command is Command.DEL_DEST and _may_be_done(refused.get(index)):
                 outcome.stale_flows.update(self._flows_through(operation))
         for key, edit in ready.items():
             if key not in errors:
@@ -270,7 +276,7 @@ class Applier:
         outcome.stale_flows.update(
             Flow(operation.virtual_server.key)
             for index, operation in enumerate(create)
-            if index not in refused and operation.virtual_server.key.protocol is Protocol.UDP
+            if _may_be_done(refused.get(index)) and operation.virtual_server.key.protocol is Protocol.UDP
         )
         for index, error in refused.items():
             after = edits.pop(create[index].virtual_server.key).after
@@ -345,6 +351,11 @@ class Applier:
                 continue
             self._actual.addresses.add(address)
             outcome.done["addresses added"] += 1
+
+
+def _may_be_done(error: KernelError | None) -> bool:
+    """Say whether an operation took effect, or may have: the kernel's answer was lost."""
+    return error is None or error.code == errno.ENOBUFS
 
 
 def _creates(edit: Edit) -> bool:

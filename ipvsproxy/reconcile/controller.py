@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVarTuple, Unpack
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.addresses import Address, Network
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.objects import Node
     from ipvsproxy.model.reasons import Rejection
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from ipvsproxy.plan.services import HealthCheck, PlanSettings
     from ipvsproxy.reconcile.apply import Outcome, Shuffle
     from ipvsproxy.source.store import ServiceState, Store
+
+Arguments = TypeVarTuple("Arguments")
 
 DRAIN_CHECK_PERIOD = 5.0
 START_RETRY_PERIOD = 1.0
@@ -56,6 +58,7 @@ class Settings(NamedTuple):
     node_name: str
     plan: PlanSettings
     node_ports: NodePortAddresses
+    cluster_cidrs: tuple[Network, ...]
     firewall: Callable[[Node | None], FirewallSettings]
     sync_period: float
     minimum_sync_period: float
@@ -64,7 +67,7 @@ class Settings(NamedTuple):
 class Hooks(NamedTuple):
     """Whom the loop tells of what it does; all are called in its thread, and none may take long.
 
-    `prepare` is called before anything is written, `succeeded` when everything was compared with the kernel.
+    `prepare` is called once before anything is written, `succeeded` when everything was compared with the kernel.
     `shuffle` puts real servers that come into the order in which schedulers begin with them.
     """
 
@@ -108,11 +111,11 @@ class Controller:
         self._state = NodeState(kernel, log, hooks.shuffle)
         self._pace = Pace(settings.minimum_sync_period)
         self._node = NodeInputs()
-        self._facts = node_facts(settings.node_name, settings.node_ports, self._node)
+        self._facts = _facts_of(settings, self._node)
         self._addresses_changed = threading.Event()
         self._health_checks: dict[ObjectKey, HealthCheck] = {}
         self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
-        self._started = False
+        self._prepared = self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
         self._drain_check: Iterator[None] | None = None
@@ -171,6 +174,8 @@ class Controller:
 
     def _idle(self, now: float) -> Pause:
         due = [self._next_resync]
+        if self._addresses_changed.is_set():
+            due.append(now + START_RETRY_PERIOD)
         if self._state.drains.virtual_servers:
             due.append(self._next_drain_check)
         if (next_try := self._state.retries.next_try()) is not None:
@@ -187,7 +192,9 @@ class Controller:
         if began < self._next_resync:
             return Pause(self._next_resync - began, paced=True)
         self._pace.began(began)
-        self._hooks.prepare()
+        if not self._prepared:
+            self._hooks.prepare()
+            self._prepared = True
         resync = Resync(self._state, self._kernel, self._clock)
         try:
             inputs = self._read_addresses(self._node)
@@ -202,7 +209,7 @@ class Controller:
             return Pause(START_RETRY_PERIOD, paced=True)
         self._started = True
         self._next_resync = self._clock() + self._settings.sync_period
-        self._hooks.succeeded()
+        self._tell(self._hooks.succeeded)
         self._report("first sync", resync.outcome, began, virtual_servers=len(self._state.desired.owners))
         return Pause(0)
 
@@ -212,6 +219,7 @@ class Controller:
             try:
                 inputs = self._read_addresses(inputs)
             except OSError as error:
+                self._addresses_changed.set()
                 self._log.error("addresses of the node not read", reason=str(error))
         services = self._store.take()
         touched = self._look_at_node(inputs, services)
@@ -239,23 +247,25 @@ class Controller:
     def _take_in(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
         touched = Touched()
         before, self._node = self._node, inputs
-        if before == inputs:
-            return touched
-        if before.interface_addresses != inputs.interface_addresses:
-            self._state.actual.elsewhere = inputs.interface_addresses
-            for address in before.interface_addresses ^ inputs.interface_addresses:
+        actual = self._state.actual
+        # Read just now: a resync under way may have read others before.
+        if inputs.interface_addresses is not before.interface_addresses:
+            for address in actual.elsewhere ^ inputs.interface_addresses:
                 if address in self._state.desired.addresses:
                     touched.addresses.add(address)
                     touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (address,)))
+            actual.elsewhere = inputs.interface_addresses
+        if before == inputs:
+            return touched
         firewall = self._settings.firewall
         if firewall(before.node) != firewall(inputs.node):
             self._kernel.firewall.use(firewall(inputs.node))
             self._resync, self._next_resync = None, self._clock()
-        facts = node_facts(self._settings.node_name, self._settings.node_ports, inputs)
+        facts = _facts_of(self._settings, inputs)
         concerned = changes(self._facts, facts)
         self._facts = facts
         if concerned:
-            self._hooks.node_changed(facts)
+            self._tell(self._hooks.node_changed, facts)
             for service in self._state.desired.depending_on(concerned):
                 services.setdefault(service, self._store.state(service))
         return touched
@@ -265,9 +275,10 @@ class Controller:
         for key, state in services.items():
             self._plan_service(key, state, touched)
         # An endpoint's address may be a service address that came, or went, with the same changes.
-        for key, state in services.items():
-            if self._is_misled(key, state):
-                self._plan_service(key, state, touched)
+        if touched.service_addresses:
+            for key, state in services.items():
+                if self._is_misled(key, state):
+                    self._plan_service(key, state, touched)
         self._report_rejections(services.keys() | touched.services)
         return touched
 
@@ -275,7 +286,7 @@ class Controller:
         plan = plan_service(state.service, state.slices, self._context)
         touched.update(self._state.desired.replace(key, plan))
         if self._health_checks.get(key) != plan.health_check:
-            self._hooks.health_check_changed(key, plan.health_check)
+            self._tell(self._hooks.health_check_changed, key, plan.health_check)
             if plan.health_check:
                 self._health_checks[key] = plan.health_check
             else:
@@ -283,13 +294,9 @@ class Controller:
 
     def _is_misled(self, service: ObjectKey, state: ServiceState) -> bool:
         """Say whether the Service's plan is wrong about having endpoints at service addresses."""
-        desired = self._state.desired
-        has_any = any(
-            endpoint.address in desired.service_addresses
-            for each in state.slices
-            for endpoint in each.endpoints
-        )
-        return bool(state.service) and desired.plan(service).has_service_address != has_any
+        addresses = self._state.desired.service_addresses
+        has_any = any(endpoint.address in addresses for each in state.slices for endpoint in each.endpoints)
+        return bool(state.service) and self._state.desired.plan(service).has_service_address != has_any
 
     @property
     def _context(self) -> Context:
@@ -307,7 +314,7 @@ class Controller:
                     field=rejection.field,
                     reason=rejection.reason,
                 )
-                self._hooks.rejected(rejection)
+                self._tell(self._hooks.rejected, rejection)
             if rejections:
                 self._rejections[service] = rejections
 
@@ -326,7 +333,7 @@ class Controller:
                 self._log.warning("repaired what others changed", **_fields(resync.outcome))
             self._report_failures(resync.outcome, now)
             self._finish_resync(resync, now)
-            self._hooks.succeeded()
+            self._tell(self._hooks.succeeded)
         except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
         else:
@@ -378,6 +385,13 @@ class Controller:
             pause = round(failure.next_try - began, 1) if failure else None
             self._log.error("not programmed", item=describe(item), reason=reason, next_try_in_seconds=pause)
 
+    def _tell(self, hook: Callable[[Unpack[Arguments]], None], *arguments: *Arguments) -> None:
+        """Call a hook; what goes wrong there is no reason to leave the kernel alone."""
+        try:
+            hook(*arguments)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._log.error("hook of the reconciler failed", hook=str(hook), exc_info=error)
+
     def _answer_questions(self) -> None:
         while True:
             try:
@@ -397,6 +411,10 @@ class Controller:
                     synced=self._started,
                 )
             )
+
+
+def _facts_of(settings: Settings, inputs: NodeInputs) -> NodeFacts:
+    return node_facts(settings.node_name, settings.node_ports, settings.cluster_cidrs, inputs)
 
 
 def _endpoint_addresses(state: ServiceState) -> frozenset[Address]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from ipvsproxy.model.firewall import EXCLUSIVE_SETS
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.ownership import guards, is_ours
 from ipvsproxy.reconcile.apply import Outcome
@@ -56,21 +57,25 @@ class Resync:
         for chunk in self._kernel.ipvs.virtual_servers():
             self._sort_out(chunk, bound, found, foreign)
             yield
-        touched = self._state.leave_alone(foreign)
+        # What that touches is among all that is compared from here on.
+        self._state.leave_alone(foreign)
         if not intact:
             self._install_firewall()
             yield
-        touched.elements |= desired.elements - actual.elements
-        touched.elements |= {element for element in actual.elements if guards(element, actual.elsewhere)}
-        touched.addresses |= bound - desired.addresses
-        touched.addresses |= bound & actual.elsewhere
-        self._settle(touched)
+        # Elements that go, go behind the virtual servers that are found by then.
+        self._settle(
+            Touched(
+                elements={element for element in desired.elements if element not in actual.elements}
+                | {element for element in actual.elements if guards(element, actual.elsewhere)},
+                addresses={*(bound - desired.addresses), *(bound & actual.elsewhere)},
+            )
+        )
         yield
         yield from self._compare_virtual_servers(found)
         self._settle(
             Touched(
                 addresses=set(desired.addresses - actual.addresses),
-                elements=set(actual.elements - desired.elements),
+                elements={element for element in actual.elements if element not in desired.elements},
             )
         )
 
@@ -79,15 +84,15 @@ class Resync:
         if not self._kernel.firewall.changed_by_others():
             return True
         found = self._kernel.firewall.read()
-        self._state.actual.elements.clear()
-        self._state.actual.elements.update(found.elements)
+        self._state.actual.elements.replace(found.elements)
         return found.intact
 
     def _install_firewall(self) -> None:
-        # What is ours by the old record stays on record until it is gone.
-        elements = self._state.actual.elements | self._state.desired.elements
-        self._kernel.firewall.install(elements)
-        self._state.actual.elements.update(elements)
+        desired = self._state.desired.elements
+        # What is ours by the old record stays on record until it is gone; what may exclude something new does not.
+        old = {each for each in self._state.actual.elements if each.set not in EXCLUSIVE_SETS}
+        self._kernel.firewall.install(old | desired)
+        self._state.actual.elements.replace(old | desired)
         self.outcome.done["firewall tables installed"] += 1
 
     def _read_addresses(self) -> frozenset[Address]:

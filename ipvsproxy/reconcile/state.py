@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipvsproxy.kernel.interface import Flow
+from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, diff
 from ipvsproxy.plan.ownership import record_of
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.kernel.interface import Flow, NodeKernel
+    from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import ObjectKey
@@ -53,6 +55,7 @@ class NodeState:
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
         else:
             outcome = self._applier.apply(diff(self.desired, self.actual, touched))
+        outcome.stale_flows |= {Flow(key) for key in touched.redirected if key.protocol is Protocol.UDP}
         self._forget_flows(outcome)
         self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
         self.retries.settle(touched, outcome.failures, now)

@@ -14,11 +14,13 @@ from ipvsproxy.cli.arguments import parse
 from ipvsproxy.config.kubeproxy import KubeProxyConfiguration, Section
 from ipvsproxy.config.layers import combine
 from ipvsproxy.config.settings import SETTINGS
+from ipvsproxy.source.annotations import ANNOTATIONS, SCHEDULER_FLAGS, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ipvsproxy.config.declaration import Setting
+    from ipvsproxy.source.fields import UnusableError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -100,3 +102,16 @@ def test_the_example_is_read_and_all_of_it_has_an_effect(tmp_path: Path) -> None
     assert ignored == ()
     assert config.strict_arp
     assert len(config.cluster_cidrs) == 2
+
+
+def test_the_annotations_are_documented_in_one_row_each_and_no_others_are() -> None:
+    assert re.findall(r"^\| `([\w.-]+/[^`]*)` \|", PAGE, re.MULTILINE) == list(ANNOTATIONS)
+
+
+def test_the_flags_of_schedulers_are_documented_and_no_others_are() -> None:
+    [values] = re.findall(rf"^\| `{SCHEDULER_FLAGS}` \| ([^|]*) \|", PAGE, re.MULTILINE)
+    left_out: list[UnusableError] = []
+    read_options({SCHEDULER_FLAGS: "none-such"}, left_out)
+    _, _, known = left_out[0].reason.partition("is not a scheduler flag: ")
+
+    assert set(re.findall(r"`(\w+-\w+)`", values)) == set(known.split(", "))

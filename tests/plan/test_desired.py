@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServer
-from ipvsproxy.model.objects import AddressKind, ObjectKey, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, ObjectKey, ServiceType, TrafficPolicy
 from ipvsproxy.plan.desired import Desired, elements_of
 from ipvsproxy.plan.node import Dependency
 from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, ServicePlan, plan_service
@@ -106,6 +106,23 @@ def claim(kind: AddressKind, text: str = "203.0.113.1", created: int = 0) -> Ser
     """Return the plan of a Service that claims one address as this kind of address."""
     planned = PlannedVirtualServer(virtual_server(key(text)), kind=kind)
     return ServicePlan({key(text): planned}, created)
+
+
+def test_a_node_port_of_another_service_is_one_rejection_that_names_no_address_of_the_node() -> None:
+    desired = Desired()
+    around = context(node_ports_on=addresses("192.0.2.1", "192.0.2.2", "2001:db8::1"))
+    cluster_ips = {OLD: ("10.96.0.1", "fd00::1"), NEW: ("10.96.0.2", "fd00::2")}
+    for created, (each, ips) in enumerate(cluster_ips.items()):
+        asked = service(
+            *ips, of=each, created=created, kind=ServiceType.NODE_PORT, ports=(port(80, node_port=30080),)
+        )
+        desired.replace(each, plan_service(asked, [], around))
+    assert [str(each) for each in desired.rejections()] == [
+        (
+            "Service default/new: spec.ports[].nodePort: 30080/tcp belongs to Service default/old, "
+            "the older one, or the first by name"
+        )
+    ]
 
 
 @pytest.mark.parametrize("order", [(OLD, NEW), (NEW, OLD)])

@@ -11,7 +11,7 @@ from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, RealServer, ServiceFlag
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
 from ipvsproxy.plan.desired import Desired
-from ipvsproxy.plan.diff import Actual, diff, diff_virtual_server, draining_real_servers
+from ipvsproxy.plan.diff import Actual, KnownElements, diff, diff_virtual_server, draining_real_servers
 from ipvsproxy.plan.services import NOTHING, plan_service
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, real_server, service, virtual_server
 from tests.plan.context import CONTEXT
@@ -140,7 +140,7 @@ def change(before: Service, after: Service) -> Operations:
     actual = Actual(
         {at: planned.virtual_server for at, planned in desired.virtual_servers.items()},
         set(desired.addresses),
-        set(desired.elements),
+        KnownElements(desired.elements),
     )
     return diff(desired, actual, desired.replace(after.key, plan_service(after, slices, CONTEXT)))
 

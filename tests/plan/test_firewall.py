@@ -152,7 +152,11 @@ class TestMarking:
 
     def test_a_process_of_the_node_comes_by_no_interface_of_pods(self, hosts: Hosts) -> None:
         assert marked("output", Packet(hosts.node, hosts.service, arrives_by=""), INTERFACES)
-        assert not marked("output", Packet(hosts.node, hosts.local, arrives_by=""), INTERFACES)
+
+    def test_a_process_of_the_node_that_is_sent_to_a_cluster_ip_is_masqueraded(self, hosts: Hosts) -> None:
+        for settings in ALL_SETTINGS:
+            for source in (hosts.node, hosts.local):
+                assert marked("output", Packet(source, hosts.local), settings)
 
     @pytest.mark.parametrize("settings", [UNKNOWN_PODS, INTERFACES, NETWORKS])
     @for_both_hooks

@@ -8,7 +8,7 @@ import pytest
 
 from ipvsproxy.model.selection import NodePortAddresses
 from ipvsproxy.plan.node import Dependency, NodeInputs, Reservation, changes, node_facts
-from tests.builders import NODE, address, addresses, node
+from tests.builders import NODE, address, addresses, networks, node
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.node import NodeFacts
@@ -18,7 +18,7 @@ OWN = addresses("198.51.100.1", "2001:db8::1")
 
 
 def facts(**inputs: Any) -> NodeFacts:  # noqa: ANN401 - those of NodeInputs
-    return node_facts(NODE, ALL, NodeInputs(**inputs))
+    return node_facts(NODE, ALL, networks("10.244.0.0/16"), NodeInputs(**inputs))
 
 
 def test_without_its_node_object_a_node_has_its_name_and_its_interfaces_addresses() -> None:
@@ -54,6 +54,13 @@ def test_whose_an_address_is_says_the_nearest_owner() -> None:
         address("192.0.2.1"): Reservation.API_SERVER,
         address("198.51.100.1"): Reservation.THIS_NODE,
     }
+
+
+def test_no_service_may_take_over_an_address_of_the_pods() -> None:
+    found = facts(node=node(pod_cidrs=("fd00:10:244:1::/64",)))
+    for text in ("10.244.9.9", "fd00:10:244:1::9"):
+        assert found.reservation(address(text)) is Reservation.POD
+    assert found.reservation(address("203.0.113.1")) is None
 
 
 @pytest.mark.parametrize(

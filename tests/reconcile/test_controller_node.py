@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ipvsproxy.kernel.fake_conntrack import ConntrackEntry
 from ipvsproxy.kernel.interface import KernelUnavailableError
+from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import (
     ObjectKey,
@@ -25,6 +27,7 @@ from tests.builders import (
     endpoint,
     endpoint_slice,
     key,
+    networks,
     node,
     port,
     real_server,
@@ -32,6 +35,9 @@ from tests.builders import (
     virtual_server,
 )
 from tests.reconcile.world import World
+
+if TYPE_CHECKING:
+    from ipvsproxy.model.objects import Service
 
 OTHER = ObjectKey("default", "other")
 NODE_PORT = service("10.96.0.1", kind=ServiceType.NODE_PORT, ports=(port(80, node_port=30080),))
@@ -336,3 +342,137 @@ def test_every_comparison_with_the_kernel_that_succeeds_is_told(world: World) ->
     world.ipvs.fail_calls(OSError(errno.EIO, "broken"))
     world.advance(30)
     assert world.successes == 2
+
+
+def test_a_start_gives_up_what_an_address_with_a_foreign_virtual_server_has_and_its_record_last(
+    world: World,
+) -> None:
+    # As a node port it was at an address of the node's, where the other one is no matter.
+    udp = port(80, "udp", Protocol.UDP, node_port=80)
+    value = service(
+        "10.96.0.1", kind=ServiceType.LOAD_BALANCER, ports=(udp,), load_balancer_ips=("203.0.113.2",)
+    )
+    world.addresses.other_addresses = set(addresses("203.0.113.2"))
+    world.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, virtual_server(key("203.0.113.2")))])
+    world.list_objects(value)
+    assert key("203.0.113.2", 80, Protocol.UDP) in world.ipvs.state()
+    world.addresses.other_addresses = set()
+    world.restart()
+    world.list_objects(value)
+    assert set(world.ipvs.state()) == {key("203.0.113.2"), key("10.96.0.1", 80, Protocol.UDP)}
+
+
+class TestWhatChangedWhileTheAgentWasAway:
+    """Elements that exclude each other: in no order may the old one keep the new one out."""
+
+    def test_source_ranges_that_were_narrowed(self, world: World) -> None:
+        wide = service(
+            "10.96.0.1",
+            kind=ServiceType.LOAD_BALANCER,
+            load_balancer_ips=("203.0.113.1",),
+            source_ranges=("192.0.0.0/8",),
+        )
+        narrow = wide._replace(load_balancer_source_ranges=networks("192.0.2.0/24"))
+        self.start_over(world, wide, narrow)
+
+    def test_a_cluster_ip_that_clients_of_the_load_balancer_are_sent_to(self, world: World) -> None:
+        before = service(
+            "10.96.0.1",
+            kind=ServiceType.LOAD_BALANCER,
+            load_balancer_ips=("203.0.113.1",),
+            external=TrafficPolicy.LOCAL,
+        )
+        self.start_over(world, before, before._replace(cluster_ips=addresses("10.96.0.2")))
+
+    def start_over(self, world: World, before: Service, after: Service) -> None:
+        for edited in (False, True):
+            world.list_objects(before)
+            if edited:
+                world.firewall.edit_rules()
+            world.restart()
+            world.list_objects(after)
+            fresh = World()
+            fresh.addresses.other_addresses = set(world.addresses.other_addresses)
+            fresh.list_objects(after)
+            assert world.firewall.read() == fresh.firewall.read()
+            assert world.controller.step().seconds
+            world.restart()
+
+
+def test_ranges_that_could_not_be_taken_back_do_not_keep_the_next_ones_out(world: World) -> None:
+    first = service(
+        "10.96.0.1",
+        kind=ServiceType.LOAD_BALANCER,
+        load_balancer_ips=("203.0.113.1",),
+        source_ranges=("192.0.0.0/8",),
+    )
+    world.list_objects(first)
+    world.firewall.refuse(times=2)
+    world.put(first._replace(load_balancer_source_ranges=networks("192.0.2.0/24")))
+    world.put(first._replace(load_balancer_source_ranges=networks("192.0.2.0/25")))
+    allowed = {
+        str(each) for each in world.firewall.read().elements if each.set is FirewallSet.ALLOWED_SOURCES
+    }
+    assert allowed == {"203.0.113.1 . tcp . 80 . 192.0.2.0/25"}
+
+
+def test_a_flow_that_was_sent_to_a_cluster_ip_moves_on_when_the_address_gets_another_owner(
+    world: World,
+) -> None:
+    ports = (port(53, "dns", Protocol.UDP),)
+    old = service("10.96.0.1", ports=ports, external=TrafficPolicy.LOCAL, external_ips=("203.0.113.1",))
+    new = old._replace(key=OTHER, cluster_ips=addresses("10.96.0.2"))
+    world.list_objects(old)
+    at = key("203.0.113.1", 53, Protocol.UDP)
+    world.conntrack.entries.add(
+        ConntrackEntry((address("10.244.0.9"), 4000), at, (address("10.244.1.1"), 53))
+    )
+    world.store.put_service(old._replace(external_ips=()))
+    world.put(new)
+    assert world.conntrack.entries == set()
+
+
+def test_a_lost_answer_does_not_keep_a_flow_at_an_endpoint_that_is_gone(world: World) -> None:
+    ports, slice_ports = (port(53, "dns", Protocol.UDP),), (SlicePort("dns", Protocol.UDP, 53),)
+    world.list_objects(service("10.96.0.1", ports=ports), endpoint_slice("10.244.0.1", ports=slice_ports))
+    at = key("10.96.0.1", 53, Protocol.UDP)
+    world.conntrack.entries.add(
+        ConntrackEntry((address("10.244.0.9"), 4000), at, (address("10.244.0.1"), 53))
+    )
+    world.ipvs.lose_answers(1)
+    world.put(endpoint_slice(ports=slice_ports))
+    assert world.conntrack.entries == set()
+
+
+def test_an_address_that_goes_while_a_resync_runs_is_bound_again_at_once(world: World) -> None:
+    world.list_objects(
+        service("10.96.0.1"),
+        *(service(f"10.96.1.{number}", of=ObjectKey("default", f"s{number}")) for number in range(9)),
+    )
+    world.addresses.other_addresses = set(addresses(FIRST, "10.96.0.1"))
+    world.now += 30.0
+    while address("10.96.0.1") in world.addresses.bound():
+        world.controller.step()
+    world.change_addresses(*addresses(FIRST))
+    assert address("10.96.0.1") in world.addresses.bound()
+
+
+def test_addresses_that_could_not_be_read_are_read_again_soon(world: World) -> None:
+    world.list_objects(NODE_PORT)
+    world.addresses.fail_calls(OSError(errno.EIO, "broken"))
+    world.change_addresses(*addresses(SECOND))
+    world.advance(1.0)
+    assert "198.51.100.2:30080/tcp" in virtual_servers(world)
+
+
+@pytest.mark.parametrize("hook", ["succeeded", "rejected", "health_check_changed", "node_changed"])
+def test_whoever_is_told_of_the_work_cannot_stop_it(hook: str) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    world = World(hooks={hook: fail})
+    value = service("10.96.0.1", external=TrafficPolicy.LOCAL, health_check_node_port=32000)
+    world.list_objects(value, service("10.96.0.1", of=OTHER, created=1), node=node(zone="zone-a"))
+    world.advance(30)
+    assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+    assert "hook of the reconciler failed" in [each["event"] for each in world.events.entries]

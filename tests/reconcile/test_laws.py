@@ -83,7 +83,9 @@ SERVICES = st.builds(
     load_balancer_ips=st.lists(st.sampled_from(EXTERNAL_IPS), unique=True, max_size=1).map(tuple),
     internal=st.sampled_from(TrafficPolicy),
     external=st.sampled_from(TrafficPolicy),
-    source_ranges=st.none() | st.just(("192.0.2.0/24",)),
+    source_ranges=st.sampled_from(
+        (None, ("192.0.2.0/24",), ("192.0.0.0/8",), ("192.0.2.0/25", "10.0.0.0/8"))
+    ),
     options=st.sampled_from((None, 0.0, 10.0)).map(lambda timeout: ServiceOptions(drain_timeout=timeout)),
     affinity=st.sampled_from((0, 60)),
     health_check_node_port=st.sampled_from((0, 32000)),
@@ -228,8 +230,15 @@ class Laws(RuleBasedStateMachine):
     def somebody_deletes_the_interface(self) -> None:
         self._meddle(self.world.addresses.delete_interface)
 
-    @rule()
-    def the_agent_starts_over(self) -> None:
+    @rule(changed=st.lists(SERVICES, max_size=2), left=st.sets(st.sampled_from(NAMES)), edited=st.booleans())
+    def the_agent_starts_over(self, changed: list[Service], left: set[ObjectKey], *, edited: bool) -> None:
+        """Start anew after an absence in which objects changed, and somebody edited the rules."""
+        for name in left:
+            self.services.pop(name, None)
+        self.services |= {value.key: value for value in changed}
+        if edited:
+            with contextlib.suppress(LookupError):
+                self.world.firewall.edit_rules()
         self.world.restart()
         self.world.list_objects(*self.services.values(), *self.slices.values(), node=self.node)
 

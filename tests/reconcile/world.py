@@ -19,6 +19,8 @@ from tests.builders import NODE
 from tests.plan import context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import IpvsOperation, VirtualServerKey
     from ipvsproxy.model.objects import EndpointSlice, ObjectKey
@@ -34,7 +36,7 @@ def firewall(node: Node | None) -> FirewallSettings:
 
 
 SETTINGS = Settings(
-    NODE, context.SETTINGS, NodePortAddresses(), firewall, sync_period=30.0, minimum_sync_period=0.0
+    NODE, context.SETTINGS, NodePortAddresses(), (), firewall, sync_period=30.0, minimum_sync_period=0.0
 )
 
 
@@ -45,8 +47,11 @@ def _keep_order(operations: list[IpvsOperation]) -> None:
 class World:
     """The kernel outlives the agent: `restart` begins with a new store and a new controller."""
 
-    def __init__(self, settings: Settings = SETTINGS) -> None:
+    def __init__(
+        self, settings: Settings = SETTINGS, hooks: Mapping[str, Callable[..., None]] | None = None
+    ) -> None:
         self.settings = settings
+        self.hooks = hooks or {}
         self.log: list[object] = []
         self.ipvs = FakeIpvs(self.log)
         self.addresses = FakeAddresses(self.log)
@@ -71,7 +76,7 @@ class World:
             health_check_changed=self._check,
             node_changed=self.facts.append,
             shuffle=self.shuffle,
-        )
+        )._replace(**self.hooks)
         log = structlog.wrap_logger(None, processors=[self.events], wrapper_class=structlog.BoundLogger)
         self.controller = Controller(self.store, kernel, self.settings, lambda: self.now, log, hooks)
 

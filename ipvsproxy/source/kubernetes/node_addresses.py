@@ -14,6 +14,7 @@ and a Service that claims another node's is planned anew once it is.
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,7 +26,6 @@ from ipvsproxy.source.kubernetes import messages
 from ipvsproxy.source.kubernetes.client import JSON, ApiError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Iterator
 
     from structlog.typing import FilteringBoundLogger
@@ -58,6 +58,8 @@ class NodeAddresses:
         self._stopping = stopping
         self._log = log
         self._failing = False
+        self.asked = threading.Event()
+        """Set once the first list has come, or has failed."""
 
     def run(self) -> None:
         """List until stopped. While that fails the last answer stays, and the pauses grow to the usual period."""
@@ -80,6 +82,8 @@ class NodeAddresses:
             if not self._stopping.is_set():
                 self._report_failure(error)
             raise
+        finally:
+            self.asked.set()
         if self._failing:
             self._failing = False
             self._log.info("node addresses listed again", url=self._api.url)

@@ -26,6 +26,10 @@ _SELECTOR: Final = {
 }
 
 
+# Seconds that the own Node is held back until the other nodes' addresses are known, or can't be had.
+NODE_ADDRESSES_PATIENCE: Final = 10.0
+
+
 class KubernetesSource:
     """Fills the store from the API server, with a thread each for Services, EndpointSlices and the own Node.
 
@@ -82,14 +86,16 @@ class KubernetesSource:
             self._keep_node,
             store.reject,
         )
-        node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
+        self._node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
         watchers = (
             Watcher(self._api, services, limits, self._stopping, log),
             Watcher(self._api, slices, limits, self._stopping, log),
             Watcher(self._api, node, limits, self._stopping, log),
         )
-        # First, for its answer is small and best known before the first sync.
-        self._threads = [threading.Thread(target=node_addresses.run, name="node-addresses", daemon=True)]
+        # First: its answer is small, and the first sync waits for it.
+        self._threads = [
+            threading.Thread(target=self._node_addresses.run, name="node-addresses", daemon=True)
+        ]
         self._threads += [
             threading.Thread(target=watcher.run, name=f"watch-{watcher.name}", daemon=True)
             for watcher in watchers
@@ -127,6 +133,8 @@ class KubernetesSource:
                 node=self._node_name,
                 remedy="give the node's name with --hostname-override, or let the kubelet register it",
             )
+        # The own Node is what the first sync waits for, and no Service may take over another node's address meanwhile.
+        self._node_addresses.asked.wait(NODE_ADDRESSES_PATIENCE)
         self._store.replace_node(nodes[0] if nodes else None, rejections)
 
     def _keep_node(self, _: ObjectKey) -> None:
