@@ -19,7 +19,7 @@ from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.services import FIELDS, NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
@@ -168,6 +168,14 @@ class Desired:
     def depending_on(self, facts: Dependency) -> list[ObjectKey]:
         """Return the Services whose plans depend on any of these facts of the node."""
         return [service for service, depends_on in self._dependent.items() if depends_on & facts]
+
+    def scheduled_by(self, schedulers: Container[str]) -> list[ObjectKey]:
+        """Return the Services whose plans use any of these schedulers."""
+        return [
+            service
+            for service, plan in self._plans.items()
+            if any(each.virtual_server.scheduler in schedulers for each in plan.virtual_servers.values())
+        ]
 
     def without_service_addresses(self) -> list[ObjectKey]:
         """Return the Services of which an endpoint is left out for being a service address."""

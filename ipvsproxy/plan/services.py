@@ -43,11 +43,15 @@ class PlanSettings(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What surrounds a Service: the settings, the node, and the service addresses of all Services."""
+    """What surrounds a Service: the settings, the node, and the service addresses of all Services.
+
+    `missing_schedulers` are those that the kernel turned out not to have.
+    """
 
     settings: PlanSettings
     node: NodeFacts
     service_addresses: Container[Address] = frozenset()
+    missing_schedulers: frozenset[str] = frozenset()
 
 
 class HealthCheck(NamedTuple):
@@ -103,6 +107,7 @@ NOTHING = ServicePlan({})
 # One Service should not take the kernel's memory and the agent's time from all others.
 MAXIMUM_VIRTUAL_SERVERS = 10_000
 
+SCHEDULER_FIELD = "metadata.annotations[ipvsproxy.io/scheduler]"
 # The part of the object that a virtual server of each kind comes from.
 FIELDS = {
     AddressKind.CLUSTER_IP: "spec.clusterIPs",
@@ -256,6 +261,13 @@ class _Planning:
     def rejections(self) -> Iterator[Rejection]:
         """Say what was left out."""
         key, uid = self._service.key, self._service.uid
+        scheduler = self._service.options.scheduler
+        if scheduler in self._context.missing_schedulers:
+            reason = (
+                f"the kernel has no scheduler {scheduler}, {self._context.settings.scheduler} is used: "
+                f"load the module ip_vs_{scheduler} and start the agent anew"
+            )
+            yield Rejection("Service", key, SCHEDULER_FIELD, reason, uid)
         if self._left_out:
             reason = (
                 f"{self._left_out} addresses and ports beyond {MAXIMUM_VIRTUAL_SERVERS} "
@@ -290,11 +302,11 @@ class _Backends:
         """Plan the virtual server at an address of this kind."""
         service, options = self._service, self._service.options
         real_servers, local_endpoints = self._choose(kind)
-        scheduler = options.scheduler or self._context.settings.scheduler
+        scheduler, flags = _balancing(service, self._context)
         virtual_server = VirtualServer(
             key,
             scheduler,
-            _flags(service, scheduler),
+            flags,
             service.session_affinity_timeout,
             real_servers,
         )
@@ -348,13 +360,17 @@ class _Backends:
 _WITH_FALLBACK = frozenset({"sh", "mh"})
 
 
-def _flags(service: Service, scheduler: str) -> int:
-    flags = service.options.scheduler_flags
+def _balancing(service: Service, context: Context) -> tuple[str, int]:
+    """Return the scheduler and the flags; the annotations' if the kernel has such a scheduler."""
+    scheduler, flags = service.options.scheduler, service.options.scheduler_flags
+    if scheduler in context.missing_schedulers:
+        scheduler, flags = None, 0
+    scheduler = scheduler or context.settings.scheduler
     if service.session_affinity_timeout:
         flags |= ServiceFlag.PERSISTENT
     if scheduler in _WITH_FALLBACK:
         flags |= ServiceFlag.SCHEDULER_1
-    return flags
+    return scheduler, flags
 
 
 # Under externalTrafficPolicy Local, clients inside the cluster that use these get what the ClusterIP has. A node port

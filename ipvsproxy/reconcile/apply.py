@@ -40,18 +40,21 @@ class Outcome:
     """What became of some operations: how many of each kind were done, and why the others were not.
 
     `foreign` holds the virtual servers that were to be created, and turned out to be there and somebody else's.
-    `stale_flows` are those that connection tracking still holds, but that real servers have left or come to.
+    `missing_schedulers` are those that the kernel has not. `stale_flows` are those that connection tracking still
+    holds, but that real servers have left or come to.
     """
 
     done: Counter[str] = field(default_factory=Counter)
     failures: dict[Item, str] = field(default_factory=dict)
     foreign: set[VirtualServerKey] = field(default_factory=set)
     stale_flows: set[Flow] = field(default_factory=set)
+    missing_schedulers: set[str] = field(default_factory=set)
 
     def absorb(self, other: Outcome) -> None:
         """Add what became of further operations."""
         self.done.update(other.done)
         self.failures.update(other.failures)
+        self.missing_schedulers |= other.missing_schedulers
 
 
 _DOING = {
@@ -70,6 +73,8 @@ _DONE = {
     Command.SET_DEST: "real servers changed",
     Command.DEL_DEST: "real servers deleted",
 }
+# To these the kernel answers ENOENT for want of the scheduler.
+_WITH_SCHEDULER = frozenset({Command.NEW_SERVICE, Command.SET_SERVICE})
 # What the adapters raise when nothing is known of what was asked.
 UNREACHABLE = (OSError, KernelUnavailableError)
 # No scheduler has this name, so a comparison with the desired state sets the right one.
@@ -298,6 +303,11 @@ class Applier:
             refused = self._kernel.ipvs.apply(operations)
         except UNREACHABLE as error:
             refused = dict.fromkeys(range(len(operations)), KernelError(errno.ENOBUFS, str(error)))
+        outcome.missing_schedulers.update(
+            operations[index].virtual_server.scheduler
+            for index, error in refused.items()
+            if error.code == errno.ENOENT and operations[index].command in _WITH_SCHEDULER
+        )
         outcome.done.update(
             _DONE[operation.command] for index, operation in enumerate(operations) if index not in refused
         )

@@ -115,6 +115,7 @@ class Controller:
         self._addresses_changed = threading.Event()
         self._health_checks: dict[ObjectKey, HealthCheck] = {}
         self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
+        self._missing_schedulers: frozenset[str] = frozenset()
         self._prepared = self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
@@ -300,7 +301,8 @@ class Controller:
 
     @property
     def _context(self) -> Context:
-        return Context(self._settings.plan, self._facts, self._state.desired.service_addresses)
+        addresses = self._state.desired.service_addresses
+        return Context(self._settings.plan, self._facts, addresses, self._missing_schedulers)
 
     def _report_rejections(self, services: Iterable[ObjectKey]) -> None:
         """Tell of each part that a Service does not get, when that changes."""
@@ -380,10 +382,19 @@ class Controller:
     def _report_failures(self, outcome: Outcome, began: float) -> None:
         self._report_rejections(self._state.contested)
         self._state.contested.clear()
+        if outcome.missing_schedulers - self._missing_schedulers:
+            self._do_without(outcome.missing_schedulers, began)
         for item, reason in outcome.failures.items():
             failure = self._state.retries.failures.get(item)
             pause = round(failure.next_try - began, 1) if failure else None
             self._log.error("not programmed", item=describe(item), reason=reason, next_try_in_seconds=pause)
+
+    def _do_without(self, schedulers: set[str], now: float) -> None:
+        """Plan the Services anew that asked for schedulers which the kernel has not."""
+        self._missing_schedulers |= schedulers
+        services = {key: self._store.state(key) for key in self._state.desired.scheduled_by(schedulers)}
+        if touched := self._plan(services):
+            self._report("synced", self._state.settle(touched, now), now, services=len(services))
 
     def _tell(self, hook: Callable[[Unpack[Arguments]], None], *arguments: *Arguments) -> None:
         """Call a hook; what goes wrong there is no reason to leave the kernel alone."""

@@ -34,7 +34,8 @@ from tests.builders import (
     service,
     virtual_server,
 )
-from tests.reconcile.world import World
+from tests.plan import context
+from tests.reconcile.world import SETTINGS, World
 
 if TYPE_CHECKING:
     from ipvsproxy.model.objects import Service
@@ -476,3 +477,32 @@ def test_whoever_is_told_of_the_work_cannot_stop_it(hook: str) -> None:
     world.advance(30)
     assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
     assert "hook of the reconciler failed" in [each["event"] for each in world.events.entries]
+
+
+def test_a_service_that_asks_for_a_scheduler_that_the_kernel_has_not_gets_the_usual_one_and_a_reason(
+    world: World,
+) -> None:
+    value = service("10.96.0.1", options=ServiceOptions("lblc2", 8))
+    world.list_objects(value, endpoint_slice("10.244.0.1"))
+    found = world.ipvs.state()[key("10.96.0.1")]
+    assert (found.scheduler, found.flags) == ("rr", 0)
+    assert real_servers(world, "10.96.0.1") == ["10.244.0.1:8080"]
+    assert [str(each) for each in world.rejected] == [
+        (
+            "Service default/web: metadata.annotations[ipvsproxy.io/scheduler]: the kernel has no scheduler lblc2, "
+            "rr is used: load the module ip_vs_lblc2 and start the agent anew"
+        )
+    ]
+    world.put(value._replace(options=ServiceOptions("lc")))
+    world.put(value)
+    assert world.ipvs.state()[key("10.96.0.1")].scheduler == "rr"
+
+
+def test_a_node_without_its_own_scheduler_says_so_and_tries_again(world: World) -> None:
+    plan = context.SETTINGS._replace(scheduler="none2")
+    world = World(SETTINGS._replace(plan=plan))
+    world.list_objects(service("10.96.0.1"))
+    world.advance(1.0)
+    failures = [each["reason"] for each in world.events.entries if each["event"] == "not programmed"]
+    assert failures
+    assert all("ENOENT" in each for each in failures)
