@@ -13,7 +13,7 @@ PYTHON := $(BIN)/python
 
 # The kernel of the tests: auto, host, virtme or uml (docs/testing.md).
 RUNNER ?= auto
-# More arguments for pytest or for a bench: make netns-test ARGS='-k 'zone and UDP''
+# More arguments for pytest or for a bench: make netns-test ARGS='-k zone'
 ARGS ?=
 BENCH ?= $(basename $(notdir $(filter-out bench/common.py bench/__init__.py,$(wildcard bench/*.py))))
 # A user-mode kernel beside the checkout is used when there is one.

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from netns_tests.topology import Host
 
 _REPOSITORY = Path(__file__).parents[1]
+FLAGS = (
+    f"--cluster-cidr={','.join(CLUSTER_CIDRS)}",
+    f"--allowed-external-ips={','.join(ALLOWED_EXTERNAL_IPS)}",
+)
+"""What every agent is told of the topology."""
+
 _COMMAND = (sys.executable, "-m", "ipvsproxy")
 
 
@@ -83,6 +89,10 @@ class Agent:
                 cwd=_REPOSITORY,
             ).stdout
 
+    def finish_change(self) -> None:
+        """Return once the agent has done the whole change that it is at: it answers questions in between only."""
+        self.dump()
+
     def log(self) -> str:
         """Return what all runs of the agent wrote."""
         return self._log.read_text(errors="replace")
@@ -115,8 +125,7 @@ class Agent:
             "run",
             f"--manifests={self.manifests.path}",
             f"--hostname-override={self.node.name}",
-            f"--cluster-cidr={','.join(CLUSTER_CIDRS)}",
-            f"--allowed-external-ips={','.join(ALLOWED_EXTERNAL_IPS)}",
+            *FLAGS,
             f"--sync-period={self.sync_period}",
             "--min-sync-period=0s",
             "--log-format=json",

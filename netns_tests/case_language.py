@@ -111,7 +111,7 @@ class Subject:
         return f"Service of type {self.type}{fields}, endpoints: {endpoints}"
 
     def only(self, *families: Family) -> Subject:
-        """Return it single-stack."""
+        """Return it with addresses of these families, in their order."""
         return dataclasses.replace(self, families=families)
 
     def speaking(self, *protocols: Protocol) -> Subject:

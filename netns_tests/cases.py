@@ -46,22 +46,22 @@ NODE_ITSELF, NOT_SERVED = Outcome.NODE_ITSELF, Outcome.NOT_SERVED
 LOCAL = TrafficPolicy.LOCAL
 IPV4, IPV6 = Family.IPV4, Family.IPV6
 
-CLUSTER_IPS_OF_NO_POD = "--cluster-cidr="
+NO_PODS_NETWORKS = "--cluster-cidr="
 MASQUERADE_ALL = Environment("masqueradeAll", ("--masquerade-all=true",))
-NO_CLUSTER_CIDR = Environment("without a clusterCIDR", (CLUSTER_IPS_OF_NO_POD,))
+NO_CLUSTER_CIDR = Environment("without a clusterCIDR", (NO_PODS_NETWORKS,))
 NODE_CIDR = Environment(
     "pods are told by the Node's podCIDRs",
-    (CLUSTER_IPS_OF_NO_POD, "--detect-local-mode=NodeCIDR"),
+    (NO_PODS_NETWORKS, "--detect-local-mode=NodeCIDR"),
     pod_cidrs=("10.244.1.0/24", "fd00:10:244:1::/64"),
 )
 BRIDGE = Environment(
     "pods are told by the interface client",
-    (CLUSTER_IPS_OF_NO_POD, "--detect-local-mode=BridgeInterface", "--pod-bridge-interface=client"),
+    (NO_PODS_NETWORKS, "--detect-local-mode=BridgeInterface", "--pod-bridge-interface=client"),
 )
 INTERFACE_PREFIX = Environment(
     "pods are told by interfaces that begin with web-",
     (
-        CLUSTER_IPS_OF_NO_POD,
+        NO_PODS_NETWORKS,
         "--detect-local-mode=InterfaceNamePrefix",
         "--pod-interface-name-prefix=web-",
     ),
@@ -301,7 +301,7 @@ TABLE = (
         load_balancer("web-1", "web-2", "web-3", external_traffic_policy=LOCAL),
         row("client web-4", (NODE_PORT, GATEWAY_NODE_PORT), by("web-1 web-2", seeing=OWN)),
         row("web-1", NODE_PORT, by("web-2", seeing=OWN) & by("web-1", seeing=NODE)),
-        row("node-a", NODE_PORT, by("web-1 web-2", seeing=OWN)),
+        row("node-a", NODE_PORT, by("web-1 web-2", seeing=NODE)),
     ),
     section(
         "externalTrafficPolicy Local: pods of other nodes are inside the cluster, too",
@@ -317,9 +317,9 @@ TABLE = (
         row("node-a", SERVICE_ADDRESSES, by("web-3", seeing=NODE)),
     ),
     section(
-        "externalTrafficPolicy Local: the node itself is refused at a node port without endpoints of its own",
+        "externalTrafficPolicy Local: the node itself is dropped at a node port that only other nodes serve",
         load_balancer("web-3", external_traffic_policy=LOCAL),
-        row("node-a", NODE_PORT, REFUSED),
+        row("node-a", NODE_PORT, DROPPED),
     ),
     section(
         "externalTrafficPolicy Local: none anywhere, refused",

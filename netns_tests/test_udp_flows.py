@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_flow_moves_to_a_living_endpoint_with_the_first_datagram_after_its_own
         while len(pods) > 1:
             pods.remove(flow.ask().server)
             settle(service, *pods)
-            cluster.agent.dump()  # which is answered once all of the change is in the kernel
+            cluster.agent.finish_change()
             answers = [flow.ask().server for _ in range(3)]
             assert set(answers) <= pods
             assert len(set(answers)) == 1
@@ -57,20 +58,19 @@ def test_a_flow_moves_to_a_living_endpoint_with_the_first_datagram_after_its_own
 def test_flows_of_other_endpoints_and_other_services_stay_where_they_are(
     cluster: Cluster, service: ServiceUnderTest, other_service: ServiceUnderTest, family: Family
 ) -> None:
-    target, other_target = (each.target(family, Protocol.UDP) for each in (service, other_service))
-    flows = [Flow(cluster["client"], target) for _ in PODS]
-    others = [Flow(cluster["client"], other_target) for _ in PODS]
-    before = [flow.ask().server for flow in flows]
-    others_before = [flow.ask().server for flow in others]
-    assert sorted(before) == sorted(others_before) == sorted(PODS)
-    settle(service, "web-2", "web-3")
-    cluster.agent.dump()
-    after = [flow.ask().server for flow in flows]
-    assert [each for each in after if each == "web-1"] == []
-    assert all(now == then for now, then in zip(after, before, strict=True) if then != "web-1")
-    assert [flow.ask().server for flow in others] == others_before
-    for flow in (*flows, *others):
-        flow.close()
+    targets = [each.target(family, Protocol.UDP) for each in (service, other_service)]
+    with contextlib.ExitStack() as stack:
+        flows, others = (
+            [stack.enter_context(Flow(cluster["client"], target)) for _ in PODS] for target in targets
+        )
+        before, others_before = [flow.ask().server for flow in flows], [flow.ask().server for flow in others]
+        assert sorted(before) == sorted(others_before) == sorted(PODS)
+        settle(service, "web-2", "web-3")
+        cluster.agent.finish_change()
+        for flow, server in zip(flows, before, strict=True):
+            assert flow.ask().server == server or server == "web-1"
+        assert "web-1" not in [flow.ask().server for flow in flows]
+        assert [flow.ask().server for flow in others] == others_before
 
 
 @CLIENTS
@@ -81,9 +81,10 @@ def test_a_flow_that_was_refused_is_answered_once_there_is_an_endpoint_and_refus
     with Flow(cluster[client], service.target(family, Protocol.UDP)) as flow:
         assert failure_of(flow) is Failure.REFUSED
         service.set_endpoints("web-1")
+        cluster.agent.finish_change()
         assert flow.ask().server == "web-1"
         service.set_endpoints()
-        cluster.agent.dump()
+        cluster.agent.finish_change()
         assert failure_of(flow) is Failure.REFUSED
 
 
@@ -97,10 +98,11 @@ def test_a_flow_to_a_node_port_survives_the_service_and_finds_the_next_one(
     with Flow(cluster["outside"], service.target(family, Protocol.UDP, via=Via.NODE_PORT)) as flow:
         assert flow.ask().server == "web-1"
         service.remove()
-        cluster.agent.dump()
+        cluster.agent.finish_change()
         assert failure_of(flow) is Failure.REFUSED
         service.set_endpoints("web-2")
         service.await_pods("web-2", via=Via.NODE_PORT)
+        cluster.agent.finish_change()
         assert flow.ask().server == "web-2"
 
 

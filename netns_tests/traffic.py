@@ -186,10 +186,6 @@ class Flow:
 
     def __exit__(self, *_: object) -> None:
         """Close the socket."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def ask(self) -> Answer:

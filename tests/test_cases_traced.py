@@ -6,22 +6,19 @@ netns_tests/test_cases.py runs the same table on a real kernel, so the two agree
 from __future__ import annotations
 
 import functools
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipvsproxy.cli.arguments import RunArguments, parse
-from ipvsproxy.cli.settings import firewall_settings
+from ipvsproxy.cli.settings import controller_settings, firewall_settings
 from ipvsproxy.model.addresses import Family, parse_address
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, ruleset
-from ipvsproxy.plan.services import PlanSettings
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.table import FirewallTable
 from ipvsproxy.plan.trace.values import Outcome as Traced
 from ipvsproxy.plan.trace.values import Packet, SourceSeen, TracedState
-from ipvsproxy.reconcile.controller import Settings
 from ipvsproxy.source.decode import read_endpoint_slice, read_node, read_service
 from netns_tests.agent import FLAGS
 from netns_tests.case_language import SERVER_PORTS, Answered, Outcome, Source, objects
@@ -102,18 +99,10 @@ def expected(case: Case) -> Answered | Outcome:
 def state(environment: Environment) -> TracedState:
     """Return what the agent makes of all Services of an environment."""
     config = configuration(environment)
-    settings = Settings(
-        NODE.name,
-        PlanSettings(config.scheduler, config.drain_timeout, config.allowed_external_ips),
-        config.node_port_addresses,
-        partial(firewall_settings, config),
-        config.sync_period,
-        config.min_sync_period,
-    )
     own = [parse_address(text) for each in (NODE.addresses, NODE.gateways) for text in each.values()]
     documents = list(objects([case for case in CASES if case.environment == environment], PLACES, NODE))
     node = read_node(next(each for each in documents if each["kind"] == "Node")).value
-    world = World(settings)
+    world = World(controller_settings(config))
     world.addresses.other_addresses.update(own)
     read = [read_service(each).value for each in documents if each["kind"] == "Service"]
     slices = [read_endpoint_slice(each).value for each in documents if each["kind"] == "EndpointSlice"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy import __version__
 from ipvsproxy.cli.kernel_settings import make_kernel_settings
-from ipvsproxy.cli.settings import firewall_settings
+from ipvsproxy.cli.settings import controller_settings, firewall_settings
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.nfnetlink import NfTables
@@ -21,8 +20,7 @@ from ipvsproxy.observe.host_firewall import HostFirewallWatch
 from ipvsproxy.observe.http_server import ConfiguredListener, HttpServer, Place
 from ipvsproxy.observe.node_port_health import NodePortHealth
 from ipvsproxy.observe.report import Identity, build_report
-from ipvsproxy.plan.services import PlanSettings
-from ipvsproxy.reconcile.controller import Controller, Hooks, Settings
+from ipvsproxy.reconcile.controller import Controller, Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +84,9 @@ class Agent:
             health_check_changed=self._node_ports_health.update,
             node_changed=self._node_changed,
         )
-        self.controller = Controller(store, self._kernel, _settings(config), time.monotonic, log, hooks)
+        self.controller = Controller(
+            store, self._kernel, controller_settings(config), time.monotonic, log, hooks
+        )
         self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report}, log)
         self._notices = AddressNotices(self.controller.addresses_changed, log)
 
@@ -132,15 +132,3 @@ class Agent:
         states = [store.state(key) for key in store.service_keys()]
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
         return build_report(identity, view, states, rejections, self._host_firewall.warnings)
-
-
-def _settings(config: Config) -> Settings:
-    return Settings(
-        node_name=config.node_name,
-        plan=PlanSettings(config.scheduler, config.drain_timeout, config.allowed_external_ips),
-        node_ports=config.node_port_addresses,
-        cluster_cidrs=config.cluster_cidrs,
-        firewall=partial(firewall_settings, config),
-        sync_period=config.sync_period,
-        minimum_sync_period=config.min_sync_period,
-    )

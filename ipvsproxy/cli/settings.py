@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipvsproxy.config.settings import DetectLocalMode
 from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
+from ipvsproxy.plan.services import PlanSettings
 from ipvsproxy.plan.sysctls import (
     ConntrackSettings,
     SysctlSettings,
     conntrack_maximum,
     parse_kernel_release,
 )
+from ipvsproxy.reconcile.controller import Settings
 
 if TYPE_CHECKING:
     from ipvsproxy.config.settings import Config
     from ipvsproxy.model.objects import Node
     from ipvsproxy.plan.sysctls import Ipv6Found
+
+
+def controller_settings(config: Config) -> Settings:
+    """Return what the reconciler is set to."""
+    return Settings(
+        node_name=config.node_name,
+        plan=PlanSettings(config.scheduler, config.drain_timeout, config.allowed_external_ips),
+        node_ports=config.node_port_addresses,
+        cluster_cidrs=config.cluster_cidrs,
+        firewall=partial(firewall_settings, config),
+        sync_period=config.sync_period,
+        minimum_sync_period=config.min_sync_period,
+    )
 
 
 def firewall_settings(config: Config, node: Node | None) -> FirewallSettings:
