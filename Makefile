@@ -43,7 +43,22 @@ unit: setup ## Run the unit tests in random order, with branch coverage
 
 .PHONY: netns-test
 netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
+ifeq ($(ARGS),)
+	@$(MAKE) --jobs=2 --output-sync=line packets-of-the-table packets-of-the-rest
+else
 	$(KERNEL) --junit build/netns-tests.xml -- $(PYTHON) -m pytest netns_tests -p no:cacheprovider $(ARGS)
+endif
+
+# A kernel each, beside one another: a kernel uses one CPU.
+TABLE := netns_tests/test_cases.py
+
+.PHONY: packets-of-the-table
+packets-of-the-table:
+	$(KERNEL) --junit build/netns-table.xml -- $(PYTHON) -m pytest $(TABLE) -p no:cacheprovider
+
+.PHONY: packets-of-the-rest
+packets-of-the-rest:
+	$(KERNEL) --junit build/netns-rest.xml -- $(PYTHON) -m pytest netns_tests --ignore $(TABLE) -p no:cacheprovider
 
 .PHONY: demo
 demo: setup kernel-packages ## Show the agent at work, on a real kernel
