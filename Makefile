@@ -44,7 +44,7 @@ unit: setup ## Run the unit tests in random order, with branch coverage
 .PHONY: netns-test
 netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
 ifeq ($(ARGS),)
-	@$(MAKE) --jobs=2 --output-sync=line packets-of-the-table packets-of-the-rest
+	@$(MAKE) --jobs=2 packets-of-the-table packets-of-the-rest
 else
 	$(KERNEL) --junit build/netns-tests.xml -- $(PYTHON) -m pytest netns_tests -p no:cacheprovider $(ARGS)
 endif
