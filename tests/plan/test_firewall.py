@@ -12,7 +12,7 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, FirewallSettings, PodInterfaces, PodNetworks, ruleset
 from ipvsproxy.plan.rules import ArrivesBy, GoTo, Verdict
 from tests.builders import address, key
-from tests.plan.rule_walker import Packet, Passage, pass_chain, pass_hook
+from tests.plan.rule_walker import Packet, Passage, pass_hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,7 +332,7 @@ class TestMasquerading:
         (unmarking,) = (chain for chain in ruleset(NETWORKS) if chain.name == "unmarking")
         for new in (True, False):
             packet = Packet(hosts.outside, hosts.pod, mark=0xFFFFFFFF, new=new)
-            assert pass_chain(unmarking, {}, packet, ELEMENTS) == Passage(None, 0xFFFFFFFF ^ BIT_14)
+            assert pass_hook("postrouting", packet, [unmarking], ELEMENTS) == Passage(None, 0xFFFFFFFF ^ BIT_14)
 
 
 def test_a_node_that_talks_to_its_own_address_keeps_its_source_port() -> None:
