@@ -261,10 +261,10 @@ class _Planning:
     def rejections(self) -> Iterator[Rejection]:
         """Say what was left out."""
         key, uid = self._service.key, self._service.uid
-        scheduler = self._service.options.scheduler
-        if scheduler in self._context.missing_schedulers:
+        scheduler, usual = self._service.options.scheduler, self._context.settings.scheduler
+        if scheduler in self._context.missing_schedulers and scheduler != usual:
             reason = (
-                f"the kernel has no scheduler {scheduler}, {self._context.settings.scheduler} is used: "
+                f"the kernel has no scheduler {scheduler}, {usual} is used: "
                 f"load the module ip_vs_{scheduler} and start the agent anew"
             )
             yield Rejection("Service", key, SCHEDULER_FIELD, reason, uid)

@@ -142,13 +142,16 @@ class Applier:
             for server in servers
         ]
         refused = self._run(operations, outcome)
+        gone: dict[VirtualServerKey, set[tuple[Address, int]]] = {}
         for index, operation in enumerate(operations):
             key, server = operation.virtual_server.key, operation.real_server
             error = refused.get(index)
             if error and error.code not in (errno.ENOENT, errno.ESRCH):
-                outcome.failures[key] = f"{_sentence(operation)}: {error}"
-                continue
-            remaining = tuple(each for each in known[key].real_servers if server and each[:2] != server[:2])
+                outcome.failures[key] = _refusal(operation, error)
+            elif server:
+                gone.setdefault(key, set()).add(server[:2])
+        for key, places in gone.items():
+            remaining = tuple(each for each in known[key].real_servers if each[:2] not in places)
             known[key] = known[key]._replace(real_servers=remaining)
 
     def _remove_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
@@ -179,7 +182,7 @@ class Applier:
         for index, virtual_server in enumerate(ready):
             error = refused.get(index)
             if error and error.code != errno.ESRCH:
-                outcome.failures[virtual_server.key] = f"{_sentence(operations[index])}: {error}"
+                outcome.failures[virtual_server.key] = _refusal(operations[index], error)
                 if error.code == errno.ENOBUFS:
                     self._take_in([virtual_server])
             else:
@@ -243,7 +246,7 @@ class Applier:
         refused = self._run(flat, outcome)
         errors: dict[Item, str] = {}
         for index, error in sorted(refused.items()):
-            errors.setdefault(flat[index].virtual_server.key, f"{_sentence(flat[index])}: {error}")
+            errors.setdefault(flat[index].virtual_server.key, _refusal(flat[index], error))
         for index, operation in enumerate(flat):
             if operation.command is Command.DEL_DEST and _may_be_done(refused.get(index)):
                 outcome.stale_flows.update(self._flows_through(operation))
@@ -287,7 +290,7 @@ class Applier:
             after = edits.pop(create[index].virtual_server.key).after
             self._uncreated.add(after.key)
             if error.code != errno.EEXIST:
-                outcome.failures[after.key] = f"{_sentence(create[index])}: {error}"
+                outcome.failures[after.key] = _refusal(create[index], error)
                 if error.code == errno.ENOBUFS:
                     self._take_in([after])
             elif record_of(after.key) in recorded:
@@ -372,6 +375,12 @@ def _creates(edit: Edit) -> bool:
     return edit.operations[0].command is Command.NEW_SERVICE
 
 
-def _sentence(operation: IpvsOperation) -> str:
+def _refusal(operation: IpvsOperation, error: KernelError) -> str:
+    """Return what was refused, and why, in the kernel's words where those tell it."""
     what = _DOING[operation.command]
-    return f"{what} {operation.real_server}" if operation.real_server else what
+    if operation.real_server:
+        what = f"{what} {operation.real_server}"
+    if error.code == errno.ENOENT and operation.command in _WITH_SCHEDULER:
+        scheduler = operation.virtual_server.scheduler
+        return f"{what}: ENOENT: the kernel has no scheduler {scheduler}, load the module ip_vs_{scheduler}"
+    return f"{what}: {error}"

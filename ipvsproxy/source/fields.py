@@ -36,6 +36,9 @@ _TYPES_WITH_NODE_PORTS: Final = (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCE
 # No address that needs a closer look begins with another byte.
 _SUSPECT_FIRST_BYTES: Final = frozenset({0, 127, 169, *range(224, 240), 0xFE, 0xFF})
 
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
+_IPV4_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+
 
 class UnusableError(Exception):
     """A part of an object can't be used, or none of it: whoever catches it decides which."""
@@ -64,17 +67,15 @@ def usable_address(text: str, expected: Family | None = None) -> Address:
 def _special(address: Address) -> str | None:
     """Return what makes the address unusable for a Service, by the API's ValidateNonSpecialIP and a little more."""
     ip = ipaddress.ip_address(bytes(address))
-    if ip.is_unspecified:
-        return "the unspecified"
-    if ip.is_loopback:
-        return "a loopback"
-    if ip.is_link_local:
-        return "a link-local"
-    if ip.is_multicast:
-        return "a multicast"
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        return "an IPv4-mapped IPv6"
-    return None
+    kinds = (
+        ("the unspecified", ip.is_unspecified),
+        ("a loopback", ip.is_loopback),
+        ("a link-local", ip.is_link_local),
+        ("a multicast", ip.is_multicast),
+        ("an IPv4-mapped IPv6", ip in _IPV4_MAPPED),
+        ("the broadcast", ip == _BROADCAST),
+    )
+    return next((kind for kind, is_so in kinds if is_so), None)
 
 
 def cluster_ips(spec: schema.ServiceSpec, left_out: list[UnusableError]) -> tuple[Address, ...]:

@@ -15,7 +15,7 @@ from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
 from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState, VirtualServerState
 from ipvsproxy.plan.desired import Touched
-from ipvsproxy.plan.diff import Actual, diff
+from ipvsproxy.plan.diff import Actual, KnownElements, diff
 from ipvsproxy.plan.ownership import guards, record_of
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import (
@@ -510,11 +510,11 @@ def test_something_differs_exactly_when_the_agent_would_do_something(kernel: Ker
     desired = planned(DAMAGED)
     # A virtual server that lost both marks of being ours is left alone, and no difference says so.
     assume(desired.owners.keys() & kernel.virtual_servers.keys() <= ours.keys())
-    actual = Actual(ours, kernel.bound, set(kernel.firewall.elements), kernel.elsewhere)
+    actual = Actual(ours, kernel.bound, KnownElements(kernel.firewall.elements), kernel.elsewhere)
     everything = Touched(
         ours.keys() | desired.owners.keys(),
         actual.addresses | desired.addresses,
-        actual.elements | desired.elements,
+        {*actual.elements, *desired.elements},
     )
     operations = diff(desired, actual, everything)
     assert bool(compare(report_of(*DAMAGED), kernel).differences) == bool(operations)

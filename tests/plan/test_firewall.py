@@ -332,7 +332,9 @@ class TestMasquerading:
         (unmarking,) = (chain for chain in ruleset(NETWORKS) if chain.name == "unmarking")
         for new in (True, False):
             packet = Packet(hosts.outside, hosts.pod, mark=0xFFFFFFFF, new=new)
-            assert pass_hook("postrouting", packet, [unmarking], ELEMENTS) == Passage(None, 0xFFFFFFFF ^ BIT_14)
+            assert pass_hook("postrouting", packet, [unmarking], ELEMENTS) == Passage(
+                None, 0xFFFFFFFF ^ BIT_14
+            )
 
 
 def test_a_node_that_talks_to_its_own_address_keeps_its_source_port() -> None:

@@ -220,11 +220,11 @@ class TestFailures:
         assert world.addresses.bound() == {WEB_ADDRESS, OTHER_KEY.address}
 
     def test_a_failure_is_logged_with_its_reason_and_shown(self, world: World) -> None:
-        world.ipvs.refuse(WEB, errno.ENOENT, times=1)
+        world.ipvs.refuse(WEB, errno.ENOMEM, times=1)
         world.list_objects(service("10.96.0.1"))
         (event,) = [each for each in world.events.entries if each["event"] == "not programmed"]
         assert event["item"] == "virtual server 10.96.0.1:80/tcp"
-        assert event["reason"] == "creating the virtual server: ENOENT: No such file or directory"
+        assert event["reason"] == "creating the virtual server: ENOMEM: Cannot allocate memory"
         assert event["next_try_in_seconds"] == 1
 
     def test_a_virtual_server_that_cannot_be_deleted_stays_on_record(self, running: World) -> None:

@@ -191,6 +191,7 @@ def test_a_service_with_an_address_and_no_port_is_rejected() -> None:
         ("", "is missing"),
         ("0.0.0.0", "0.0.0.0 is the unspecified address"),
         ("::", ":: is the unspecified address"),
+        ("255.255.255.255", "255.255.255.255 is the broadcast address"),
         ("127.0.0.1", "127.0.0.1 is a loopback address"),
         ("::1", "::1 is a loopback address"),
         ("169.254.169.254", "169.254.169.254 is a link-local address"),

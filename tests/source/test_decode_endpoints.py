@@ -155,6 +155,7 @@ def test_a_slice_of_an_unknown_address_type_is_rejected(address_type: str | None
         (endpoint("169.254.1.1"), "169.254.1.1 is a link-local address"),
         (endpoint("224.0.0.1"), "224.0.0.1 is a multicast address"),
         (endpoint("0.0.0.0"), "0.0.0.0 is the unspecified address"),
+        (endpoint("255.255.255.255"), "255.255.255.255 is the broadcast address"),
         (endpoint("::1"), "::1 is not of the slice's addressType"),
         ({"addresses": []}, "is missing"),
         ({}, "is missing"),
@@ -203,7 +204,14 @@ def test_a_bad_port_of_a_slice_is_left_out_and_the_others_stay() -> None:
 
 
 def test_addresses_near_the_special_ones_are_good() -> None:
-    texts = ["169.253.255.255", "0.0.0.1", "126.255.255.255", "223.255.255.255", "240.0.0.1"]
+    texts = [
+        "169.253.255.255",
+        "0.0.0.1",
+        "126.255.255.255",
+        "223.255.255.255",
+        "240.0.0.1",
+        "255.255.255.254",
+    ]
     assert len(only_slice(endpoint_slice(*map(endpoint, texts))).endpoints) == len(texts)
     texts = ["fec0::1", "fe00::1", "64:ff9b::1", "::2"]
     assert len(only_slice(endpoint_slice(*map(endpoint, texts), addressType="IPv6")).endpoints) == len(texts)
