@@ -88,9 +88,14 @@ def expected(service: ServiceUnderTest, local_endpoints: int) -> Health:
 
 
 def await_health(cluster: Cluster, service: ServiceUnderTest, family: Family, answer: Health | None) -> None:
-    await_that(
-        lambda: health(cluster, service, family) == answer, f"the health of {service.name} is {answer}"
-    )
+    def is_answered() -> bool:
+        try:
+            return health(cluster, service, family) == answer
+        except (ConnectionResetError, json.JSONDecodeError):
+            # The port was given up after the kernel had accepted the connection: cut off, or a 404.
+            return False
+
+    await_that(is_answered, f"the health of {service.name} is {answer}")
 
 
 @pytest.fixture
