@@ -6,9 +6,13 @@ import ctypes
 import os
 import platform
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
+
+from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.model.addresses import Address, Family
 from ipvsproxy.model.objects import (
     Endpoint,
@@ -20,12 +24,16 @@ from ipvsproxy.model.objects import (
     ServiceType,
     SlicePort,
 )
+from ipvsproxy.model.selection import NodePortAddresses
 from ipvsproxy.plan.endpoints import Here
+from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.node import NodeFacts
 from ipvsproxy.plan.services import Context, PlanSettings
+from ipvsproxy.reconcile.controller import Controller, Settings
+from ipvsproxy.source.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Result = TypeVar("Result")
 
@@ -53,6 +61,40 @@ def in_new_network_namespace(measure: Callable[[], Result]) -> Result:
         return thread.submit(enter_and_measure).result()
 
 
+class AgentInProcess:
+    """A controller on the kernel of this thread's network namespace, with a store in place of a source."""
+
+    def __init__(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
+        """Program the Services."""
+        self._store = Store()
+        self._store.replace_services(services)
+        self._store.replace_slices(slices)
+        self._store.replace_node(None)
+        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
+        settings = Settings(
+            NODE_NAME, CONTEXT.settings, NodePortAddresses(), (), lambda _: FirewallSettings(), 3600.0, 0.0
+        )
+        self._controller = Controller(
+            self._store, open_node_kernel(FirewallSettings()), settings, time.monotonic, log
+        )
+        while self._controller.step().seconds == 0:
+            pass
+
+    def change(self, changed: EndpointSlice) -> float:
+        """Deliver a changed EndpointSlice; return the microseconds until the kernel has it."""
+        began = time.perf_counter()
+        self._store.put_slice(changed)
+        self._controller.step()
+        return (time.perf_counter() - began) * 1e6
+
+    def change_addresses(self) -> float:
+        """Tell that the node's addresses changed; return the microseconds until the kernel has what follows."""
+        began = time.perf_counter()
+        self._controller.addresses_changed()
+        self._controller.step()
+        return (time.perf_counter() - began) * 1e6
+
+
 def machine() -> str:
     """Return a line that names the machine, the kernel and Python."""
     cpu = next(
@@ -78,8 +120,11 @@ def services(count: int) -> list[Service]:
     ]
 
 
-def endpoint_slice(number: int, endpoints: int, *, unready: int = 0) -> EndpointSlice:
-    """Return the EndpointSlice of Service `number`, all on other nodes; the first `unready` are not ready."""
+def endpoint_slice(number: int, endpoints: int, *, unready: int = 0, node: str = "") -> EndpointSlice:
+    """Return the EndpointSlice of Service `number`; the first `unready` are not ready.
+
+    The endpoints are each on another node, or all on `node`.
+    """
     name = f"service-{number}"
     first = 0x0AF40000 + number * endpoints
     return EndpointSlice(
@@ -92,7 +137,7 @@ def endpoint_slice(number: int, endpoints: int, *, unready: int = 0) -> Endpoint
                 Address((first + each).to_bytes(4)),
                 ready=each >= unready,
                 serving=each >= unready,
-                node_name=f"node-{each}",
+                node_name=node or f"node-{each}",
             )
             for each in range(endpoints)
         ),
