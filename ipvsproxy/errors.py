@@ -11,3 +11,9 @@ class UsageError(IpvsProxyError):
     """A flag, a file or a field that the user wrote is wrong."""
 
     exit_code = 2
+
+
+class NotPermittedError(IpvsProxyError):
+    """The user may not do what the command does."""
+
+    exit_code = 77  # EX_NOPERM of sysexits.h

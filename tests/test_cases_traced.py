@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.cli.arguments import RunArguments, parse
+from ipvsproxy.cli.arguments import parse
+from ipvsproxy.cli.arguments.run import RunArguments
 from ipvsproxy.cli.settings import controller_settings, firewall_settings
 from ipvsproxy.model.addresses import Family, parse_address
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, ruleset

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ipvsproxy.cli.arguments import OutputFormat
+from ipvsproxy.cli.arguments.parser import OutputFormat
+from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.tables import render
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.node import open_node_kernel
-from ipvsproxy.kernel.preflight import require_net_admin
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.desired import firewall_settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-    from ipvsproxy.cli.arguments import DumpArguments
+    from ipvsproxy.cli.arguments.dump import DumpArguments
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.schema import AgentReport, Dump
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def dump(arguments: DumpArguments) -> int:
     """Show this node's state; return the exit code."""
-    require_net_admin()
+    require_operator()
     return show(
         arguments, lambda: ask_report(arguments.run_directory), open_node_kernel, sys.stdout, sys.stderr
     )

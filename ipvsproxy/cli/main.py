@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ipvsproxy.cli.arguments import DumpArguments, parse
+from ipvsproxy.cli.arguments import parse
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit after --help, --version and words that are wrong.
     """
     _open_missing_streams()
-    return exit_code(lambda: _dispatch(sys.argv[1:] if argv is None else argv))
+    return exit_code(lambda: parse(sys.argv[1:] if argv is None else argv).execute())
 
 
 def exit_code(command: Callable[[], int]) -> int:
@@ -49,15 +49,3 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as Python's own
-
-
-def _dispatch(argv: Sequence[str]) -> int:
-    """Import the one command that is asked for, and run it: the others' libraries take longer than --version."""
-    arguments = parse(argv)
-    if isinstance(arguments, DumpArguments):
-        from ipvsproxy.cli.dump import dump  # noqa: PLC0415 - imported late, as said above
-
-        return dump(arguments)
-    from ipvsproxy.cli.run import run  # noqa: PLC0415 - imported late, as said above
-
-    return run(arguments)

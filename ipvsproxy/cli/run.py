@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.cli.arguments import RunArguments
+    from ipvsproxy.cli.arguments.run import RunArguments
     from ipvsproxy.config.settings import Config
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.reconcile.controller import Controller

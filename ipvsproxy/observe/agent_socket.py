@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.errors import IpvsProxyError, NotPermittedError
 from ipvsproxy.observe.schema import SCHEMA_VERSION, AgentReport, Refusal
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class AgentSocket:
 def ask_report(directory: Path, timeout: float = ANSWER_TIMEOUT) -> AgentReport:
     """Return the report of the agent that has this run directory.
 
-    AgentNotRunningError, AgentSilentError, OtherSchemaError, or IpvsProxyError without the permission to ask.
+    AgentNotRunningError, AgentSilentError, OtherSchemaError, or NotPermittedError.
     """
     path = directory / SOCKET_NAME
     answer = _ask(path, msgspec.json.encode(Request(REPORT_COMMAND)) + b"\n", timeout)
@@ -189,7 +189,7 @@ def _ask(path: Path, request: bytes, timeout: float) -> bytes:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise AgentNotRunningError(f"the agent is not running, nobody listens on {path}") from error
         except PermissionError as error:
-            raise IpvsProxyError(f"{path}: {error.strerror}; run as root") from error
+            raise NotPermittedError(f"{path}: {error.strerror}: run as root") from error
         except OSError as error:
             raise AgentSilentError(
                 f"the agent does not answer on {path}: {error.strerror or error}"

@@ -7,6 +7,7 @@ Service; the resync alone looks at everything, in slices of a few milliseconds b
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
@@ -89,7 +90,7 @@ class Pause(NamedTuple):
 class Controller:
     """Keeps the kernel at what the store asks for.
 
-    `stop`, `view` and `addresses_changed` may be called from any thread, all else belongs to one.
+    `stop`, `view`, `configure` and `addresses_changed` may be called from any thread, all else belongs to one.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Controller:
         self._stopping = threading.Event()
         self._wakeup = threading.Event()
         self._questions: queue.SimpleQueue[Future[View]] = queue.SimpleQueue()
+        self._new_settings: queue.SimpleQueue[Settings] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Step and wait until `stop`. KernelUnavailableError if the kernel turns out not to be fit at the start."""
@@ -147,6 +149,11 @@ class Controller:
         self._addresses_changed.set()
         self._wake()
 
+    def configure(self, settings: Settings) -> None:
+        """Take other settings, whose `node_name` is the same; from any thread."""
+        self._new_settings.put(settings)
+        self._wake()
+
     def view(self, timeout: float) -> View:
         """Return the state at one moment; TimeoutError when the loop is busy for longer than `timeout` seconds."""
         question: Future[View] = Future()
@@ -161,6 +168,8 @@ class Controller:
     def step(self) -> Pause:
         """Do the most urgent thing that is due, and say how long there is nothing to do after it."""
         self._answer_questions()
+        with contextlib.suppress(queue.Empty):
+            self._use(self._new_settings.get_nowait())
         if not self._started:
             return self._start()
         now = self._clock()
@@ -231,6 +240,25 @@ class Controller:
         if touched:
             self._report("synced", self._state.settle(touched, now), now, services=len(services))
         return True
+
+    def _use(self, settings: Settings) -> None:
+        """Go by other settings from now on: the Services are planned anew if their plans depend on what changed."""
+        before, self._settings = self._settings, settings
+        self._pace = Pace(settings.minimum_sync_period)
+        facts, self._facts = self._facts, _facts_of(settings, self._node)
+        node = self._node.node
+        if before.firewall(node) != settings.firewall(node):
+            self._kernel.firewall.use(settings.firewall(node))
+            self._resync, self._next_resync = None, self._clock()
+        if not self._started:
+            return
+        now = self._clock()
+        self._next_resync = min(self._next_resync, now + settings.sync_period)
+        if facts != self._facts:
+            self._tell(self._hooks.node_changed, self._facts)
+        if (facts, before.plan) != (self._facts, settings.plan):
+            services = {key: self._store.state(key) for key in self._store.service_keys()}
+            self._report("synced", self._state.settle(self._plan(services), now), now, services=len(services))
 
     def _read_addresses(self, inputs: NodeInputs) -> NodeInputs:
         """Read the addresses of the node's interfaces; OSError if that fails."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.arguments import DumpArguments, OutputFormat, RunArguments, parse, read_service
+from ipvsproxy.cli.arguments import COMMANDS, parse
+from ipvsproxy.cli.arguments.dump import DumpArguments
+from ipvsproxy.cli.arguments.parser import OutputFormat, read_object_key
+from ipvsproxy.cli.arguments.run import RunArguments
 from ipvsproxy.cli.main import exit_code, main
 from ipvsproxy.config.settings import Config, DetectLocalMode, LogFormat, LogLevel
 from ipvsproxy.errors import IpvsProxyError, UsageError
@@ -151,13 +154,13 @@ def test_dump_shows_a_table_of_all_services_unless_told_otherwise() -> None:
 
 
 def test_a_service_without_a_namespace_is_of_the_namespace_default() -> None:
-    assert read_service("web") == ObjectKey("default", "web")
+    assert read_object_key("web") == ObjectKey("default", "web")
 
 
 @pytest.mark.parametrize("text", ["", "/", "a/", "/a", "a/b/c", "A/b", "a b", "-a/b", "a/b-"])
 def test_what_is_no_name_of_a_service_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not NAMESPACE/NAME"):
-        read_service(text)
+        read_object_key(text)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ipvsproxy {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["dump"]])
+@pytest.mark.parametrize("command", [[], *([each.name] for each in COMMANDS)])
 def test_the_help_has_examples_and_the_exit_codes(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

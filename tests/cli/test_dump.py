@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hin
 import msgspec
 import pytest
 
-from ipvsproxy.cli.arguments import DumpArguments, OutputFormat
+from ipvsproxy.cli.arguments.dump import DumpArguments
+from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.dump import show
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.cli.arguments import RunArguments, parse
+from ipvsproxy.cli.arguments import parse
+from ipvsproxy.cli.arguments.run import RunArguments
 from ipvsproxy.cli.settings import connection_timeouts, firewall_settings, sysctl_settings
 from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.model.addresses import parse_network

@@ -15,6 +15,7 @@ from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey
+from ipvsproxy.plan.firewall import FirewallSettings, PodNetworks
 from tests.builders import (
     address,
     endpoint_slice,
@@ -532,3 +533,43 @@ def test_a_view_is_answered_by_the_loop_and_stopping_ends_it(running: World) -> 
     assert view.owners[OTHER_KEY] == OTHER
     assert view.virtual_servers[WEB].virtual_server == virtual_server(WEB, ONE, TWO)
     assert view.synced
+
+
+def test_other_settings_are_taken_while_it_runs() -> None:
+    world = World()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.1.5"))
+    settings = world.settings
+    world.controller.configure(settings._replace(plan=settings.plan._replace(scheduler="wlc")))
+    world.settle()
+    assert world.ipvs.state()[key("10.96.0.1")].scheduler == "wlc"
+
+
+def test_rules_that_other_settings_ask_for_are_installed() -> None:
+    world = World()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.1.5"))
+    other = FirewallSettings(PodNetworks(()), masquerade_all=True)
+    world.controller.configure(world.settings._replace(firewall=lambda _: other))
+    world.settle()
+    assert world.firewall.read().intact
+    world.firewall.use(other)
+    assert world.firewall.read().intact
+    assert [event["event"] for event in world.events.entries].count("synced") == 0
+
+
+def test_settings_that_come_before_the_first_sync_are_those_of_the_first_sync() -> None:
+    world = World()
+    settings = world.settings
+    world.controller.configure(settings._replace(plan=settings.plan._replace(scheduler="wlc")))
+    world.settle()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.1.5"))
+    assert world.ipvs.state()[key("10.96.0.1")].scheduler == "wlc"
+
+
+def test_a_shorter_sync_period_brings_the_next_resync_forward() -> None:
+    world = World()
+    world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.1.5"))
+    before = world.successes
+    world.controller.configure(world.settings._replace(sync_period=5.0))
+    world.settle()
+    world.advance(6)
+    assert world.successes == before + 1

@@ -1,0 +1,88 @@
+"""The command line of `ipvsproxy run`: its flags are the settings of `config.settings`, and where objects come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipvsproxy.cli.arguments.parser import EXIT_CODES, Command, add_setting
+from ipvsproxy.config.declaration import Group
+from ipvsproxy.config.layers import combine
+from ipvsproxy.config.settings import SETTINGS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ipvsproxy.cli.arguments.parser import Parser
+    from ipvsproxy.config.settings import Config
+
+_EPILOG = """\
+The name in brackets is the field of KubeProxyConfiguration (--config). A flag goes before the file, the file before
+the default. Fields of the file that have no effect here are named in one warning; an unknown field is an error.
+DURATION is written as 30s, 1m30s or 0s. BOOL is true or false; the flag alone is true.
+
+examples:
+  ipvsproxy run --config /var/lib/kube-proxy/config.conf
+  ipvsproxy run --kubeconfig /etc/kubernetes/kube-proxy.conf --cluster-cidr 10.244.0.0/16,fd00:10:244::/56
+  ipvsproxy run --manifests ./manifests --hostname-override node-1 --ipvs-scheduler wlc --log-format console
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunArguments:
+    """What `ipvsproxy run` is asked to do.
+
+    The objects come from the directory `manifests`, or if that is None from the API server that `config.kubeconfig`
+    says. `config_file` is the KubeProxyConfiguration that was read, and `ignored_fields` are its fields that ask for
+    something and have no effect here, for the one warning.
+    """
+
+    config: Config
+    manifests: Path | None = None
+    config_file: Path | None = None
+    ignored_fields: tuple[str, ...] = ()
+
+    def execute(self) -> int:
+        """Run the agent."""
+        from ipvsproxy.cli.run import run  # noqa: PLC0415 - imported late, as Arguments says
+
+        return run(self)
+
+
+def _read(namespace: argparse.Namespace, hostname: str) -> RunArguments:
+    flags = {name: getattr(namespace, name) for name in SETTINGS if hasattr(namespace, name)}
+    config, ignored = combine(flags, namespace.config, hostname)
+    return RunArguments(config, namespace.manifests, namespace.config, ignored)
+
+
+def _add_flags(parser: Parser) -> None:
+    """Add the flag of every setting, and what only the command line can say."""
+    groups = {group: parser.add_argument_group(group) for group in Group}
+    source = groups[Group.SOURCE].add_mutually_exclusive_group()
+    for setting in SETTINGS.values():
+        add_setting(source if setting.name == "kubeconfig" else groups[setting.group], setting)
+    source.add_argument(
+        "--manifests",
+        metavar="DIR",
+        type=Path,
+        help="take Services, EndpointSlices and the Node from the YAML files of this directory, as they change",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), read as it is",
+    )
+
+
+COMMAND = Command(
+    name="run",
+    summary="run the agent on this node",
+    usage="[--kubeconfig FILE | --manifests DIR] [--config FILE] [FLAG ...]",
+    description="Program Services into this node's kernel, and keep them so, until a signal stops the agent."
+    "\nEvery rule stays in place when it stops.",
+    epilog=f"{_EPILOG}\n{EXIT_CODES}",
+    add_flags=_add_flags,
+    read=_read,
+)
