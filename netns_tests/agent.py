@@ -80,14 +80,20 @@ class Agent:
 
     def dump(self, *options: str) -> str:
         """Return what `ipvsproxy dump` prints on this node."""
+        ended = self.ask("dump", *options)
+        ended.check_returncode()
+        return ended.stdout
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the commands that ask this agent, on this node, and wait for it to end."""
         with self.node.namespace.entered():
             return subprocess.run(
-                [*_COMMAND, "dump", *options, *self._run_directory_option()],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=_REPOSITORY,
-            ).stdout
+                self.command(*words), capture_output=True, text=True, check=False, cwd=_REPOSITORY
+            )
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command line of one of the commands that ask this agent."""
+        return [*_COMMAND, *words, *self._run_directory_option()]
 
     def finish_change(self) -> None:
         """Return once the agent has done the whole change that it is at: it answers questions in between only."""
