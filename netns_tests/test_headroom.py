@@ -21,6 +21,7 @@ from netns_tests import manifests, others, tables
 from netns_tests.addressing import cluster_ip, load_balancer_ip
 from netns_tests.agent import Agent
 from netns_tests.deadline import await_that
+from netns_tests.emulation import IS_EMULATED
 from netns_tests.manifests import Endpoint, Port, ServiceSpec
 from netns_tests.tables import Notices
 from netns_tests.topology import Topology
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-IS_EMULATED = "QEMU TCG" in Path("/proc/cpuinfo").read_text(encoding="ascii")
 # An emulated processor takes minutes for the whole, which shows nothing more.
 SERVICES = 500 if IS_EMULATED else 10_000
 NODE_PORT_SERVICES = 20
