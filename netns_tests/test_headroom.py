@@ -10,7 +10,6 @@ import ipaddress
 import itertools
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +28,7 @@ from netns_tests.traffic import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 
 # An emulated processor takes minutes for the whole, which shows nothing more.
