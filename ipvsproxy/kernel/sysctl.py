@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import KernelError
+from ipvsproxy.plan.check.settings import FoundSetting
 from ipvsproxy.plan.sysctls import IPV6_FORWARDING, Ipv6Found
 
 if TYPE_CHECKING:
@@ -21,13 +23,17 @@ _IPV6_CONF = "net/ipv6/conf"
 _ADVERTISED_DEFAULT = 0x00010000 | 0x00040000
 _OTHER_SEPARATOR = str.maketrans("./", "/.")
 
+# In a container that is not privileged /proc/sys is read-only, and nothing may be mounted there. The host's
+# /proc/sys/net mounted below this one can be written, and is the network namespace's own there, too.
+MOUNTED = Path("/host/proc/sys")
+
 
 class ProcSysctls:
     """The settings of the calling thread's network namespace, for what is kept for each of them."""
 
-    def __init__(self, root: Path = Path("/proc/sys")) -> None:
-        """Take the folder that stands for /proc/sys."""
-        self._root = root
+    def __init__(self, root: Path | None = None) -> None:
+        """Take the folder that stands for /proc/sys; without one, where settings can be written is looked for."""
+        self._root = root or find_root()
 
     def get(self, name: str) -> str | None:
         """Return the value without the white space around it, None where this kernel has no such setting."""
@@ -42,10 +48,19 @@ class ProcSysctls:
         with self._path(name).open("r+") as file:
             file.write(value)
 
+    def is_writable(self, name: str) -> bool:
+        """Say whether the process may write the value: /proc/sys is read-only in many containers."""
+        return os.access(self._path(name), os.W_OK)
+
     def _path(self, name: str) -> Path:
         """Return the file; the first separator says which of dot and slash parts the names (sysctl(8))."""
         first = next((character for character in name if character in "./"), "/")
         return self._root / (name.translate(_OTHER_SEPARATOR) if first == "." else name)
+
+
+def find_root(mounted: Path = MOUNTED) -> Path:
+    """Return the folder in which settings are found and, if the process may, written."""
+    return mounted if (mounted / "net").is_dir() else Path("/proc/sys")
 
 
 class SysctlFailure(NamedTuple):
@@ -98,3 +113,11 @@ def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[Sysc
         except OSError as error:
             failures.append(SysctlFailure(setting, found, KernelError(error.errno or errno.EIO)))
     return failures
+
+
+def find_settings(sysctls: ProcSysctls, plan: Iterable[KernelSetting]) -> list[FoundSetting]:
+    """Return what is set, without changing it. OSError."""
+    return [
+        FoundSetting(setting, sysctls.get(setting.name), sysctls.is_writable(setting.name))
+        for setting in plan
+    ]

@@ -1,0 +1,83 @@
+{{/* The name of everything: the release's, with the chart's name in it. */}}
+{{- define "ipvsproxy.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the pods are selected by; it can't change without a new DaemonSet. */}}
+{{- define "ipvsproxy.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "ipvsproxy.labels" -}}
+{{ include "ipvsproxy.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "ipvsproxy.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The file that the agent reads. */}}
+{{- define "ipvsproxy.config" -}}
+{{- $type := dict "apiVersion" "kubeproxy.config.k8s.io/v1alpha1" "kind" "KubeProxyConfiguration" -}}
+{{- merge $type .Values.config | toYaml -}}
+{{- end -}}
+
+{{/* The agent's own defaults for what the configuration leaves out. */}}
+{{- define "ipvsproxy.healthzBindAddress" -}}
+{{- .Values.config.healthzBindAddress | default "0.0.0.0:10256" -}}
+{{- end -}}
+
+{{- define "ipvsproxy.metricsBindAddress" -}}
+{{- .Values.config.metricsBindAddress | default "127.0.0.1:10249" -}}
+{{- end -}}
+
+{{/* Of ADDRESS:PORT, the port. */}}
+{{- define "ipvsproxy.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
+{{- define "ipvsproxy.hasMonitor" -}}
+{{- if or .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}true{{ end -}}
+{{- end -}}
+
+{{/* A request of the kubelet to the health endpoint, which it asks at the pod's IP unless that is bound elsewhere. */}}
+{{- define "ipvsproxy.probe" -}}
+{{- $place := include "ipvsproxy.healthzBindAddress" .root -}}
+{{- $address := trimAll "[]" (regexReplaceAll ":[0-9]+$" $place "") -}}
+httpGet:
+  path: {{ .path }}
+  port: healthz
+  {{- if not (has $address (list "0.0.0.0" "::")) }}
+  host: {{ $address | quote }}
+  {{- end }}
+{{- end -}}
+
+{{/* What the schema can't say, or not in words. */}}
+{{- define "ipvsproxy.check" -}}
+{{- with .Values.apiServer -}}
+{{- if not (or .host .kubeconfig) -}}
+{{- fail "apiServer.host: give the address of the API server as nodes know it, or with apiServer.kubeconfig a file on the nodes: the ClusterIP of the Service kubernetes does not work before an agent has programmed it" -}}
+{{- end -}}
+{{- if and .host .kubeconfig -}}
+{{- fail "apiServer.kubeconfig: names the API server already; give either this or apiServer.host" -}}
+{{- end -}}
+{{- end -}}
+{{- $metrics := .Values.config.metricsBindAddress | default "" -}}
+{{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^(none$|127[.]|\\[::1\\])" $metrics) -}}
+{{- fail (printf "config.metricsBindAddress: Prometheus can't reach %s; leave it empty for the pod's own IP" $metrics) -}}
+{{- end -}}
+{{- end -}}
