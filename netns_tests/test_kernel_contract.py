@@ -29,7 +29,8 @@ from ipvsproxy.kernel.netlink import (
     open_socket,
 )
 from ipvsproxy.kernel.netlink_codec import decode_attributes, encode_message
-from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServer, RealServerStatus
+from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServer, RealServerStatus, Statistics
+from netns_tests.deadline import await_that
 from netns_tests.namespaces import Namespace
 from tests.builders import address, key, virtual_server
 from tests.kernel.contract_addresses import IPV4, IPV6, AddressesContract
@@ -125,6 +126,34 @@ def test_an_open_connection_is_counted(namespace: Namespace, ipvs: Ipvs, node: K
     assert node.addresses.apply([WEB.address], []) == {}
     with socket.create_server(("192.0.2.1", 8080)), socket.create_connection(("10.96.0.1", 80), timeout=5):
         assert ipvs.real_servers([WEB]) == {WEB: [RealServerStatus(server_address, 1, 0)]}
+
+
+def test_what_goes_through_is_counted_at_the_virtual_server_and_at_its_real_server(
+    namespace: Namespace, ipvs: Ipvs, node: KernelNode
+) -> None:
+    namespace.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    serving, idle = RealServer(address("192.0.2.1"), 8080), RealServer(address("192.0.2.1"), 8081, weight=0)
+    create(ipvs, virtual_server(WEB, serving, idle))
+    node.addresses.ensure_interface()
+    assert node.addresses.apply([WEB.address], []) == {}
+    with socket.create_server(("192.0.2.1", 8080)):
+        for _ in range(3):
+            socket.create_connection(("10.96.0.1", 80), timeout=5).close()
+    await_that(
+        lambda: ipvs.virtual_server_statistics()[WEB].total.connections == 3, "three connections are counted"
+    )
+    statistics = ipvs.virtual_server_statistics()[WEB]
+    assert ipvs.real_server_statistics([WEB]) == {
+        WEB: {(serving.address, serving.port): statistics, (idle.address, idle.port): Statistics()}
+    }
+    # At least SYN, ACK and FIN of 40 bytes or more each, and SYN+ACK.
+    total, per_second = statistics
+    assert total.packets_in >= 9
+    assert total.packets_out >= 3
+    assert total.bytes_in >= 9 * 40
+    assert total.bytes_out >= 3 * 40
+    assert per_second.packets_in > 0
+    assert per_second.bytes_in > per_second.packets_in
 
 
 def test_the_interface_stays_down_and_its_addresses_are_single_hosts(

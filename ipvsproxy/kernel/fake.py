@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError, KernelUnavailableError
 from ipvsproxy.model.addresses import Family, family, parse_network
-from ipvsproxy.model.ipvs import Command, RealServerStatus
+from ipvsproxy.model.ipvs import Command, RealServerStatus, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -65,10 +65,12 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class _Entry:
-    """A virtual server in the table; `statuses` by the real server's address and port."""
+    """A virtual server in the table; `statuses` and their counters by the real server's address and port."""
 
     virtual_server: VirtualServer
     statuses: dict[tuple[Address, int], RealServerStatus] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
+    real_server_statistics: dict[tuple[Address, int], Statistics] = field(default_factory=dict)
 
 
 class _Failing(Generic[Key]):
@@ -114,11 +116,33 @@ class FakeIpvs(_Failing["VirtualServerKey"]):
         self._answers_to_lose = count
 
     def set_connections(
-        self, key: VirtualServerKey, address: Address, port: int, active: int, inactive: int = 0
+        self,
+        key: VirtualServerKey,
+        address: Address,
+        port: int,
+        active: int,
+        inactive: int = 0,
+        persistent: int = 0,
     ) -> None:
         """Let the real server have connections; KeyError if it is not there."""
         statuses = self._table[key].statuses
-        statuses[address, port] = RealServerStatus(statuses[address, port].real_server, active, inactive)
+        server = statuses[address, port].real_server
+        statuses[address, port] = RealServerStatus(server, active, inactive, persistent)
+
+    def set_statistics(
+        self,
+        key: VirtualServerKey,
+        statistics: Statistics,
+        address: Address | None = None,
+        port: int | None = None,
+    ) -> None:
+        """Set the counters of a virtual server, or with address and port of its real server; KeyError without it."""
+        entry = self._table[key]
+        if address is None or port is None:
+            entry.statistics = statistics
+        else:
+            server = entry.statuses[address, port].real_server
+            entry.real_server_statistics[server.address, server.port] = statistics
 
     def state(self) -> dict[VirtualServerKey, VirtualServer]:
         """Return all virtual servers with their real servers."""
@@ -162,6 +186,18 @@ class FakeIpvs(_Failing["VirtualServerKey"]):
         """Return the real servers of each virtual server, sorted by address and port; a missing one has no entry."""
         self._begin_call()
         return {key: sorted(self._table[key].statuses.values()) for key in keys if key in self._table}
+
+    def virtual_server_statistics(self) -> dict[VirtualServerKey, Statistics]:
+        """Return the counters of all virtual servers."""
+        self._begin_call()
+        return {key: entry.statistics for key, entry in self._table.items()}
+
+    def real_server_statistics(
+        self, keys: Sequence[VirtualServerKey]
+    ) -> dict[VirtualServerKey, dict[tuple[Address, int], Statistics]]:
+        """Return the counters of each virtual server's real servers; a missing virtual server has no entry."""
+        self._begin_call()
+        return {key: dict(self._table[key].real_server_statistics) for key in keys if key in self._table}
 
     def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
         """Set how long idle connections are kept, all or nothing; OSError EINVAL for more than the kernel can count."""
@@ -212,7 +248,7 @@ class FakeAddresses(_Failing["Address"]):
         self._bound: set[Address] = set()
 
     def delete_interface(self) -> None:
-        """Delete the interface, and with it its addresses."""
+        """Delete the interface, and with it its addresses, as somebody else does."""
         self.kind = None
         self._bound.clear()
 
@@ -220,8 +256,20 @@ class FakeAddresses(_Failing["Address"]):
         """Create the dummy interface unless it is there; KernelUnavailableError if it is of another kind."""
         self._begin_call()
         self.kind = self.kind or "dummy"
-        if self.kind != "dummy":
-            raise KernelUnavailableError(f"interface kube-ipvs0 is of kind {self.kind}, not dummy")
+        self._require_dummy()
+
+    def has_interface(self) -> bool:
+        """Say whether the dummy interface is there; KernelUnavailableError if it is of another kind."""
+        self._begin_call()
+        if self.kind is not None:
+            self._require_dummy()
+        return self.kind is not None
+
+    def remove_interface(self) -> None:
+        """Remove the dummy interface with its addresses; one that is not there is no error."""
+        if self.has_interface():
+            self.log += (AddressOperation(address, bound=False) for address in self._bound)
+            self.delete_interface()
 
     def bound(self) -> set[Address]:
         """Return the addresses on the dummy interface; empty without the interface."""
@@ -248,6 +296,10 @@ class FakeAddresses(_Failing["Address"]):
                 errors[operation.address] = KernelError(*refused.args)
         return errors
 
+    def _require_dummy(self) -> None:
+        if self.kind != "dummy":
+            raise KernelUnavailableError(f"interface kube-ipvs0 is of kind {self.kind}, not dummy")
+
     def _apply(self, operation: AddressOperation) -> None:
         """Bind or remove one address, with the kernel's checks in their order."""
         address, bound = operation
@@ -273,7 +325,7 @@ def _apply_to_real_server(entry: _Entry, command: Command, real_server: RealServ
     if command is Command.DEL_DEST:
         if place not in entry.statuses:
             raise _RefusedError(errno.ENOENT)
-        del entry.statuses[place]
+        del entry.statuses[place], entry.real_server_statistics[place]
         return
     # Only tunnels lead from one family to the other.
     if family(real_server.address) is not family(entry.virtual_server.key.address):
@@ -291,3 +343,4 @@ def _apply_to_real_server(entry: _Entry, command: Command, real_server: RealServ
     if any(network.contains(real_server.address) for network in _NO_REAL_SERVERS):
         raise _RefusedError(errno.EINVAL)
     entry.statuses[place] = RealServerStatus(real_server, 0, 0)
+    entry.real_server_statistics[place] = Statistics()

@@ -156,6 +156,20 @@ class FakeFirewall:
         if known:
             self._known = self._generation
 
+    def exists(self) -> bool:
+        """Say whether there is a table, whatever is in it."""
+        self._begin_call()
+        return self._table is not None
+
+    def remove(self) -> None:
+        """Remove the table; one that is not there is no error. FirewallError if that is refused."""
+        self._begin_call()
+        self._begin_transaction()
+        if self._table:
+            self.log.append(FirewallChange(frozenset(), self._table.elements))
+            self.delete_table()
+        self._known = None
+
     def changed_by_others(self) -> bool:
         """Say whether the table, without a look at it, may have changed but by this object's own transactions."""
         self._begin_call()

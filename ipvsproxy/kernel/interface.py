@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import (
+        IpvsOperation,
+        RealServerStatus,
+        Statistics,
+        VirtualServer,
+        VirtualServerKey,
+    )
     from ipvsproxy.plan.firewall import FirewallSettings
 
 
@@ -82,6 +88,17 @@ class Ipvs(Protocol):
     ) -> dict[VirtualServerKey, list[RealServerStatus]]:
         """Return the real servers of each virtual server, sorted by address and port; a missing one has no entry."""
 
+    def virtual_server_statistics(self) -> dict[VirtualServerKey, Statistics]:
+        """Return the counters of all virtual servers, everybody's, by one dump."""
+
+    def real_server_statistics(
+        self, keys: Sequence[VirtualServerKey]
+    ) -> dict[VirtualServerKey, dict[tuple[Address, int], Statistics]]:
+        """Return the counters of each virtual server's real servers, by address and port, with a dump for each key.
+
+        A missing virtual server has no entry.
+        """
+
     def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
         """Set how long idle connections are kept; OSError if the kernel refuses."""
 
@@ -101,6 +118,12 @@ class Addresses(Protocol):
 
     def ensure_interface(self) -> None:
         """Create the dummy interface unless it is there; KernelUnavailableError if it is of another kind."""
+
+    def has_interface(self) -> bool:
+        """Say whether the dummy interface is there; KernelUnavailableError if it is of another kind."""
+
+    def remove_interface(self) -> None:
+        """Remove the dummy interface with its addresses; one that is not there is no error. OSError if refused."""
 
     def bound(self) -> set[Address]:
         """Return the addresses on the dummy interface, but for IPv6 link-local ones; empty without the interface."""
@@ -142,6 +165,12 @@ class Firewall(Protocol):
 
     def use(self, settings: FirewallSettings) -> None:
         """Take other settings for the rules: the table is not intact before it is installed again, if they differ."""
+
+    def exists(self) -> bool:
+        """Say whether there is a table of the name, whatever is in it."""
+
+    def remove(self) -> None:
+        """Remove the table; one that is not there is no error. FirewallError if that is refused."""
 
     def changed_by_others(self) -> bool:
         """Say, without reading the table, whether it may have changed but by this object's own calls.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.kernel.ipvs_codec import (
     IPVS_GENL_NAME,
     decode_real_server,
+    decode_real_server_statistics,
     decode_virtual_server,
+    decode_virtual_server_statistics,
     encode_get_destinations,
     encode_get_info,
     encode_get_service,
@@ -24,7 +26,16 @@ if TYPE_CHECKING:
 
     from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError
     from ipvsproxy.kernel.netlink import DatagramSocket
-    from ipvsproxy.model.ipvs import IpvsOperation, RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import (
+        IpvsOperation,
+        RealServerStatus,
+        Statistics,
+        VirtualServer,
+        VirtualServerKey,
+    )
+
+Decoded = TypeVar("Decoded")
 
 # Beyond so many keys a dump of everything takes less time than a question for each.
 _MAX_QUESTIONS = 64
@@ -100,14 +111,19 @@ class IpvsNetlink:
 
         One dump for each: the kernel refuses a second one over the same socket before the first is at its end.
         """
-        found: dict[VirtualServerKey, list[RealServerStatus]] = {}
-        for key in keys:
-            chunks = self._client.dump(encode_get_destinations(key, self._message_type))
-            statuses = sorted(decode_real_server(payload) for payloads in chunks for payload in payloads)
-            # The kernel answers alike for a virtual server without real servers and for one that is not there.
-            if statuses or self.existing([key]):
-                found[key] = statuses
-        return found
+        return {key: sorted(found) for key, found in self._destinations(keys, decode_real_server)}
+
+    def virtual_server_statistics(self) -> dict[VirtualServerKey, Statistics]:
+        """Return the counters of all virtual servers, everybody's; those that no key identifies are left out."""
+        chunks = self._client.dump(encode_get_services(self._message_type))
+        decoded = (decode_virtual_server_statistics(payload) for payloads in chunks for payload in payloads)
+        return dict(each for each in decoded if each is not None)
+
+    def real_server_statistics(
+        self, keys: Sequence[VirtualServerKey]
+    ) -> dict[VirtualServerKey, dict[tuple[Address, int], Statistics]]:
+        """Return the counters of each virtual server's real servers; a missing virtual server has no entry."""
+        return {key: dict(found) for key, found in self._destinations(keys, decode_real_server_statistics)}
 
     def set_timeouts(self, timeouts: ConnectionTimeouts) -> None:
         """Set how long idle connections are kept, all or nothing; OSError EINVAL for more than the kernel can count.
@@ -115,3 +131,14 @@ class IpvsNetlink:
         It counts ticks in 31 bits: 2,147,483 seconds with the shortest ones, of a millisecond.
         """
         self._client.ask(encode_set_timeouts(timeouts, self._message_type))
+
+    def _destinations(
+        self, keys: Iterable[VirtualServerKey], decode: Callable[[bytes], Decoded]
+    ) -> Iterator[tuple[VirtualServerKey, list[Decoded]]]:
+        """Yield the decoded real servers of each virtual server that is there."""
+        for key in keys:
+            chunks = self._client.dump(encode_get_destinations(key, self._message_type))
+            found = [decode(payload) for payloads in chunks for payload in payloads]
+            # The kernel answers alike for a virtual server without real servers and for one that is not there.
+            if found or self.existing([key]):
+                yield key, found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.netlink_codec import (
@@ -21,13 +22,15 @@ from ipvsproxy.model.ipvs import (
     Command,
     RealServer,
     RealServerStatus,
+    Statistics,
+    Traffic,
     VirtualServer,
     VirtualServerKey,
 )
 from ipvsproxy.model.objects import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ipvsproxy.kernel.interface import ConnectionTimeouts
     from ipvsproxy.model.ipvs import IpvsOperation
@@ -55,6 +58,8 @@ IPVS_SVC_ATTR_SCHED_NAME = 6
 IPVS_SVC_ATTR_FLAGS = 7
 IPVS_SVC_ATTR_TIMEOUT = 8
 IPVS_SVC_ATTR_NETMASK = 9
+IPVS_SVC_ATTR_STATS = 10
+IPVS_SVC_ATTR_STATS64 = 12
 
 IPVS_DEST_ATTR_ADDR = 1
 IPVS_DEST_ATTR_PORT = 2
@@ -65,10 +70,15 @@ IPVS_DEST_ATTR_L_THRESH = 6
 IPVS_DEST_ATTR_ACTIVE_CONNS = 7
 IPVS_DEST_ATTR_INACT_CONNS = 8
 IPVS_DEST_ATTR_PERSIST_CONNS = 9
+IPVS_DEST_ATTR_STATS = 10
 IPVS_DEST_ATTR_ADDR_FAMILY = 11
+IPVS_DEST_ATTR_STATS64 = 12
 IPVS_DEST_ATTR_TUN_TYPE = 13
 IPVS_DEST_ATTR_TUN_PORT = 14
 IPVS_DEST_ATTR_TUN_FLAGS = 15
+
+# IPVS_STATS_ATTR_CONNS to IPVS_STATS_ATTR_OUTBPS: the five counters, then the five rates, in the order of Traffic.
+_STATISTICS_ATTRIBUTES = range(1, 11)
 
 IP_VS_SVC_F_HASHED = 0x2
 IP_VS_CONN_F_MASQ = 0
@@ -125,6 +135,10 @@ _DUMPED_HEADERS = tuple(
     ATTRIBUTE.pack(ATTRIBUTE.size + struct.calcsize("=" + code), kind) for kind, code in _DUMPED_FIELDS
 )
 _DUMPED_OFFSET = _GENL_HEADER.size + ATTRIBUTE.size
+
+# The counters of 64 bits, where the kernel needs no padding to align them.
+_STATISTICS = struct.Struct("=" + "4sQ" * len(_STATISTICS_ATTRIBUTES))
+_STATISTICS_HEADERS = tuple(ATTRIBUTE.pack(ATTRIBUTE.size + 8, kind) for kind in _STATISTICS_ATTRIBUTES)
 
 
 def encode_operations(operations: Iterable[IpvsOperation], message_type: int) -> Iterator[bytes]:
@@ -198,21 +212,14 @@ def decode_virtual_server(payload: bytes) -> VirtualServer | None:
 
     None for one that no key identifies: by firewall mark, or of a protocol that Kubernetes does not know.
     """
-    (service,) = decode_attributes(payload, _GENL_HEADER.size).values()
-    values = decode_attributes(service)
-    if IPVS_SVC_ATTR_ADDR not in values:
+    values = _decode_nested(payload)
+    key = _decode_key(values)
+    if key is None:
         return None
-    (protocol,) = _UINT16.unpack(values[IPVS_SVC_ATTR_PROTOCOL])
-    if protocol not in _PROTOCOLS:
-        return None
-    (address_family,) = _UINT16.unpack(values[IPVS_SVC_ATTR_AF])
-    (port,) = _PORT.unpack(values[IPVS_SVC_ATTR_PORT])
     flags, _ = _FLAGS.unpack(values[IPVS_SVC_ATTR_FLAGS])
     (timeout,) = _UINT32.unpack(values[IPVS_SVC_ATTR_TIMEOUT])
     return VirtualServer(
-        VirtualServerKey(
-            _decode_address(values[IPVS_SVC_ATTR_ADDR], address_family), _PROTOCOLS[protocol], port
-        ),
+        key,
         values[IPVS_SVC_ATTR_SCHED_NAME].rstrip(b"\0").decode(),
         flags & ~IP_VS_SVC_F_HASHED,
         timeout,
@@ -225,11 +232,10 @@ def decode_real_server(payload: bytes) -> RealServerStatus:
         _DUMPED.unpack_from(payload, _DUMPED_OFFSET) if len(payload) >= _DUMPED.size + _DUMPED_OFFSET else ()
     )
     if fields[::2] == _DUMPED_HEADERS:
-        address, port, _, weight, _, _, _, upper, lower, active, inactive, _, family = fields[1::2]
+        address, port, _, weight, _, _, _, upper, lower, active, inactive, persistent, family = fields[1::2]
         port = socket.ntohs(port)
     else:
-        (destination,) = decode_attributes(payload, _GENL_HEADER.size).values()
-        values = decode_attributes(destination)
+        values = _decode_nested(payload)
         address = values[IPVS_DEST_ATTR_ADDR]
         (port,) = _PORT.unpack(values[IPVS_DEST_ATTR_PORT])
         (weight,) = _INT32.unpack(values[IPVS_DEST_ATTR_WEIGHT])
@@ -237,10 +243,61 @@ def decode_real_server(payload: bytes) -> RealServerStatus:
         (lower,) = _UINT32.unpack(values[IPVS_DEST_ATTR_L_THRESH])
         (active,) = _UINT32.unpack(values[IPVS_DEST_ATTR_ACTIVE_CONNS])
         (inactive,) = _UINT32.unpack(values[IPVS_DEST_ATTR_INACT_CONNS])
+        (persistent,) = _UINT32.unpack(values[IPVS_DEST_ATTR_PERSIST_CONNS])
         (family,) = _UINT16.unpack(values[IPVS_DEST_ATTR_ADDR_FAMILY])
     if family == Family.IPV4:
         address = address[:4]
-    return RealServerStatus(RealServer(address, port, weight, upper, lower), active, inactive)
+    return RealServerStatus(RealServer(address, port, weight, upper, lower), active, inactive, persistent)
+
+
+def decode_virtual_server_statistics(payload: bytes) -> tuple[VirtualServerKey, Statistics] | None:
+    """Return the counters of a GET_SERVICE answer; None where `decode_virtual_server` returns None."""
+    values = _decode_nested(payload)
+    key = _decode_key(values)
+    if key is None:
+        return None
+    return key, _decode_statistics(values, IPVS_SVC_ATTR_STATS64, IPVS_SVC_ATTR_STATS)
+
+
+def decode_real_server_statistics(payload: bytes) -> tuple[tuple[Address, int], Statistics]:
+    """Return the counters of a GET_DEST answer, with the real server's address and port."""
+    values = _decode_nested(payload)
+    (address_family,) = _UINT16.unpack(values[IPVS_DEST_ATTR_ADDR_FAMILY])
+    address = _decode_address(values[IPVS_DEST_ATTR_ADDR], address_family)
+    (port,) = _PORT.unpack(values[IPVS_DEST_ATTR_PORT])
+    return (address, port), _decode_statistics(values, IPVS_DEST_ATTR_STATS64, IPVS_DEST_ATTR_STATS)
+
+
+def _decode_statistics(values: Mapping[int, bytes], wide: int, narrow: int) -> Statistics:
+    """Return the counters of 64 bits; before Linux 4.1 there are only those of 32 bits, with bytes in 64."""
+    value = values[wide] if wide in values else values[narrow]
+    fields = _STATISTICS.unpack(value) if len(value) == _STATISTICS.size else ()
+    if fields[::2] == _STATISTICS_HEADERS:
+        counters = fields[1::2]
+    else:
+        numbers = decode_attributes(value)
+        counters = tuple(int.from_bytes(numbers[kind], sys.byteorder) for kind in _STATISTICS_ATTRIBUTES)
+    return Statistics(Traffic(*counters[:5]), Traffic(*counters[5:]))
+
+
+def _decode_nested(payload: bytes) -> dict[int, bytes]:
+    """Return the attributes of the one virtual server or real server that an answer has."""
+    (nested,) = decode_attributes(payload, _GENL_HEADER.size).values()
+    return decode_attributes(nested)
+
+
+def _decode_key(values: Mapping[int, bytes]) -> VirtualServerKey | None:
+    """Return the key of a virtual server, None if it is by firewall mark or of an unknown protocol."""
+    if IPVS_SVC_ATTR_ADDR not in values:
+        return None
+    (protocol,) = _UINT16.unpack(values[IPVS_SVC_ATTR_PROTOCOL])
+    if protocol not in _PROTOCOLS:
+        return None
+    (address_family,) = _UINT16.unpack(values[IPVS_SVC_ATTR_AF])
+    (port,) = _PORT.unpack(values[IPVS_SVC_ATTR_PORT])
+    return VirtualServerKey(
+        _decode_address(values[IPVS_SVC_ATTR_ADDR], address_family), _PROTOCOLS[protocol], port
+    )
 
 
 def _decode_address(value: bytes, address_family: int) -> Address:

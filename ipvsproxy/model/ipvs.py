@@ -64,11 +64,40 @@ class VirtualServer(NamedTuple):
 
 
 class RealServerStatus(NamedTuple):
-    """A real server as a dump of the kernel shows it, with its connection counts."""
+    """A real server as a dump of the kernel shows it, with its connection counts.
+
+    `persistent_connections` are its templates: the clients that persistence keeps with it.
+    """
 
     real_server: RealServer
     active_connections: int
     inactive_connections: int
+    persistent_connections: int = 0
+
+
+class Traffic(NamedTuple):
+    """What went through a virtual server or a real server: counts, or counts a second.
+
+    `in` is from clients to the real server, `out` back to them; bytes are those of IP packets, headers included.
+    """
+
+    connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Statistics(NamedTuple):
+    """The kernel's counters of a virtual server or a real server.
+
+    `total` counts since it was made; a real server that left and came back within minutes may go on where it was.
+    `per_second` is the kernel's estimate, to which the last 2 seconds contribute a quarter. The kernel brings both up
+    to date every 2 seconds; while net.ipv4.vs.run_estimation is 0 they stay as they are.
+    """
+
+    total: Traffic = Traffic()
+    per_second: Traffic = Traffic()
 
 
 class Command(enum.IntEnum):

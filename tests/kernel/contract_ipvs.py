@@ -20,6 +20,7 @@ from ipvsproxy.model.ipvs import (
     RealServer,
     RealServerStatus,
     ServiceFlag,
+    Statistics,
 )
 from ipvsproxy.model.objects import Protocol
 from tests.builders import address, key, real_server, virtual_server
@@ -314,6 +315,32 @@ class IpvsContract:
         create(ipvs, *virtual_servers)
         next(ipvs.virtual_servers())
         assert dump(ipvs) == set(virtual_servers)
+
+    def test_what_was_just_made_has_counted_nothing(self, ipvs: Ipvs) -> None:
+        create(ipvs, virtual_server(WEB, FIRST, SECOND), virtual_server(WEB6))
+        assert ipvs.virtual_server_statistics() == {WEB: Statistics(), WEB6: Statistics()}
+        assert ipvs.real_server_statistics([WEB6, WEB]) == {
+            WEB6: {},
+            WEB: {(each.address, each.port): Statistics() for each in (FIRST, SECOND)},
+        }
+
+    def test_what_is_not_there_has_no_counters(self, ipvs: Ipvs) -> None:
+        web = virtual_server(WEB, FIRST, SECOND)
+        create(ipvs, web)
+        assert ipvs.apply(destinations(Command.DEL_DEST, web, FIRST)) == {}
+        assert ipvs.real_server_statistics([WEB6, WEB]) == {
+            WEB: {(SECOND.address, SECOND.port): Statistics()}
+        }
+        assert ipvs.apply(services(Command.DEL_SERVICE, web)) == {}
+        assert ipvs.virtual_server_statistics() == {}
+        assert ipvs.real_server_statistics([WEB]) == {}
+
+    def test_the_counters_of_more_virtual_servers_than_one_answer_holds_are_all_read(
+        self, ipvs: Ipvs
+    ) -> None:
+        virtual_servers = [virtual_server(key("10.96.0.1", port)) for port in range(1, 301)]
+        create(ipvs, *virtual_servers)
+        assert ipvs.virtual_server_statistics() == {each.key: Statistics() for each in virtual_servers}
 
     def test_timeouts_are_set_in_place_of_the_kernels_own(self, ipvs: Ipvs, timeouts: Timeouts) -> None:
         assert timeouts() == ConnectionTimeouts(tcp=900, tcp_fin=120, udp=300)

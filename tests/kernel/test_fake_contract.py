@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.kernel.fake import AddressOperation, FakeAddresses, FakeIpvs
-from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServerStatus
+from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServerStatus, Statistics, Traffic
 from tests.builders import address, key, real_server, virtual_server
 from tests.kernel.contract_addresses import IPV4, LOOPBACK, AddressesContract
 from tests.kernel.contract_ipvs import (
@@ -113,6 +113,27 @@ def test_connections_are_set_and_survive_an_edit() -> None:
     ipvs.apply(destinations(Command.DEL_DEST, web, FIRST))
     with pytest.raises(KeyError):
         ipvs.set_connections(WEB, FIRST.address, FIRST.port, active=1)
+
+
+def test_counters_are_set_survive_an_edit_and_begin_again_with_what_is_made_again() -> None:
+    ipvs = FakeIpvs()
+    web, of_web, of_first = virtual_server(WEB, FIRST), counted(5), counted(3)
+    create(ipvs, web)
+    ipvs.set_statistics(WEB, of_web)
+    ipvs.set_statistics(WEB, of_first, FIRST.address, FIRST.port)
+    ipvs.apply([*services(Command.SET_SERVICE, web), *destinations(Command.SET_DEST, web, FIRST)])
+    assert ipvs.virtual_server_statistics() == {WEB: of_web}
+    assert ipvs.real_server_statistics([WEB]) == {WEB: {(FIRST.address, FIRST.port): of_first}}
+    with pytest.raises(KeyError):
+        ipvs.set_statistics(WEB, of_first, SECOND.address, SECOND.port)
+    ipvs.apply([*services(Command.DEL_SERVICE, web), *services(Command.NEW_SERVICE, web)])
+    ipvs.apply(destinations(Command.NEW_DEST, web, FIRST))
+    assert ipvs.virtual_server_statistics() == {WEB: Statistics()}
+    assert ipvs.real_server_statistics([WEB]) == {WEB: {(FIRST.address, FIRST.port): Statistics()}}
+
+
+def counted(connections: int) -> Statistics:
+    return Statistics(Traffic(connections, 4, 3, 240, 180))
 
 
 def test_the_kernel_is_out_of_reach_on_demand() -> None:

@@ -15,7 +15,9 @@ from pyroute2.netlink.generic.ipvs import ipvsmsg
 from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.kernel.ipvs_codec import (
     decode_real_server,
+    decode_real_server_statistics,
     decode_virtual_server,
+    decode_virtual_server_statistics,
     encode_get_destinations,
     encode_get_info,
     encode_get_service,
@@ -30,6 +32,8 @@ from ipvsproxy.model.ipvs import (
     IpvsOperation,
     RealServer,
     RealServerStatus,
+    Statistics,
+    Traffic,
     VirtualServer,
     VirtualServerKey,
 )
@@ -61,7 +65,24 @@ VIRTUAL_SERVERS = st.builds(
     st.just(()),
 )
 REAL_SERVERS = st.builds(RealServer, ADDRESSES, PORTS, INT32, UINT32, UINT32)
-STATUSES = st.builds(RealServerStatus, REAL_SERVERS, UINT32, UINT32)
+STATUSES = st.builds(RealServerStatus, REAL_SERVERS, UINT32, UINT32, UINT32)
+UINT64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
+WIDE_STATISTICS = st.builds(Statistics, *[st.builds(Traffic, *[UINT64] * 5)] * 2)
+NARROW_STATISTICS = st.builds(
+    Statistics, st.builds(Traffic, *[UINT32] * 3, *[UINT64] * 2), st.builds(Traffic, *[UINT32] * 5)
+)
+STATISTICS_NAMES = (
+    "CONNS",
+    "INPKTS",
+    "OUTPKTS",
+    "INBYTES",
+    "OUTBYTES",
+    "CPS",
+    "INPPS",
+    "OUTPPS",
+    "INBPS",
+    "OUTBPS",
+)
 SERVICE_COMMANDS = st.sampled_from([Command.NEW_SERVICE, Command.SET_SERVICE, Command.DEL_SERVICE])
 DESTINATION_COMMANDS = st.sampled_from([Command.NEW_DEST, Command.SET_DEST, Command.DEL_DEST])
 OPERATIONS = st.one_of(
@@ -195,6 +216,7 @@ def test_a_real_server_that_pyroute2_wrote_is_read(status: RealServerStatus) -> 
     counts = [
         ("IPVS_DEST_ATTR_ACTIVE_CONNS", status.active_connections),
         ("IPVS_DEST_ATTR_INACT_CONNS", status.inactive_connections),
+        ("IPVS_DEST_ATTR_PERSIST_CONNS", status.persistent_connections),
     ]
     message = pyroute2_message(Command.NEW_DEST, DEST=destination_attributes(status.real_server) + counts)
     assert decode_real_server(payload(message)) == status
@@ -202,7 +224,7 @@ def test_a_real_server_that_pyroute2_wrote_is_read(status: RealServerStatus) -> 
 
 def dumped_attributes(status: RealServerStatus) -> list[bytes]:
     """Return a real server's attributes as Linux from 5.3 on orders them in a dump."""
-    server, active, inactive = status
+    server, active, inactive, persistent = status
     # A whole union nf_inet_addr, for IPv4, too.
     attributes = [encode_attribute(1, server.address.ljust(16, b"\0"))]
     attributes += [encode_attribute(2, server.port.to_bytes(2, "big"))]
@@ -212,7 +234,7 @@ def dumped_attributes(status: RealServerStatus) -> list[bytes]:
         encode_attribute(14, bytes(2)),
         encode_attribute(15, bytes(2)),
     ]
-    numbers = (server.upper_threshold, server.lower_threshold, active, inactive, 3)
+    numbers = (server.upper_threshold, server.lower_threshold, active, inactive, persistent)
     attributes += [
         encode_attribute(kind, struct.pack("=I", number)) for kind, number in enumerate(numbers, 5)
     ]
@@ -244,11 +266,61 @@ def test_a_real_server_of_a_kernel_without_tunnel_options_is_read(status: RealSe
     assert decode_real_server(dumped(attributes[:4] + attributes[7:-1])) == status
 
 
+def statistics_attribute(name: str, statistics: Statistics) -> tuple[str, Any]:
+    """Return pyroute2's attribute of that name, such as IPVS_SVC_ATTR_STATS64."""
+    numbers = zip(STATISTICS_NAMES, (*statistics.total, *statistics.per_second), strict=True)
+    return name, {"attrs": [(f"IPVS_STATS_ATTR_{each}", number) for each, number in numbers]}
+
+
+@given(VIRTUAL_SERVERS, NARROW_STATISTICS, WIDE_STATISTICS)
+def test_the_counters_of_a_virtual_server_are_those_of_64_bits_and_with_an_old_kernel_those_of_32(
+    described: VirtualServer, narrow: Statistics, wide: Statistics
+) -> None:
+    attributes = [*service_attributes(described), statistics_attribute("IPVS_SVC_ATTR_STATS", narrow)]
+    message = pyroute2_message(1, SERVICE=attributes)
+    assert decode_virtual_server_statistics(payload(message)) == (described.key, narrow)
+    attributes.append(statistics_attribute("IPVS_SVC_ATTR_STATS64", wide))
+    message = pyroute2_message(1, SERVICE=attributes)
+    assert decode_virtual_server_statistics(payload(message)) == (described.key, wide)
+
+
+@given(REAL_SERVERS, NARROW_STATISTICS, WIDE_STATISTICS)
+def test_the_counters_of_a_real_server_are_those_of_64_bits_and_with_an_old_kernel_those_of_32(
+    server: RealServer, narrow: Statistics, wide: Statistics
+) -> None:
+    place = (server.address, server.port)
+    attributes = [*destination_attributes(server), statistics_attribute("IPVS_DEST_ATTR_STATS", narrow)]
+    message = pyroute2_message(5, DEST=attributes)
+    assert decode_real_server_statistics(payload(message)) == (place, narrow)
+    attributes.append(statistics_attribute("IPVS_DEST_ATTR_STATS64", wide))
+    message = pyroute2_message(5, DEST=attributes)
+    assert decode_real_server_statistics(payload(message)) == (place, wide)
+
+
+def test_counters_that_a_kernel_aligns_to_8_bytes_are_read() -> None:
+    numbers = range(1, 11)
+    padding = encode_attribute(11, b"")
+    aligned = b"".join(padding + encode_attribute(kind, struct.pack("=Q", kind)) for kind in numbers)
+    service = b"".join(
+        (
+            encode_attribute(1, struct.pack("=H", socket.AF_INET)),
+            encode_attribute(2, struct.pack("=H", Protocol.TCP)),
+            encode_attribute(3, key("10.96.0.1").address.ljust(16, b"\0")),
+            encode_attribute(4, (80).to_bytes(2, "big")),
+            encode_attribute(12, aligned),
+        )
+    )
+    message = struct.pack("=BBH", Command.NEW_SERVICE, 1, 0) + encode_attribute(1, service)
+    expected = Statistics(Traffic(*numbers[:5]), Traffic(*numbers[5:]))
+    assert decode_virtual_server_statistics(message) == (key("10.96.0.1"), expected)
+
+
 def test_a_virtual_server_by_firewall_mark_is_nobodys_key() -> None:
     described = virtual_server(key("0.0.0.0"))
     mark = [("IPVS_SVC_ATTR_AF", socket.AF_INET), ("IPVS_SVC_ATTR_FWMARK", 7)]
     message = pyroute2_message(Command.NEW_SERVICE, SERVICE=mark + service_attributes(described)[4:])
     assert decode_virtual_server(payload(message)) is None
+    assert decode_virtual_server_statistics(payload(message)) is None
 
 
 def test_a_virtual_server_of_another_protocol_is_nobodys_key() -> None:
