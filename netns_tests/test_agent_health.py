@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipvsproxy.observe.agent_socket import ask_report
-from netns_tests.bare_node import PROGRAM, REPOSITORY, Node
+from netns_tests.bare_node import REPOSITORY, Node
 from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.namespaces import Namespace
+from netns_tests.program import PROGRAM
 from tests import api_server_objects as objects
 from tests.observe.http_clients import get, refuses
 

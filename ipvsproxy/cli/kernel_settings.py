@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.config.settings import Config
-    from ipvsproxy.kernel.interface import Ipvs
+    from ipvsproxy.kernel.interface import Ipvs, Sysctls
+    from ipvsproxy.plan.sysctls import KernelSetting
+
+
+def expected_settings(config: Config, sysctls: Sysctls) -> tuple[KernelSetting, ...]:
+    """Return the settings that the configuration asks for on this kernel."""
+    ipv6 = read_ipv6(sysctls)
+    return sysctl_plan(sysctl_settings(config, os.uname().release, os.cpu_count() or 1, ipv6))
 
 
 def make_kernel_settings(config: Config, ipvs: Ipvs, log: FilteringBoundLogger) -> None:
     """Make them where they differ; one that can't be made is one line."""
     sysctls = ProcSysctls()
-    settings = sysctl_settings(config, os.uname().release, os.cpu_count() or 1, read_ipv6(sysctls))
-    for setting, found, error in apply_settings(sysctls, sysctl_plan(settings)):
+    for setting, found, error in apply_settings(sysctls, expected_settings(config, sysctls)):
         log.warning(
             "kernel setting not made",
             setting=setting.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import yaml
@@ -47,7 +47,7 @@ def read_file(file: Path) -> dict[str, Field]:
         configuration = msgspec.convert(document, KubeProxyConfiguration, dec_hook=decode_duration)
     except msgspec.ValidationError as error:
         raise UsageError(f"{file}: {_located(str(error))}") from None
-    return dict(_fields(configuration))
+    return dict(_fields(configuration, document))
 
 
 def _check_type(file: Path, document: object) -> None:
@@ -73,14 +73,17 @@ def _located(message: str) -> str:
     return f"{path}: {what}" if path else what
 
 
-def _fields(section: Section, prefix: str = "") -> Iterator[tuple[str, Field]]:
-    """Yield the leaves that are not null; one that is zero or empty asks for nothing, so it counts as a default."""
+def _fields(section: Section, written: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """Yield the leaves that are written and not null.
+
+    One that is zero or empty asks for nothing, so it counts as a default.
+    """
     for declared in msgspec.structs.fields(section):
         path = prefix + declared.encode_name
         value = getattr(section, declared.name)
         if isinstance(value, Section):
-            yield from _fields(value, f"{path}.")
-        elif value is not None:
+            yield from _fields(value, written[declared.encode_name], f"{path}.")
+        elif value is not None and declared.encode_name in written:
             yield path, Field(_text(value), default=not value or value == declared.default)
 
 

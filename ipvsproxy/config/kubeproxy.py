@@ -11,8 +11,10 @@ import msgspec
 
 from ipvsproxy.config.durations import format_duration, parse_duration
 
-API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
+GROUP = "kubeproxy.config.k8s.io"
+API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "KubeProxyConfiguration"
+MODE = "ipvs"  # the one mode that is what the agent does
 
 
 class Duration(str):
@@ -164,7 +166,7 @@ class KubeProxyConfiguration(Section):
     bind_address_hard_fail: bool | None = None
     enable_profiling: bool | None = None
     show_hidden_metrics_for_version: str | None = None
-    mode: str | None = "ipvs"  # the one mode that is what the agent does
+    mode: str | None = MODE
     iptables: Iptables | None = None
     ipvs: Ipvs | None = None
     nftables: Nftables | None = None

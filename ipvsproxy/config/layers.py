@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipvsproxy.config.durations import format_duration
@@ -20,11 +21,50 @@ _NEEDS = {
 }
 
 
+class Layer(enum.StrEnum):
+    """Which layer a setting's value comes from."""
+
+    FLAG = "flag"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+class Origin(NamedTuple):
+    """Where a value comes from; `place` is the flag, the file and its field, or why the default is another one."""
+
+    layer: Layer
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Return one phrase: `flag --sync-period`, `/etc/config.conf: ipvs.syncPeriod`, `default`."""
+        if self.layer is Layer.FILE:
+            return self.place
+        separator = " " if self.layer is Layer.FLAG else ", "
+        return f"{self.layer}{separator}{self.place}" if self.place else self.layer
+
+
 class Effective(NamedTuple):
-    """The configuration in effect, and the fields of the file that ask for something and have no effect here."""
+    """The configuration in effect.
+
+    `ignored` are the fields of the file that ask for something and have no effect here; `origins` has every setting
+    by its name.
+    """
 
     config: Config
     ignored: tuple[str, ...]
+    origins: Mapping[str, Origin]
+
+
+class Layers(NamedTuple):
+    """What is above the defaults: the flags' values by the name of the setting, the file, and the host's own name."""
+
+    flags: Mapping[str, object]
+    file: Path | None
+    hostname: str
+
+    def read(self) -> Effective:
+        """Read the file, as it is now, and put everything together; UsageError as `combine`."""
+        return combine(*self)
 
 
 def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Effective:
@@ -35,10 +75,16 @@ def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Ef
     """
     from_file, ignored = _read(file) if file else ({}, ())
     values: dict[str, Any] = {**from_file, **flags}
+    origins = {name: Origin(Layer.DEFAULT) for name in SETTINGS}
+    origins |= {name: Origin(Layer.FILE, f"{file}: {SETTINGS[name].path}") for name in from_file}
+    origins |= {name: Origin(Layer.FLAG, SETTINGS[name].flags[0]) for name in flags}
     config = Config(**values)
-    config = dataclasses.replace(config, node_name=config.node_name or hostname.lower())
-    if "min_sync_period" not in values:
-        config = dataclasses.replace(config, min_sync_period=min(config.min_sync_period, config.sync_period))
+    if not config.node_name:
+        config = dataclasses.replace(config, node_name=hostname.lower())
+        origins["node_name"] = Origin(Layer.DEFAULT, "the host's name")
+    if "min_sync_period" not in values and config.min_sync_period > config.sync_period:
+        config = dataclasses.replace(config, min_sync_period=config.sync_period)
+        origins["min_sync_period"] = Origin(Layer.DEFAULT, f"no longer than {SETTINGS['sync_period']}")
     if config.min_sync_period > config.sync_period:
         raise UsageError(
             f"{SETTINGS['min_sync_period']} {format_duration(config.min_sync_period)} is longer than "
@@ -48,18 +94,19 @@ def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Ef
     if mode in _NEEDS and not getattr(config, _NEEDS[mode]):
         raise UsageError(f"{SETTINGS['detect_local_mode']} {mode} needs {SETTINGS[_NEEDS[mode]]}")
     idle = (name for of_mode, name in _NEEDS.items() if of_mode is not mode and from_file.get(name))
-    return Effective(config, (*ignored, *(SETTINGS[name].path for name in idle)))
+    return Effective(config, (*ignored, *(SETTINGS[name].path for name in idle)), origins)
 
 
 def _read(file: Path) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Return the values of the settings that the file has, and the other fields in which it asks for something."""
+    """Return the values of the settings that the file gives, and the other fields in which it asks for something."""
     # YAML and msgspec take longer to import than all else on the command line, and most commands read no file.
     from ipvsproxy.config.file import read_file  # noqa: PLC0415 - for the reason above
 
     fields = read_file(file)
     values: dict[str, object] = {}
     for setting in SETTINGS.values():
-        if field := fields.pop(setting.path, None):
+        # An empty text means the default, as for kube-proxy: the file does not give a value then.
+        if (field := fields.pop(setting.path, None)) and field.text:
             try:
                 values[setting.name] = setting.read(field.text)
             except ValueError as error:

@@ -40,7 +40,9 @@ SCHEDULERS = (
 HIGHEST_BIT = 31  # of the 32 bits of a packet's mark
 HIGHEST_PORT = 65535
 HIGHEST_NUMBER = 2**31 - 1  # of an int32, which numbers are in KubeProxyConfiguration and below /proc/sys
-HEALTHZ_PORT = 10256  # kube-proxy's, of an address without a port
+# kube-proxy's, of an address without a port.
+HEALTHZ_PORT = 10256
+METRICS_PORT = 10249
 
 NONE = "none"
 
@@ -95,16 +97,29 @@ def read_node_port_addresses(text: str) -> NodePortAddresses:
     return NodePortAddresses("primary" in parts, tuple(network for some in networks for network in some))
 
 
-def read_listening_address(text: str) -> tuple[Address, int] | None:
-    """Read ADDRESS:PORT, with brackets around an IPv6 address, or an ADDRESS alone; `none` is None."""
-    if text == NONE:
-        return None
-    found = _ADDRESS_AND_PORT.fullmatch(text)
-    host, port = (found["ipv6"] or found["ipv4"], int(found["port"])) if found else (text, HEALTHZ_PORT)
-    with contextlib.suppress(ValueError):
-        if 0 < port <= HIGHEST_PORT:
-            return parse_address(host), port
-    raise ValueError(f"{text!r} is not an address and a port such as 0.0.0.0:10256 or [::]:10256, or {NONE}")
+def listening_address(default_port: int) -> Callable[[str], tuple[Address, int] | None]:
+    """Return the reader of ADDRESS:PORT, with brackets around an IPv6 address, or of an ADDRESS alone.
+
+    `none` is None.
+    """
+
+    def read(text: str) -> tuple[Address, int] | None:
+        if text == NONE:
+            return None
+        found = _ADDRESS_AND_PORT.fullmatch(text)
+        host, port = (found["ipv6"] or found["ipv4"], int(found["port"])) if found else (text, default_port)
+        with contextlib.suppress(ValueError):
+            if 0 < port <= HIGHEST_PORT:
+                return parse_address(host), port
+        raise ValueError(
+            f"{text!r} is not an address and a port such as 0.0.0.0:{default_port} or [::]:{default_port}, or {NONE}"
+        )
+
+    return read
+
+
+read_healthz_address = listening_address(HEALTHZ_PORT)
+read_metrics_address = listening_address(METRICS_PORT)
 
 
 def read_bridge_interface(text: str) -> str:

@@ -20,9 +20,10 @@ from ipvsproxy.config.readers import (
     read_boolean,
     read_bridge_interface,
     read_count,
+    read_healthz_address,
     read_interface_name_prefix,
-    read_listening_address,
     read_mark_bit,
+    read_metrics_address,
     read_networks,
     read_node_name,
     read_node_port_addresses,
@@ -74,8 +75,8 @@ class Config:
     `node_name` is lower-case. `kubeconfig` None: the service account of the agent's own pod. `cluster_cidrs` has at
     most one network for each family. `pod_bridge_interface` and `pod_interface_name_prefix` are for the
     `detect_local_mode` that needs them, "" without. The IPVS and `conntrack_*` timeouts, and `conntrack_max_per_core`,
-    are 0 to leave what the kernel has. `healthz_bind_address` is address and port, None for no health checks. The
-    directory `run_directory` holds the agent's lock and its socket.
+    are 0 to leave what the kernel has. `healthz_bind_address` and `metrics_bind_address` are address and port, None
+    for nowhere. The directory `run_directory` holds the agent's lock and its socket.
     """
 
     kubeconfig: Path | None = setting(
@@ -308,13 +309,30 @@ class Config:
         meaning="the name of this Node; without it, the host's own name in lower case",
     )
     healthz_bind_address: tuple[Address, int] | None = setting(
-        read_listening_address,
+        read_healthz_address,
         "0.0.0.0:10256",
         "--healthz-bind-address",
         metavar="ADDRESS[:PORT]",
         path="healthzBindAddress",
         group=Group.AGENT,
-        meaning="where health checks of the node are answered, at /healthz and /livez; `none` for nowhere",
+        meaning="where health checks of the node are answered, at /healthz, /livez and /readyz; `none` for nowhere",
+    )
+    metrics_bind_address: tuple[Address, int] | None = setting(
+        read_metrics_address,
+        "127.0.0.1:10249",
+        "--metrics-bind-address",
+        metavar="ADDRESS[:PORT]",
+        path="metricsBindAddress",
+        group=Group.AGENT,
+        meaning="where monitoring asks, at /metrics, /healthz, /proxyMode and /configz; `none` for nowhere",
+    )
+    service_traffic_metrics: int = setting(
+        read_count,
+        "0",
+        "--service-traffic-metrics",
+        metavar="N",
+        group=Group.AGENT,
+        meaning="how many Services get metrics of their traffic, at most; all others are counted together. 0: none",
     )
     run_directory: Path = setting(
         Path,
@@ -322,7 +340,7 @@ class Config:
         "--run-directory",
         metavar="DIR",
         group=Group.AGENT,
-        meaning="holds the agent's lock and the socket that `ipvsproxy dump` asks",
+        meaning="holds the agent's lock and the socket that the other commands ask",
     )
     log_format: LogFormat = setting(
         one_of(LogFormat),

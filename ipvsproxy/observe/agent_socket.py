@@ -10,11 +10,12 @@ import contextlib
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from ipvsproxy.errors import IpvsProxyError, NotPermittedError
+from ipvsproxy.observe.recent import RecentLines
 from ipvsproxy.observe.schema import SCHEMA_VERSION, AgentReport, Refusal
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
 SOCKET_NAME = "agent.sock"
 REPORT_COMMAND = "report"
+EVENTS_COMMAND = "events"
+CONFIG_COMMAND = "config"
 MAXIMUM_CONNECTIONS = 8
 MAXIMUM_REQUEST = 4096  # bytes
 
@@ -161,8 +166,19 @@ def ask_report(directory: Path, timeout: float = ANSWER_TIMEOUT) -> AgentReport:
 
     AgentNotRunningError, AgentSilentError, OtherSchemaError, or NotPermittedError.
     """
+    return ask(directory, REPORT_COMMAND, AgentReport, timeout)
+
+
+def ask_events(directory: Path, timeout: float = ANSWER_TIMEOUT) -> list[dict[str, object]]:
+    """Return the last lines of that agent's log, the oldest first, of level info and above; errors as `ask_report`."""
+    lines = ask(directory, EVENTS_COMMAND, RecentLines, timeout).events
+    return [msgspec.json.decode(line, type=dict[str, object]) for line in lines]
+
+
+def ask(directory: Path, command: str, answer_type: type[Answer], timeout: float = ANSWER_TIMEOUT) -> Answer:
+    """Return what the agent that has this run directory answers to a command; errors as `ask_report`."""
     path = directory / SOCKET_NAME
-    answer = _ask(path, msgspec.json.encode(Request(REPORT_COMMAND)) + b"\n", timeout)
+    answer = _ask(path, msgspec.json.encode(Request(command)) + b"\n", timeout)
     if not answer:
         raise AgentSilentError(f"the agent ended the connection to {path} without an answer")
     try:
@@ -174,7 +190,7 @@ def ask_report(directory: Path, timeout: float = ANSWER_TIMEOUT) -> AgentReport:
             )
         if head.error:
             raise AgentSilentError(head.error)
-        return msgspec.json.decode(answer, type=AgentReport)
+        return msgspec.json.decode(answer, type=answer_type)
     except _UNREADABLE as error:
         raise OtherSchemaError(f"{path}: the answer is no report of an agent: {error}") from error
 

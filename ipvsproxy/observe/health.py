@@ -1,8 +1,9 @@
-"""The agent's own health, as /healthz and /livez show it.
+"""The agent's own health, as /healthz, /livez and /readyz show it.
 
 The agent is healthy while its last success, a comparison of everything with the kernel, is not too long ago; before the
 first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, so that new
-clients come by other nodes. /livez is about the agent alone.
+clients come by other nodes. /livez and /readyz are about the agent alone, and turn at the same times: /livez has the
+body of /healthz, for what asks kube-proxy for it, and /readyz one line for a person who watches a roll-out.
 """
 
 from __future__ import annotations
@@ -47,13 +48,19 @@ class Health:
         """Note that everything is, at this moment, as it should be."""
         self._last_success = self._clock()
 
+    def expect(self, timeout: float) -> None:
+        """Go by another timeout from now on."""
+        self._timeout = timeout
+
     def is_healthy(self) -> bool:
         """Say whether the last success is recent; whether the node leaves plays no part."""
         last = self._last_success
         return last is not None and self._clock() - last <= self._timeout
 
     def answer(self, path: str) -> Response | None:
-        """Answer /healthz and /livez, with the body of kube-proxy's pkg/proxy/healthcheck/proxy_health.go."""
+        """Answer /healthz, /livez and /readyz; the first two as kube-proxy's pkg/proxy/healthcheck/proxy_health.go."""
+        if path == "/readyz":
+            return self._readiness()
         leaving = self._is_leaving()
         if path == "/healthz":
             good = self.is_healthy() and not leaving
@@ -69,6 +76,17 @@ class Health:
         }
         status = http.HTTPStatus.OK if good else http.HTTPStatus.SERVICE_UNAVAILABLE
         return Response(status, json.dumps(body).encode(), "application/json")
+
+    def _readiness(self) -> Response:
+        last = self._last_success
+        if self.is_healthy():
+            return Response(http.HTTPStatus.OK, b"ready\n")
+        reason = (
+            "nothing has been compared with the kernel yet, the log says what is waited for"
+            if last is None
+            else f"the last comparison with the kernel was {self._clock() - last:.0f} s ago, the log says why"
+        )
+        return Response(http.HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n".encode())
 
 
 def _rfc3339(seconds: float) -> str:

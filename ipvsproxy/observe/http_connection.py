@@ -2,7 +2,7 @@
 
 h11 reads and writes HTTP, asyncio moves the bytes. A request has a time and a size that it may take; answers that the
 client does not read are not followed by others; pipelined requests are answered one in each round of the loop, so that
-other clients have theirs between them.
+other clients have theirs between them. An answer that takes long is made in another thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import email.utils
 import http
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import h11
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
+
+Made = TypeVar("Made")
 
 _METHODS: Final = (b"GET", b"HEAD")
 
@@ -39,20 +42,31 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Later(NamedTuple):
+    """An answer that takes long: `make` is called in another thread, one after the other, and may raise anything."""
+
+    make: Callable[[], Response]
+
+
 # Answers a GET request by its path, without the query; None if there is nothing under that path.
-Handler: TypeAlias = "Callable[[str], Response | None]"
+Handler: TypeAlias = "Callable[[str], Response | Later | None]"
+
+# Has a function called in another thread, and its result given to the second one, in the loop's.
+Defer: TypeAlias = "Callable[[Callable[[], Response], Callable[[Response], None]], None]"
 
 
 class Limits(NamedTuple):
     """What clients may take of the server; times in seconds, sizes in bytes.
 
     `request_timeout` is for one request from the connection's or its own first byte to its last, and again for the
-    client to take the answer. `idle_timeout` is between an answer and the next request. `request_size` is for the head
-    and for the body each. Beyond `connections` open ones at one listener, or `all_connections` at all together, the one
-    that has been without an answer for longest is closed for each new one.
+    client to take the answer; `making_timeout` is for an answer that another thread makes. `idle_timeout` is between an
+    answer and the next request. `request_size` is for the head and for the body each. Beyond `connections` open ones at
+    one listener, or `all_connections` at all together, the one that has been without an answer for longest is closed
+    for each new one.
     """
 
     request_timeout: float = 5.0
+    making_timeout: float = 30.0
     idle_timeout: float = 120.0
     request_size: int = 16_384
     connections: int = 32
@@ -96,18 +110,21 @@ class HttpConnection(asyncio.Protocol):
         handler: Handler,
         limits: Limits,
         counted: tuple[Connections, ...],
+        defer: Defer,
         log: FilteringBoundLogger,
     ) -> None:
-        """Prepare; `counted` is where the connection counts while it is open."""
+        """Prepare; `counted` is where the connection counts while it is open, `defer` makes what takes long."""
         self._handler = handler
         self._limits = limits
         self._counted = counted
+        self._defer = defer
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.request_size)
         self._body_size = 0
         self._idle = False
         self._blocked = False
+        self._making = False
         self._ending = False
         self._thrown_away = 0
 
@@ -157,7 +174,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Go through what has come in, up to the end of one request."""
-        if self._blocked or self._ending or self._transport.is_closing():
+        if self._blocked or self._making or self._ending or self._transport.is_closing():
             return
         try:
             while self._read_event():
@@ -193,26 +210,47 @@ class HttpConnection(asyncio.Protocol):
             self._set_timer(self._limits.idle_timeout)
 
     def _answer(self, request: h11.Request) -> None:
-        self._send(self._respond(request), with_body=request.method != b"HEAD")
+        # Who sends requests faster than they are answered must not fill the memory with them.
+        self._transport.pause_reading()
+        response = self._respond(request)
+        if isinstance(response, Later):
+            self._making = True
+            self._set_timer(self._limits.making_timeout)
+            self._defer(partial(self._called, response.make, request), self._made)
+        else:
+            self._finish(response)
+
+    def _made(self, response: Response) -> None:
+        """Take an answer from the other thread; the client may be gone."""
+        self._making = False
+        if not self._transport.is_closing():
+            self._finish(response)
+
+    def _finish(self, response: Response) -> None:
+        """Send the answer to the request, and go on with the next one."""
+        self._send(response, with_body=self._request.method != b"HEAD")
         for connections in self._counted:
             connections.use(self)
         if self._http.our_state is not h11.DONE:
             self._end()
             return
         self._http.start_next_cycle()
-        # Who sends requests faster than they are answered must not fill the memory with them.
-        self._transport.pause_reading()
         self._loop.call_soon(self._advance)
 
-    def _respond(self, request: h11.Request) -> Response:
+    def _respond(self, request: h11.Request) -> Response | Later:
         if request.method not in _METHODS:
             allow = ("Allow", b", ".join(_METHODS).decode())
             return _plain(http.HTTPStatus.METHOD_NOT_ALLOWED, allow)
-        path = _ORIGIN.sub(b"", request.target.partition(b"?")[0]).decode("latin-1") or "/"
+        return self._called(
+            lambda: self._handler(_path(request)) or _plain(http.HTTPStatus.NOT_FOUND), request
+        )
+
+    def _called(self, make: Callable[[], Made], request: h11.Request) -> Made | Response:
+        """Call what makes an answer, from any thread."""
         try:
-            return self._handler(path) or _plain(http.HTTPStatus.NOT_FOUND)
+            return make()
         except Exception:  # noqa: BLE001 - whatever it is, the client shall know that it need not wait
-            self._log.error("no answer for an HTTP client", path=path, exc_info=True)
+            self._log.error("no answer for an HTTP client", path=_path(request), exc_info=True)
             return _plain(http.HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _refuse(self, status: http.HTTPStatus) -> None:
@@ -252,6 +290,10 @@ class HttpConnection(asyncio.Protocol):
         self._timer.cancel()
         for connections in self._counted:
             connections.remove(self)
+
+
+def _path(request: h11.Request) -> str:
+    return _ORIGIN.sub(b"", request.target.partition(b"?")[0]).decode("latin-1") or "/"
 
 
 def _plain(status: http.HTTPStatus, *headers: tuple[str, str]) -> Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import socket
 import threading
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +19,12 @@ from ipvsproxy.model.addresses import family, format_address, format_endpoint
 from ipvsproxy.observe.http_connection import Connections, HttpConnection, Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.observe.http_connection import Handler
+    from ipvsproxy.observe.http_connection import Handler, Response
 
 # How long `HttpServer.stop` waits for a handler that is under way, in seconds.
 STOP_TIMEOUT = 0.3
@@ -77,6 +80,10 @@ class HttpServer:
         self._limits = limits
         self._connections = Connections(limits.all_connections)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deferred: queue.SimpleQueue[tuple[Callable[[], Response], Callable[[Response], None]]] = (
+            queue.SimpleQueue()
+        )
+        self._maker: threading.Thread | None = None
         self._stopping = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -86,7 +93,8 @@ class HttpServer:
     def listen(self, place: Place, handler: Handler) -> Listener:
         """Answer on another socket from now on, from any thread; OSError if the address can't be had.
 
-        The handler is called in the server's thread, for every listener's clients: it must not take long.
+        The handler is called in the server's thread, for every listener's clients: what takes long it answers `Later`,
+        which is made in a thread named `http answers`.
         """
         listener = Listener(place, handler, Connections(self._limits.connections))
         try:
@@ -130,13 +138,29 @@ class HttpServer:
 
     def _connection(self, listener: Listener) -> HttpConnection:
         counted = (listener.connections, self._connections)
-        return HttpConnection(listener.handler, self._limits, counted, self._log)
+        return HttpConnection(listener.handler, self._limits, counted, self._defer, self._log)
+
+    def _defer(self, make: Callable[[], Response], use: Callable[[Response], None]) -> None:
+        if not self._maker:
+            # One that hangs must not keep the process from ending.
+            self._maker = threading.Thread(target=self._make, name="http answers", daemon=True)
+            self._maker.start()
+        self._deferred.put((make, use))
+
+    def _make(self) -> None:
+        while True:
+            make, use = self._deferred.get()
+            try:
+                self._loop.call_soon_threadsafe(use, make())
+            except RuntimeError:
+                # The loop is closed, as in `listen`.
+                return
 
 
 class ConfiguredListener:
     """A listener at the address that a setting gives; one that can't be had is reported once and tried again.
 
-    Used by one thread at a time.
+    For any thread.
     """
 
     def __init__(
@@ -152,6 +176,7 @@ class ConfiguredListener:
         self._place = place
         self._handler = handler
         self._log = log.bind(setting=setting)
+        self._lock = threading.Lock()
         self._listener: Listener | None = None
         self._failed = False
         self.retry()
@@ -161,19 +186,32 @@ class ConfiguredListener:
         """The port that is listened on, None if there is none at the moment."""
         return self._listener.port if self._listener else None
 
+    def move(self, place: Place | None) -> None:
+        """Listen there from now on, and no longer where it was; no connection outlives a move."""
+        with self._lock:
+            if place == self._place:
+                return
+            if self._listener:
+                self._listener.close()
+            self._place, self._listener, self._failed = place, None, False
+        self.retry()
+
     def retry(self) -> None:
         """Listen, unless that is done already."""
-        if not self._place or self._listener:
-            return
+        with self._lock:
+            if self._place and not self._listener:
+                self._try(self._place)
+
+    def _try(self, place: Place) -> None:
         try:
-            self._listener = self._server.listen(self._place, self._handler)
+            self._listener = self._server.listen(place, self._handler)
         except OSError as error:
             if not self._failed:
-                self._log.error("HTTP server not listening", address=str(self._place), reason=reason(error))
+                self._log.error("HTTP server not listening", address=str(place), reason=reason(error))
             self._failed = True
         else:
             if self._failed:
-                self._log.info("HTTP server listening after all", address=str(self._place))
+                self._log.info("HTTP server listening after all", address=str(place))
 
 
 def reason(error: OSError) -> str:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipvsproxy.cli.ending import Ending
+from ipvsproxy.cli.ending import ENDING, OTHERS, Ending
 from ipvsproxy.config.settings import LogFormat, LogLevel
-from ipvsproxy.observe.log import configure
+from ipvsproxy.observe.log import Threshold, configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[2]
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*ENDING, *OTHERS)
 
 
 @pytest.fixture
@@ -40,11 +40,21 @@ def test_a_signal_ends_the_wait(ending: Ending, number: signal.Signals) -> None:
     assert ending.wait() is number
 
 
-def test_the_first_of_two_signals_counts(ending: Ending) -> None:
+def test_signals_come_in_their_order(ending: Ending) -> None:
     ending.take_signals()
-    signal.raise_signal(signal.SIGINT)
+    for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.raise_signal(number)
+    assert [ending.wait() for _ in range(3)] == [signal.SIGUSR1, signal.SIGHUP, signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_before_signals_are_taken_those_that_do_not_end_the_agent_do_nothing(
+    ending: Ending, number: signal.Signals
+) -> None:
+    signal.raise_signal(number)
+    ending.take_signals()
     signal.raise_signal(signal.SIGTERM)
-    assert ending.wait() is signal.SIGINT
+    assert ending.wait() is signal.SIGTERM
 
 
 def test_the_first_of_two_failures_is_raised(ending: Ending) -> None:
@@ -83,7 +93,7 @@ class SignallingStream(io.BytesIO):
 def be_signalled_in_the_midst_of_a_line() -> None:
     ending = Ending()
     ending.take_signals()
-    log = configure(LogFormat.JSON, LogLevel.INFO, io.TextIOWrapper(SignallingStream()))
+    log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), io.TextIOWrapper(SignallingStream()))
     log.info("starting")
     log.info("ending", signal=ending.wait())
 

@@ -11,9 +11,13 @@ import msgspec
 import pytest
 
 from ipvsproxy.cli.arguments import parse
+from ipvsproxy.cli.ending import ENDING, OTHERS
 from ipvsproxy.config.kubeproxy import KubeProxyConfiguration, Section
 from ipvsproxy.config.layers import combine
+from ipvsproxy.config.reload import LIVE
 from ipvsproxy.config.settings import SETTINGS
+from ipvsproxy.observe.configuration import Configuration, SettingInfo
+from ipvsproxy.observe.node_events import LINES
 from ipvsproxy.source.annotations import ANNOTATIONS, SCHEDULER_FLAGS, read_options
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ def paths(section: type[Section], prefix: str = "") -> Iterator[str]:
 FIELDS = list(paths(KubeProxyConfiguration))
 
 
-@pytest.mark.parametrize("command", ["run", "dump"])
+@pytest.mark.parametrize("command", ["run", "config"])
 def test_every_flag_is_documented(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse([command, "--help"])
@@ -53,23 +57,40 @@ def test_every_flag_is_documented(command: str, capsys: pytest.CaptureFixture[st
 def test_no_flag_is_documented_that_the_program_does_not_have() -> None:
     known = {flag for setting in SETTINGS.values() for flag in setting.flags}
     rows = "\n".join(re.findall(r"^\| `-.*", PAGE, re.MULTILINE))
+    others = {"--config", "--manifests", "--write-config-to", "--output"}
 
-    assert set(re.findall(r"--[a-z-]+", rows)) == known | {"--config", "--manifests", "--service", "--output"}
+    assert set(re.findall(r"--[a-z-]+", rows)) == known | others
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_every_setting_is_documented_in_one_row_with_its_field_and_default(setting: Setting) -> None:
+def test_every_setting_is_documented_in_one_row_with_its_field_its_default_and_how_it_changes(
+    setting: Setting,
+) -> None:
     [row] = re.findall(
-        rf"^\| `{setting.flags[0]}[ `].*\|.*\|.*\|.*\|$",
-        PAGE.partition("## Flags of `ipvsproxy dump`")[0],
+        rf"^\| `{setting.flags[0]}[ `].*\|.*\|.*\|.*\|.*\|$",
+        PAGE.partition("## Flags of `ipvsproxy config show`")[0],
         re.MULTILINE,
     )
-    _, flags, field, default, _, _ = (cell.strip() for cell in row.split("|"))
+    _, flags, field, default, changed, _, _ = (cell.strip() for cell in row.split("|"))
 
     assert all(flag in flags for flag in setting.flags)
     assert field == (f"`{setting.path}`" if setting.path else "")
     if setting.default:
         assert default == f"`{setting.default}`"
+    assert changed == ("at once" if setting.name in LIVE else "restart")
+
+
+@pytest.mark.parametrize("field", [*SettingInfo.__struct_fields__, *Configuration.__struct_fields__])
+def test_every_field_of_config_show_is_documented(field: str) -> None:
+    first, *others = field.split("_")
+
+    assert f"`{first}{''.join(map(str.capitalize, others))}`" in PAGE
+
+
+def test_the_signals_and_the_events_on_the_node_are_documented() -> None:
+    assert {number.name for number in (*ENDING, *OTHERS)} == set(re.findall(r"\bSIG[A-Z]+\d?\b", PAGE))
+    [events] = re.findall(r"^## Events on the Node\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([A-Z]\w+)`", events)) == {told.reason for told in LINES.values()}
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -97,7 +118,7 @@ def test_the_example_is_read_and_all_of_it_has_an_effect(tmp_path: Path) -> None
     file = tmp_path / "config.yaml"
     file.write_text(example)
 
-    config, ignored = combine({}, file, "node-1")
+    config, ignored, _ = combine({}, file, "node-1")
 
     assert ignored == ()
     assert config.strict_arp

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.config.layers import combine
-from ipvsproxy.config.settings import Config, DetectLocalMode, LogFormat, LogLevel
+from ipvsproxy.config.settings import SETTINGS, Config, DetectLocalMode, LogFormat, LogLevel
 from ipvsproxy.errors import UsageError
 from ipvsproxy.model.addresses import parse_address, parse_network
 from ipvsproxy.model.selection import NodePortAddresses
@@ -88,7 +88,7 @@ def refusal(file: Path, text: str | bytes) -> str:
 
 
 def test_without_file_and_flags_all_is_at_its_default() -> None:
-    assert combine({}, None, "Node-1") == (
+    assert combine({}, None, "Node-1")[:2] == (
         Config(
             kubeconfig=None,
             scheduler="rr",
@@ -116,6 +116,7 @@ def test_without_file_and_flags_all_is_at_its_default() -> None:
             conntrack_udp_stream_timeout=0,
             node_name="node-1",
             healthz_bind_address=(parse_address("0.0.0.0"), 10256),
+            metrics_bind_address=(parse_address("127.0.0.1"), 10249),
             run_directory=Path("/run/ipvsproxy"),
             log_format=LogFormat.AUTO,
             log_level=LogLevel.INFO,
@@ -125,7 +126,7 @@ def test_without_file_and_flags_all_is_at_its_default() -> None:
 
 
 def test_the_file_goes_before_the_default(file: Path) -> None:
-    config, ignored = effective(
+    config, ignored, _ = effective(
         file,
         HEADER
         + "clientConnection: {kubeconfig: /etc/kubeconfig}\n"
@@ -139,7 +140,7 @@ def test_the_file_goes_before_the_default(file: Path) -> None:
         + "detectLocal: {bridgeInterface: cni0}\n"
         + "conntrack: {maxPerCore: 65536, min: 10, tcpEstablishedTimeout: 2h, tcpCloseWaitTimeout: 60s,\n"
         + "  tcpBeLiberal: true, udpTimeout: 30s, udpStreamTimeout: 1m30s}\n"
-        + "healthzBindAddress: '[::]:10300'\n",
+        + "healthzBindAddress: '[::]:10300'\nmetricsBindAddress: none\n",
     )
 
     assert config == Config(
@@ -168,6 +169,7 @@ def test_the_file_goes_before_the_default(file: Path) -> None:
         conntrack_udp_stream_timeout=90,
         node_name="worker-7",
         healthz_bind_address=(parse_address("::"), 10300),
+        metrics_bind_address=None,
     )
     assert ignored == ()
 
@@ -181,7 +183,7 @@ def test_a_flag_goes_before_the_file(file: Path) -> None:
 
 
 def test_the_zeros_and_nulls_of_kubeadms_file_are_defaults(file: Path) -> None:
-    config, ignored = effective(file, KUBEADM)
+    config, ignored, _ = effective(file, KUBEADM)
 
     assert config == Config(
         kubeconfig=Path("/var/lib/kubeconfig.conf"),
@@ -197,7 +199,7 @@ def test_kube_proxys_own_defaults_spelt_out_are_no_reason_to_warn(file: Path) ->
 
 
 def test_zeros_of_connection_tracking_leave_what_the_kernel_has(file: Path) -> None:
-    config, ignored = effective(
+    config, ignored, _ = effective(
         file,
         HEADER + "conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n",
     )
@@ -381,4 +383,22 @@ def test_a_flag_may_have_what_the_mode_of_the_file_needs(file: Path) -> None:
 
 
 def test_the_default_minimum_gives_way_to_a_shorter_sync_period() -> None:
-    assert combine({"sync_period": 0.5}, None, "node-1").config.min_sync_period == 0.5
+    found = combine({"sync_period": 0.5}, None, "node-1")
+
+    assert found.config.min_sync_period == 0.5
+    assert str(found.origins["min_sync_period"]) == (
+        "default, no longer than --sync-period (ipvs.syncPeriod)"
+    )
+
+
+def test_each_value_says_where_it_comes_from(file: Path) -> None:
+    text = HEADER + "ipvs: {scheduler: wlc, strictARP: false, syncPeriod: 0s}\n"
+
+    origins = effective(file, text, scheduler="sh").origins
+
+    assert origins.keys() == SETTINGS.keys()
+    assert {name: str(origin) for name, origin in origins.items() if str(origin) != "default"} == {
+        "scheduler": "flag --ipvs-scheduler",
+        "strict_arp": f"{file}: ipvs.strictARP",
+        "node_name": "default, the host's name",
+    }

@@ -74,11 +74,11 @@ def test_addresses_of_node_ports_are_networks_and_words(text: str, selection: No
     ],
 )
 def test_an_address_to_listen_on_may_do_without_a_port(text: str, address: str, port: int) -> None:
-    assert readers.read_listening_address(text) == (parse_address(address), port)
+    assert readers.read_healthz_address(text) == (parse_address(address), port)
 
 
 def test_nowhere_to_listen_on_has_a_word_of_its_own() -> None:
-    assert readers.read_listening_address("none") is None
+    assert readers.read_healthz_address("none") is None
 
 
 @pytest.mark.parametrize(
@@ -151,15 +151,15 @@ def test_a_bit_of_the_mark_is_one_of_thirty_two(bit: int) -> None:
             "'' is not a network in CIDR notation, nor primary",
         ),
         (
-            readers.read_listening_address,
+            readers.read_healthz_address,
             "10256",
             "'10256' is not an address and a port such as 0.0.0.0:10256",
         ),
-        (readers.read_listening_address, ":10256", "is not an address and a port"),
-        (readers.read_listening_address, "localhost:80", "is not an address and a port"),
-        (readers.read_listening_address, "0.0.0.0:0", "is not an address and a port"),
-        (readers.read_listening_address, "0.0.0.0:65536", "is not an address and a port"),
-        (readers.read_listening_address, "[0.0.0.0]:80", "is not an address and a port"),
+        (readers.read_healthz_address, ":10256", "is not an address and a port"),
+        (readers.read_healthz_address, "localhost:80", "is not an address and a port"),
+        (readers.read_healthz_address, "0.0.0.0:0", "is not an address and a port"),
+        (readers.read_healthz_address, "0.0.0.0:65536", "is not an address and a port"),
+        (readers.read_healthz_address, "[0.0.0.0]:80", "is not an address and a port"),
         (readers.read_bridge_interface, "a/b", "'a/b' is not the name of an interface"),
         (readers.read_bridge_interface, "cali*", r"'cali\*' is not the name of an interface"),
         (readers.read_bridge_interface, "sixteen-letters!", "is not the name of an interface"),

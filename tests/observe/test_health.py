@@ -87,6 +87,30 @@ def test_a_node_that_stays_after_all_gets_clients_again(agent: Agent) -> None:
     assert agent.ask("/healthz").status == 200
 
 
+def test_an_agent_is_ready_from_its_first_success_on_while_they_go_on(agent: Agent) -> None:
+    assert agent.ask("/readyz") == (
+        503,
+        b"not ready: nothing has been compared with the kernel yet, the log says what is waited for\n",
+        "text/plain; charset=utf-8",
+        (),
+    )
+    agent.health.succeeded()
+    agent.leaving = True
+    assert agent.ask("/readyz")[:2] == (200, b"ready\n")
+    agent.passed = TIMEOUT + 15
+    assert agent.ask("/readyz")[:2] == (
+        503,
+        b"not ready: the last comparison with the kernel was 75 s ago, the log says why\n",
+    )
+
+
+def test_another_timeout_holds_at_once(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.passed = TIMEOUT + 1
+    agent.health.expect(TIMEOUT + 2)
+    assert agent.ask("/livez").status == 200
+
+
 def test_there_is_nothing_at_other_paths(agent: Agent) -> None:
     assert [agent.health.answer(path) for path in ("/", "/healthz/", "/metrics", "*")] == [None] * 4
 
@@ -101,4 +125,5 @@ def test_a_client_gets_it_over_http(agent: Agent) -> None:
         assert found.headers["Content-Type"] == "application/json"
         assert found.headers["X-Content-Type-Options"] == "nosniff"
         assert get(port, "/healthz?verbose", method="HEAD").status == 200
-        assert get(port, "/readyz").status == 404
+        assert get(port, "/readyz").body == b"ready\n"
+        assert get(port, "/metrics").status == 404

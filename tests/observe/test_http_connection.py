@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from ipvsproxy.observe.http_connection import Connections, HttpConnection, Response
+from ipvsproxy.observe.http_connection import Connections, HttpConnection, Later, Response
 from tests.observe.http_clients import PATIENT, Events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n"
 
@@ -21,10 +25,16 @@ class Client(asyncio.Transport):
         self.reading = True
         self.ended = False
         self.gone = False
-        self.connection = HttpConnection(
-            lambda _: Response(200, b"hello"), PATIENT, (Connections(8),), Events().log
-        )
+        self.making: list[Callable[[], None]] = []
+        self.connection = HttpConnection(self.handle, PATIENT, (Connections(8),), self.defer, Events().log)
         self.connection.connection_made(self)
+
+    def handle(self, path: str) -> Response | Later:
+        hello = Response(200, b"hello")
+        return Later(lambda: hello) if path == "/later" else hello
+
+    def defer(self, make: Callable[[], Response], use: Callable[[Response], None]) -> None:
+        self.making.append(lambda: use(make()))
 
     def take(self) -> None:
         self.slow = False
@@ -130,3 +140,60 @@ def test_the_time_of_a_request_begins_with_the_answer_before_it() -> None:
 
     with asyncio.Runner(loop_factory=Clocked) as runner:
         runner.run(story())
+
+
+LATER = b"GET /later HTTP/1.1\r\nHost: node\r\n\r\n"
+
+
+def test_what_is_behind_an_answer_that_is_made_elsewhere_waits_for_it() -> None:
+    async def story() -> None:
+        client = Client()
+        client.connection.data_received(LATER + REQUEST)
+        await settled()
+        assert (len(client.answers), client.reading) == (0, False)
+        client.making.pop()()
+        await settled()
+        assert (len(client.answers), client.reading) == (2, True)
+
+    asyncio.run(story())
+
+
+def test_a_client_that_is_gone_gets_no_answer_that_was_made_for_it() -> None:
+    async def story() -> None:
+        client = Client()
+        client.connection.data_received(LATER)
+        client.abort()
+        client.making.pop()()
+        assert client.answers == []
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_is_not_made_in_time_costs_the_connection() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Clocked)
+        client = Client()
+        client.connection.data_received(LATER)
+        gone = []
+        for loop.now in (29, 31):
+            await settled()
+            gone.append(client.gone)
+        assert gone == [False, True]
+
+    with asyncio.Runner(loop_factory=Clocked) as runner:
+        runner.run(story())
+
+
+def test_a_client_that_takes_an_answer_while_another_is_made_is_not_read_from() -> None:
+    async def story() -> None:
+        client = Client(slow=True)
+        client.connection.data_received(REQUEST + LATER)
+        client.take()
+        await settled()
+        assert (len(client.answers), client.reading) == (1, False)
+        client.making.pop()()
+        await settled()
+        assert (len(client.answers), client.reading) == (2, True)
+
+    asyncio.run(story())

@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from ipvsproxy.model.addresses import parse_address
-from ipvsproxy.observe.http_connection import Response
+from ipvsproxy.observe.http_connection import Later, Response
 from ipvsproxy.observe.http_server import ConfiguredListener, Place
 from tests.observe.http_clients import (
     DEADLINE,
@@ -490,3 +490,62 @@ def test_a_setting_without_an_address_is_no_listener() -> None:
         listener.retry()
         assert listener.port is None
     assert events.names == []
+
+
+def test_a_moved_listener_answers_there_and_no_longer_here() -> None:
+    events = Events()
+    with http_server() as server:
+        here, there = free_port(), free_port()
+        listener = ConfiguredListener(
+            server, "metricsBindAddress", Place(LOOPBACK, here), says("hello"), events.log
+        )
+        listener.move(Place(OTHER_LOOPBACK, there))
+        assert get(there, host="127.0.0.2").body == b"hello"
+        assert refuses(here)
+        listener.move(None)
+        listener.retry()
+        assert refuses(there, "127.0.0.2")
+        listener.move(Place(LOOPBACK, here))
+        assert get(here).body == b"hello"
+    assert events.names == []
+
+
+def test_a_move_to_where_it_is_disturbs_nobody() -> None:
+    with http_server() as server:
+        place = Place(LOOPBACK, free_port())
+        listener = ConfiguredListener(server, "metricsBindAddress", place, says("hello"), Events().log)
+        with keep_alive(place.port) as connection:
+            ask(connection)
+            connected = connection.sock
+            listener.move(place)
+            ask(connection)
+            assert connection.sock is connected
+
+
+def test_an_answer_that_takes_long_holds_up_no_other() -> None:
+    answering = threading.Event()
+
+    def slowly() -> Response:
+        assert answering.wait(DEADLINE)
+        return Response(200, b"at last")
+
+    with http_server() as server:
+        slow = server.listen(loopback(), lambda _: Later(slowly)).port
+        quick = server.listen(loopback(), says("hello")).port
+        with client(slow) as waiting:
+            waiting.sendall(REQUEST)
+            assert get(quick).body == b"hello"
+            answering.set()
+            assert b"at last" in waiting.recv(65536)
+
+
+def test_an_answer_that_fails_elsewhere_is_a_500_and_is_logged() -> None:
+    events = Events()
+
+    def fail() -> Response:
+        raise LookupError
+
+    with http_server(events) as server:
+        port = server.listen(loopback(), lambda _: Later(fail)).port
+        assert get(port).status == 500
+    assert events.names == ["no answer for an HTTP client"]

@@ -12,7 +12,7 @@ import pytest
 
 from ipvsproxy.config.settings import LogFormat, LogLevel
 from ipvsproxy.model.objects import ObjectKey, ServiceType
-from ipvsproxy.observe.log import configure
+from ipvsproxy.observe.log import Threshold, configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def fail() -> None:
 
 def test_a_line_has_time_level_and_event_before_the_fields() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
 
     log.bind(thread="reconciler").warning("object rejected", kind="Service", port=80, tried=True, field=None)
 
@@ -72,7 +72,7 @@ def test_a_line_has_time_level_and_event_before_the_fields() -> None:
 
 def test_an_object_in_a_field_is_its_text() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
     key = ObjectKey("default", "web")
 
     log.info(
@@ -94,7 +94,7 @@ def test_an_object_in_a_field_is_its_text() -> None:
 
 def test_an_exception_is_one_field_of_one_line() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
     try:
         fail()
     except LookupError:
@@ -109,7 +109,7 @@ def test_an_exception_is_one_field_of_one_line() -> None:
 
 def test_lines_below_the_level_are_not_written() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.JSON, LogLevel.WARNING, recorder.stream)
+    log = configure(LogFormat.JSON, Threshold(LogLevel.WARNING), recorder.stream)
 
     log.debug("one")
     log.info("two")
@@ -121,7 +121,7 @@ def test_lines_below_the_level_are_not_written() -> None:
 
 def test_lines_of_many_threads_do_not_mix() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
 
     def write(thread: int) -> None:
         for number in range(100):
@@ -151,7 +151,7 @@ def test_auto_is_for_a_person_on_a_terminal_only(
 ) -> None:
     recorder = Recorder(terminal=terminal)
 
-    configure(log_format, LogLevel.INFO, recorder.stream).info("started")
+    configure(log_format, Threshold(LogLevel.INFO), recorder.stream).info("started")
 
     assert recorder.text.startswith("{") is is_json
 
@@ -159,7 +159,7 @@ def test_auto_is_for_a_person_on_a_terminal_only(
 def test_the_console_has_fields_as_key_and_value_and_colours_on_a_terminal_only() -> None:
     plain, coloured = Recorder(), Recorder(terminal=True)
     for recorder in (plain, coloured):
-        log = configure(LogFormat.CONSOLE, LogLevel.INFO, recorder.stream)
+        log = configure(LogFormat.CONSOLE, Threshold(LogLevel.INFO), recorder.stream)
         log.info("started", version="1.0", reason="it is time", object=ObjectKey("default", "web"))
 
     assert re.search(
@@ -171,7 +171,7 @@ def test_the_console_has_fields_as_key_and_value_and_colours_on_a_terminal_only(
 
 def test_the_console_shows_an_exception_in_the_same_write() -> None:
     recorder = Recorder()
-    log = configure(LogFormat.CONSOLE, LogLevel.INFO, recorder.stream)
+    log = configure(LogFormat.CONSOLE, Threshold(LogLevel.INFO), recorder.stream)
     try:
         fail()
     except LookupError:
@@ -183,7 +183,7 @@ def test_the_console_shows_an_exception_in_the_same_write() -> None:
 
 def test_warnings_of_libraries_become_events_and_their_chatter_does_not() -> None:
     recorder = Recorder()
-    configure(LogFormat.JSON, LogLevel.DEBUG, recorder.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.DEBUG), recorder.stream)
 
     logging.getLogger("urllib3.connectionpool").warning("Retrying after %s", "a timeout")
     logging.getLogger("urllib3.connectionpool").info("Starting new connection")
@@ -200,7 +200,7 @@ def test_warnings_of_libraries_become_events_and_their_chatter_does_not() -> Non
 
 def test_an_exception_that_a_library_logs_is_a_field() -> None:
     recorder = Recorder()
-    configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
     try:
         fail()
     except LookupError:
@@ -215,7 +215,7 @@ def test_a_malformed_message_does_not_break_the_library_that_logs_it(
 ) -> None:
     recorder = Recorder()
     others = logging.getLogger().handlers[:]
-    configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
     [handler] = set(logging.getLogger().handlers) - set(others)
 
     handler.handle(logging.LogRecord("library", logging.WARNING, "file", 1, "%d of them", ("many",), None))
@@ -226,7 +226,7 @@ def test_a_malformed_message_does_not_break_the_library_that_logs_it(
 
 def test_warnings_of_the_interpreter_become_events() -> None:
     recorder = Recorder()
-    configure(LogFormat.JSON, LogLevel.INFO, recorder.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -239,8 +239,8 @@ def test_warnings_of_the_interpreter_become_events() -> None:
 
 def test_configuring_again_takes_the_libraries_warnings_along() -> None:
     before, after = Recorder(), Recorder()
-    configure(LogFormat.JSON, LogLevel.INFO, before.stream)
-    configure(LogFormat.JSON, LogLevel.INFO, after.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), before.stream)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), after.stream)
 
     logging.getLogger("library").warning("once")
 
@@ -251,7 +251,7 @@ def test_configuring_again_takes_the_libraries_warnings_along() -> None:
 def test_a_log_that_cannot_be_written_costs_its_lines_only() -> None:
     # Whoever tries to write to it finds it full; what is buffered would fail at the end of the process.
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no path of a file
-        log = configure(LogFormat.JSON, LogLevel.INFO, full)
+        log = configure(LogFormat.JSON, Threshold(LogLevel.INFO), full)
         log.warning("object rejected")
         logging.getLogger("library").warning("once")
 
@@ -262,7 +262,45 @@ def test_a_line_that_is_taken_in_parts_is_written_to_its_end() -> None:
             return super().write(data[:10])
 
     recorder = Narrow()
-    configure(LogFormat.JSON, LogLevel.INFO, recorder.stream).info("a long line", field="x" * 100)
+    configure(LogFormat.JSON, Threshold(LogLevel.INFO), recorder.stream).info("a long line", field="x" * 100)
 
     assert json.loads(recorder.text)["field"] == "x" * 100
     assert len(recorder.calls) > 10
+
+
+def test_the_level_can_change_while_others_log() -> None:
+    recorder, threshold = Recorder(), Threshold(LogLevel.WARNING)
+    log = configure(LogFormat.JSON, threshold, recorder.stream)
+
+    log.info("one")
+    threshold.level = threshold.neighbour(-1)
+    log.info("two")
+    log.debug("three")
+    threshold.level = threshold.neighbour(-1)
+    log.debug("four")
+    threshold.level = threshold.neighbour(1)
+    log.debug("five")
+
+    assert threshold.level is LogLevel.INFO
+    assert [event["event"] for event in recorder.events] == ["two", "four"]
+
+
+def test_there_is_nothing_beyond_debug_and_error() -> None:
+    assert Threshold(LogLevel.DEBUG).neighbour(-1) is LogLevel.DEBUG
+    assert Threshold(LogLevel.ERROR).neighbour(1) is LogLevel.ERROR
+
+
+def test_listeners_hear_what_is_of_info_and_above_with_plain_values() -> None:
+    heard: list[dict[str, Any]] = []
+    log = configure(
+        LogFormat.CONSOLE,
+        Threshold(LogLevel.ERROR),
+        Recorder().stream,
+        lambda event: heard.append(dict(event)),
+    )
+    log.debug("one")
+    log.info("two", object=ObjectKey("default", "web"))
+
+    assert [(event["event"], event["level"], event["object"]) for event in heard] == [
+        ("two", "info", "default/web")
+    ]

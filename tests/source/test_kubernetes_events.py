@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from ipvsproxy.model.notices import node_notice
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.kubernetes import KubernetesSource, client
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.model.notices import Told
     from tests.api_server import ApiServer
     from tests.api_server_http import Request
 
@@ -49,14 +51,14 @@ class Scene:
             processors=[self.witness.record],
             wrapper_class=structlog.make_filtering_bound_logger("debug"),
         )
-        self.reasons: dict[Rejection, str] = {}
+        self.reasons: dict[Told, str] = {}
         self.pauses: list[float] = []
         self.nodes = 0
         self.kubeconfig = server.kubeconfig(directory / "kubeconfig")
         self.api = client.ApiServer(self.kubeconfig, BRISK)
         self.publisher = EventPublisher(
             node_name,
-            lambda rejection: self.reasons.get(rejection, ""),
+            lambda told: self.reasons.get(told, ""),
             self.log,
             now=lambda: NOW,
             sleep=self.pauses.append,
@@ -65,9 +67,9 @@ class Scene:
     def start(self) -> None:
         self.publisher.start(self.api, lambda: self.nodes, BRISK)
 
-    def offer(self, *rejections: Rejection) -> None:
-        for rejection in rejections:
-            self.publisher.offer(rejection)
+    def offer(self, *told: Told) -> None:
+        for each in told:
+            self.publisher.offer(each)
 
     def events(self) -> list[dict[str, Any]]:
         return self.server.state.objects(EVENTS)
@@ -178,6 +180,35 @@ def test_an_event_names_the_version_of_its_objects_api(kind: str, api_version: s
 )
 def test_whatever_is_rejected_makes_an_event_that_the_api_takes(rejection: Rejection) -> None:
     assert problem_of(event(rejection, "n" * 253, NOW), "default") is None
+
+
+def test_a_notice_on_the_own_node_names_it_as_kube_proxy_does(scene: Scene) -> None:
+    scene.offer(node_notice(builders.NODE, "RestartNeeded", "hostnameOverride is b by now"))
+    (found,) = scene.wait_for_events(1)
+    assert found["metadata"]["namespace"] == "default"
+    assert (found["type"], found["reason"], found["note"]) == (
+        "Warning",
+        "RestartNeeded",
+        "hostnameOverride is b by now",
+    )
+    assert found["regarding"] == {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": builders.NODE,
+        "uid": builders.NODE,
+    }
+
+
+def test_a_notice_that_is_no_warning_is_another_one_each_time() -> None:
+    start = node_notice(builders.NODE, "Starting", "ipvsproxy programs this node's Services", warning=False)
+    names = {
+        str(event(told, builders.NODE, NOW + dt.timedelta(seconds=seconds))["metadata"])
+        for told in (start, start._replace(warning=True))
+        for seconds in (0, 1)
+    }
+    assert event(start, builders.NODE, NOW)["type"] == "Normal"
+    assert problem_of(event(start, builders.NODE, NOW), "default") is None
+    assert len(names) == 3
 
 
 GOOD = event(PORT, builders.NODE, NOW)

@@ -9,6 +9,9 @@ of the cluster, and the first one comes after a moment all the same.
 The Event names as its reportingInstance the node whose agent was first. The API server forgets it after an hour
 (--event-ttl), also if nobody has mended the object; the log and `dump` go on telling.
 
+What the agent has to say of its own Node is told in the same way, by that one agent. A warning is about a state, so
+there is one for as long as the API server keeps it; what is no warning is about a moment, and has a name of its own.
+
 Written through events.k8s.io/v1 (KEP-383); `kubectl describe` finds Events by kind, namespace, name and uid.
 """
 
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import tenacity
 
+from ipvsproxy.model.notices import Notice
 from ipvsproxy.source.kubernetes.client import ApiError, Limits
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.model.reasons import Rejection
+    from ipvsproxy.model.notices import Told
     from ipvsproxy.source.kubernetes.client import ApiServer
 
 NODES_PER_SECOND: Final = 50
@@ -78,15 +82,15 @@ class EventPublisher:
     def __init__(
         self,
         node_name: str,
-        reason_against: Callable[[Rejection], str],
+        reason_against: Callable[[Told], str],
         log: FilteringBoundLogger,
         *,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """Take rejections from now on; nothing is sent before `start`.
+        """Take rejections and notices from now on; nothing is sent before `start`.
 
-        `reason_against` says why a rejection gets no Event, "" if it gets one; it is called in the thread. `sleep`
+        `reason_against` says why one gets no Event, "" if it gets one; it is called in the thread. `sleep`
         takes seconds; without one `stop` ends the pauses.
         """
         self._node_name = node_name
@@ -95,16 +99,16 @@ class EventPublisher:
         self._now = now
         self._stopping = threading.Event()
         self._sleep = sleep or tenacity.sleep_using_event(self._stopping)
-        self._queue: queue.Queue[Rejection | None] = queue.Queue(QUEUE_LENGTH)
+        self._queue: queue.Queue[Told | None] = queue.Queue(QUEUE_LENGTH)
         self._trouble: int | None = None
         self._thread: threading.Thread | None = None
 
-    def offer(self, rejection: Rejection) -> None:
+    def offer(self, told: Told) -> None:
         """Have an Event written, if there is none and there are not too many; from any thread, without waiting."""
         try:
-            self._queue.put_nowait(rejection)
+            self._queue.put_nowait(told)
         except queue.Full:
-            self._report_drop(rejection, "too many are waiting")
+            self._report_drop(told, "too many are waiting")
 
     def start(self, api: ApiServer, nodes: Callable[[], int], limits: Limits | None = None) -> None:
         """Begin to write. `nodes` tells how many nodes the cluster has, roughly, 0 if that is not known."""
@@ -134,21 +138,21 @@ class EventPublisher:
             ),
             reraise=True,
         )
-        while (rejection := self._queue.get()) is not None and not self._stopping.is_set():
+        while (told := self._queue.get()) is not None and not self._stopping.is_set():
             try:
-                if reason := self._reason_against(rejection):
-                    self._report_drop(rejection, reason)
+                if reason := self._reason_against(told):
+                    self._report_drop(told, reason)
                     continue
                 self._sleep(random.uniform(0, nodes() / NODES_PER_SECOND))  # noqa: S311 - nothing secret hangs on it
                 if not self._stopping.is_set():
-                    attempts(self._write, api, rejection)
+                    attempts(self._write, api, told)
             except Exception as error:  # noqa: BLE001 - the next one is another matter
                 if not self._stopping.is_set():
-                    self._report_failure(rejection, error)
+                    self._report_failure(told, error)
 
-    def _write(self, api: ApiServer, rejection: Rejection) -> None:
-        document = event(rejection, self._node_name, self._now())
-        namespace = urllib.parse.quote(_namespace(rejection), safe="")
+    def _write(self, api: ApiServer, told: Told) -> None:
+        document = event(told, self._node_name, self._now())
+        namespace = urllib.parse.quote(_namespace(told), safe="")
         try:
             api.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", document)
         except ApiError as error:
@@ -158,60 +162,68 @@ class EventPublisher:
             self._trouble = None
             self._log.info("Events are written again", url=api.url)
 
-    def _report_drop(self, rejection: Rejection, reason: str) -> None:
-        self._log.debug("no Event written", kind=rejection.kind, object=str(rejection.key), reason=reason)
+    def _report_drop(self, told: Told, reason: str) -> None:
+        self._log.debug("no Event written", kind=told.kind, object=str(told.key), reason=reason)
 
-    def _report_failure(self, rejection: Rejection, error: Exception) -> None:
+    def _report_failure(self, told: Told, error: Exception) -> None:
         """Log a failure; one that is like the last is for debugging only."""
         if not isinstance(error, ApiError):
             self._log.error("Event failed unexpectedly", exc_info=error)
         elif _namespace_is_going(error) or error.status == self._trouble:
-            self._report_drop(rejection, str(error))
+            self._report_drop(told, str(error))
         else:
             self._trouble = error.status
             log = self._log.bind(reason=str(error), status=error.status)
             if error.status in _REMEDIES:
                 log.error("API server refuses Events", remedy=_REMEDIES[error.status])
             else:
-                log.warning("Event not written", kind=rejection.kind, object=str(rejection.key))
+                log.warning("Event not written", kind=told.kind, object=str(told.key))
 
 
-def event(rejection: Rejection, node_name: str, now: dt.datetime) -> dict[str, object]:
+def event(told: Told, node_name: str, now: dt.datetime) -> dict[str, object]:
     """Return the Event as JSON has it; those of all agents about the same thing have the same name."""
-    namespace, name = rejection.key
+    namespace, name = told.key
     regarding = {
-        "apiVersion": _API_VERSIONS[rejection.kind],
-        "kind": rejection.kind,
+        "apiVersion": _API_VERSIONS[told.kind],
+        "kind": told.kind,
         "namespace": namespace,
         "name": name,
-        "uid": rejection.uid,
+        "uid": told.uid,
     }
+    time = now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    warning, reason, note = _words(told)
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"namespace": _namespace(rejection), "name": _event_name(rejection)},
-        "eventTime": now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "type": "Warning",
-        "reason": "Rejected",
+        "metadata": {"namespace": _namespace(told), "name": _event_name(told, "" if warning else time)},
+        "eventTime": time,
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
         "action": "Program",
-        "note": _cut(
-            f"{rejection.field}: {rejection.reason}" if rejection.field else rejection.reason, _NOTE_BYTES
-        ),
+        "note": _cut(note, _NOTE_BYTES),
         "regarding": {field: text for field, text in regarding.items() if text},
         "reportingController": _CONTROLLER,
         "reportingInstance": _cut(node_name, _INSTANCE_BYTES),
     }
 
 
-def _namespace(rejection: Rejection) -> str:
-    return rejection.key.namespace or _DEFAULT_NAMESPACE
+def _words(told: Told) -> tuple[bool, str, str]:
+    """Return whether it is a warning, its reason and its note."""
+    if isinstance(told, Notice):
+        return told.warning, told.reason, told.note
+    return True, "Rejected", f"{told.field}: {told.reason}" if told.field else told.reason
 
 
-def _event_name(rejection: Rejection) -> str:
+def _namespace(told: Told) -> str:
+    return told.key.namespace or _DEFAULT_NAMESPACE
+
+
+def _event_name(told: Told, moment: str) -> str:
     """Return OBJECT.DIGEST; the uid makes it another one for an object that is deleted and made again."""
-    identity = "\0".join((rejection.kind, *rejection.key, rejection.uid, rejection.field, rejection.reason))
+    _, reason, note = _words(told)
+    identity = "\0".join((told.kind, *told.key, told.uid, reason, note, moment))
     digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
-    return f"{rejection.key.name[: _NAME_BYTES - len(digest) - 1].rstrip('.-')}.{digest}"
+    return f"{told.key.name[: _NAME_BYTES - len(digest) - 1].rstrip('.-')}.{digest}"
 
 
 def _cut(text: str, limit: int) -> str:

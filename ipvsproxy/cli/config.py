@@ -1,0 +1,93 @@
+"""`ipvsproxy config show`, and `ipvsproxy run --write-config-to`: the configuration in effect, for people and files."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ipvsproxy.cli.arguments.parser import OutputFormat
+from ipvsproxy.cli.privilege import require_operator
+from ipvsproxy.config.document import unwritten, write_file
+from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, AgentNotRunningError, ask
+from ipvsproxy.observe.configuration import Configuration, configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import TextIO
+
+    from ipvsproxy.cli.arguments.config import ConfigArguments
+    from ipvsproxy.config.layers import Effective
+
+_HEADINGS = ("SETTING", "VALUE", "FROM", "FIELD OF THE FILE")
+_SEPARATOR = " " * 3
+_NOTHING = "-"
+
+
+def show_config(arguments: ConfigArguments) -> int:
+    """Show it; return the exit code. The agent's socket is for root only, what flags give is for anybody."""
+    if arguments.asks_agent:
+        require_operator()
+    question = partial(ask, arguments.effective.config.run_directory, CONFIG_COMMAND, Configuration)
+    return show(arguments, question, sys.stdout, sys.stderr)
+
+
+def show(
+    arguments: ConfigArguments, question: Callable[[], Configuration], output: TextIO, errors: TextIO
+) -> int:
+    """Ask the agent if there are no flags; say on `errors` whose configuration it is."""
+    found = configuration(arguments.effective, arguments.layers.file, arguments.manifests)
+    if not arguments.asks_agent:
+        errors.write("ipvsproxy: this is what these flags give, no agent was asked\n")
+    else:
+        try:
+            found = question()
+            errors.write("ipvsproxy: this is what the running agent goes by\n")
+        except AgentNotRunningError as error:
+            errors.write(f"ipvsproxy: {error}: these are the defaults, what `run` without flags goes by\n")
+    if arguments.output is OutputFormat.JSON:
+        output.write(msgspec.json.format(msgspec.json.encode(found).decode(), indent=2) + "\n")
+    elif arguments.output is OutputFormat.YAML:
+        output.write(msgspec.yaml.encode(found).decode())
+    else:
+        output.write(table(found))
+    return 0
+
+
+def table(found: Configuration) -> str:
+    """Return the settings one a line, and below them what is to be known of the file."""
+    file = [("--config", found.file, "flag --config", _NOTHING)] if found.file else []
+    rows = [
+        (each.flag, each.value or _NOTHING, each.origin, each.field or _NOTHING) for each in found.settings
+    ]
+    lines = [*_columns([_HEADINGS, *file, *rows])]
+    if notices := list(_notices(found)):
+        lines += ["", *notices]
+    return "\n".join(lines) + "\n"
+
+
+def _notices(found: Configuration) -> Iterator[str]:
+    if found.ignored_fields:
+        yield f"without effect here: {', '.join(found.ignored_fields)}"
+    for each in found.settings:
+        if each.after_restart is not None:
+            yield f"restart needed: {found.file}: {each.field} is {each.after_restart or _NOTHING} by now"
+    if found.file_error:
+        yield f"the file as it is now was refused, what was read before it stays in effect: {found.file_error}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield _SEPARATOR.join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def write_config(effective: Effective, file: Path, errors: TextIO) -> int:
+    """Write the configuration as a KubeProxyConfiguration; name on `errors` what can't be written there."""
+    write_file(effective, file)
+    if flags := unwritten(effective):
+        errors.write(f"ipvsproxy: {file} has no fields for these, give them as flags: {' '.join(flags)}\n")
+    return 0
