@@ -15,7 +15,7 @@ a node's, a pod's or the API server's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import family, format_address, format_endpoint
 from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, VirtualServerKey
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ipvsproxy.model.objects import Endpoint, EndpointSlice, Service, ServicePort
     from ipvsproxy.plan.endpoints import EndpointDecision, Place
     from ipvsproxy.plan.node import NodeFacts
+
+    Decided: TypeAlias = dict[VirtualServerKey, Sequence[EndpointDecision]]
 
 
 class PlanSettings(NamedTuple):
@@ -117,13 +119,18 @@ FIELDS = {
 }
 
 
-def plan_service(service: Service | None, slices: Sequence[EndpointSlice], context: Context) -> ServicePlan:
-    """Plan one Service; None, a Service that does not exist (any more), asks for nothing."""
+def plan_service(
+    service: Service | None, slices: Sequence[EndpointSlice], context: Context, decided: Decided | None = None
+) -> ServicePlan:
+    """Plan one Service; None, a Service that does not exist (any more), asks for nothing.
+
+    What was decided about the endpoints of each virtual server is put into `decided`.
+    """
     if service is None or not service.cluster_ips or service.type is ServiceType.EXTERNAL_NAME:
         return NOTHING
     rejections: list[Rejection] = []
     external = list(_external_addresses(service, context, rejections))
-    planning = _Planning(service, context)
+    planning = _Planning(service, context, {} if decided is None else decided)
     for of, cluster_ips in _by_family(service.cluster_ips).items():
         endpoints_of = endpoints_by_port(of, slices, context.node.here.node_name)
         for port in service.ports:
@@ -152,7 +159,7 @@ def endpoints_behind(
         if key[1:] == (port.protocol, port.node_port if is_node_port else port.port):
             endpoints_of = endpoints_by_port(family(key.address), slices, context.node.here.node_name)
             backends = _Backends(service, endpoints_of.get((port.name, port.protocol), {}), context)
-            return port, backends.decide(planned.kind)
+            return port, backends.decided(planned.kind)
     return None, []
 
 
@@ -221,7 +228,8 @@ class _Planning:
     `misled` are the endpoints at service addresses.
     """
 
-    def __init__(self, service: Service, context: Context) -> None:
+    def __init__(self, service: Service, context: Context, decided: Decided) -> None:
+        self._decided = decided
         self.virtual_servers: dict[VirtualServerKey, PlannedVirtualServer] = {}
         self.misled: set[Place] = set()
         self._service = service
@@ -247,6 +255,7 @@ class _Planning:
                 continue
             if len(self.virtual_servers) < MAXIMUM_VIRTUAL_SERVERS:
                 self.virtual_servers[key] = backends.plan(key, kind, cluster_ip)
+                self._decided[key] = backends.decided(kind)
             else:
                 self._left_out += 1
 
@@ -289,14 +298,17 @@ class _Backends:
         self._endpoints = endpoints
         self._context = context
         self._chosen: dict[EndpointReason | None, tuple[tuple[RealServer, ...], tuple[Address, ...]]] = {}
+        self._decided: dict[EndpointReason | None, list[EndpointDecision]] = {}
         self.at_service_addresses = {place for place in endpoints if place[0] in context.service_addresses}
 
-    def decide(self, kind: AddressKind) -> list[EndpointDecision]:
+    def decided(self, kind: AddressKind) -> list[EndpointDecision]:
         """Decide about every endpoint, for traffic to an address of this kind."""
         not_local = _not_local(self._service, kind)
-        return decide_endpoints(
-            self._endpoints, self._context.node.here, self._context.service_addresses, not_local
-        )
+        if not_local not in self._decided:
+            self._decided[not_local] = decide_endpoints(
+                self._endpoints, self._context.node.here, self._context.service_addresses, not_local
+            )
+        return self._decided[not_local]
 
     def plan(self, key: VirtualServerKey, kind: AddressKind, cluster_ip: Address) -> PlannedVirtualServer:
         """Plan the virtual server at an address of this kind."""
@@ -341,7 +353,7 @@ class _Backends:
         not_local = _not_local(self._service, kind)
         if not_local not in self._chosen:
             limit = self._service.options.maximum_connections
-            serving = [decision for decision in self.decide(kind) if decision.serves]
+            serving = [decision for decision in self.decided(kind) if decision.serves]
             self._chosen[not_local] = (
                 tuple([RealServer(each.address, each.port, 1, limit) for each in serving]),
                 tuple(each.address for each in serving if each.may_be_local),

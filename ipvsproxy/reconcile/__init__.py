@@ -1,6 +1,8 @@
 """The loop that brings the kernel to what the store's objects ask for, and keeps it there.
 
 * `controller`: the loop: changes, retries, drains, and a slice of the resync.
+* `planning`: from changed Services to the desired state.
+* `rounds`: what is told of each round, to the log and to who observes; `hooks`: whom else the loop tells.
 * `state`: desired and actual state, and the one way from the second to the first.
 * `apply`: operations carried out in their order, whatever fails.
 * `resync`: the comparison of everything with the kernel.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of some operations: how many of each kind were done, and why the others were not.
+    """What became of some operations: how many of each kind were done or refused, and why items are not as they should.
 
     `foreign` holds the virtual servers that were to be created, and turned out to be there and somebody else's.
     `missing_schedulers` are those that the kernel has not. `stale_flows` are those that connection tracking still
@@ -45,6 +45,7 @@ class Outcome:
     """
 
     done: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     failures: dict[Item, str] = field(default_factory=dict)
     foreign: set[VirtualServerKey] = field(default_factory=set)
     stale_flows: set[Flow] = field(default_factory=set)
@@ -53,6 +54,7 @@ class Outcome:
     def absorb(self, other: Outcome) -> None:
         """Add what became of further operations."""
         self.done.update(other.done)
+        self.refused.update(other.refused)
         self.failures.update(other.failures)
         self.missing_schedulers |= other.missing_schedulers
 
@@ -65,7 +67,7 @@ _DOING = {
     Command.SET_DEST: "changing real server",
     Command.DEL_DEST: "deleting real server",
 }
-_DONE = {
+DONE = {
     Command.NEW_SERVICE: "virtual servers created",
     Command.SET_SERVICE: "virtual servers changed",
     Command.DEL_SERVICE: "virtual servers deleted",
@@ -162,6 +164,7 @@ class Applier:
             error = refused.get(address)
             if error and error.code != errno.EADDRNOTAVAIL:
                 outcome.failures[address] = f"removing the address: {error}"
+                outcome.refused["addresses removed"] += 1
                 self._stuck.add(address)
                 continue
             self._stuck.discard(address)
@@ -198,6 +201,7 @@ class Applier:
         ]
         if not add and not remove:
             return
+        counts = Counter({"set elements added": len(add), "set elements removed": len(remove)})
         try:
             self._kernel.firewall.change(add, remove)
         except (FirewallError, *UNREACHABLE) as refusal:
@@ -208,10 +212,11 @@ class Applier:
             except (FirewallError, *UNREACHABLE) as error:
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in add)
                 outcome.failures.update((element, f"changing the firewall: {error}") for element in remove)
+                outcome.refused.update(counts)
                 return
         self._actual.elements.update(add)
         self._actual.elements.difference_update(remove)
-        outcome.done += Counter({"set elements added": len(add), "set elements removed": len(remove)})
+        outcome.done.update(counts)
 
     def _is_needed(self, element: SetElement) -> bool:
         """Say whether what the element is about, a virtual server or an address, is not yet without it.
@@ -311,9 +316,8 @@ class Applier:
             for index, error in refused.items()
             if error.code == errno.ENOENT and operations[index].command in _WITH_SCHEDULER
         )
-        outcome.done.update(
-            _DONE[operation.command] for index, operation in enumerate(operations) if index not in refused
-        )
+        for index, operation in enumerate(operations):
+            (outcome.refused if index in refused else outcome.done)[DONE[operation.command]] += 1
         return refused
 
     def _take_in(self, virtual_servers: list[VirtualServer]) -> None:
@@ -361,6 +365,7 @@ class Applier:
             error = refused.get(address)
             if error and error.code != errno.EEXIST:
                 outcome.failures[address] = f"adding the address: {error}"
+                outcome.refused["addresses added"] += 1
                 continue
             self._actual.addresses.add(address)
             outcome.done["addresses added"] += 1

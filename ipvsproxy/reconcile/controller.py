@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple, TypeVarTuple, Unpack
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.node import NodeInputs, changes, node_facts
-from ipvsproxy.plan.services import Context, plan_service
-from ipvsproxy.plan.view import View
+from ipvsproxy.plan.view import Planned
+from ipvsproxy.reconcile.hooks import Hooks, tell
 from ipvsproxy.reconcile.pace import Pace
+from ipvsproxy.reconcile.planning import Planner
 from ipvsproxy.reconcile.resync import Resync, in_slices
+from ipvsproxy.reconcile.rounds import Rounds
 from ipvsproxy.reconcile.state import NodeState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -35,19 +36,19 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address, Network
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.objects import Node
-    from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.model.selection import NodePortAddresses
     from ipvsproxy.plan.firewall import FirewallSettings
     from ipvsproxy.plan.node import NodeFacts
-    from ipvsproxy.plan.services import HealthCheck, PlanSettings
-    from ipvsproxy.reconcile.apply import Outcome, Shuffle
+    from ipvsproxy.plan.services import PlanSettings
+    from ipvsproxy.plan.view import View
+    from ipvsproxy.reconcile.apply import Outcome
     from ipvsproxy.source.store import ServiceState, Store
-
-Arguments = TypeVarTuple("Arguments")
 
 DRAIN_CHECK_PERIOD = 5.0
 START_RETRY_PERIOD = 1.0
 
+
+NO_TRIGGERS: Mapping[ObjectKey, Sequence[float]] = MappingProxyType({})
 
 # The Service of the API server itself.
 KUBERNETES = ObjectKey("default", "kubernetes")
@@ -63,21 +64,6 @@ class Settings(NamedTuple):
     firewall: Callable[[Node | None], FirewallSettings]
     sync_period: float
     minimum_sync_period: float
-
-
-class Hooks(NamedTuple):
-    """Whom the loop tells of what it does; all are called in its thread, and none may take long.
-
-    `prepare` is called once before anything is written, `succeeded` when everything was compared with the kernel.
-    `shuffle` puts real servers that come into the order in which schedulers begin with them.
-    """
-
-    prepare: Callable[[], None] = lambda: None
-    succeeded: Callable[[], None] = lambda: None
-    rejected: Callable[[Rejection], None] = lambda _: None
-    health_check_changed: Callable[[ObjectKey, HealthCheck | None], None] = lambda *_: None
-    node_changed: Callable[[NodeFacts], None] = lambda _: None
-    shuffle: Shuffle = random.shuffle
 
 
 class Pause(NamedTuple):
@@ -112,14 +98,14 @@ class Controller:
         self._state = NodeState(kernel, log, hooks.shuffle)
         self._pace = Pace(settings.minimum_sync_period)
         self._node = NodeInputs()
-        self._facts = _facts_of(settings, self._node)
+        facts = _facts_of(settings, self._node)
+        self._planner = Planner(self._state.desired, settings.plan, facts, hooks, log)
+        self._rounds = Rounds(self._state, self._planner, clock, log, hooks)
         self._addresses_changed = threading.Event()
-        self._health_checks: dict[ObjectKey, HealthCheck] = {}
-        self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
-        self._missing_schedulers: frozenset[str] = frozenset()
         self._prepared = self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
+        self._last_resync: float | None = None
         self._drain_check: Iterator[None] | None = None
         self._next_drain_check = 0.0
         self._stopping = threading.Event()
@@ -161,6 +147,14 @@ class Controller:
         self._wake()
         return question.result(timeout)
 
+    def planned(self) -> Planned:
+        """Return what is desired, from any thread and without waiting for the loop.
+
+        Each part is whole, for a dict is copied in one step; one may be a change ahead of the other.
+        """
+        desired = self._state.desired
+        return Planned(dict(desired.owners), dict(desired.virtual_servers))
+
     def _wake(self) -> None:
         self._wakeup.set()
         self._store.wake()
@@ -176,7 +170,9 @@ class Controller:
         if self._pace.pause(now) <= 0 and self._sync_changes(now):
             return Pause(0)
         if due := self._state.retries.due(now):
-            self._report("retried", self._state.settle(due, now), now)
+            outcome = self._state.settle(due, now)
+            self._rounds.retried(outcome, now)
+            self._follow_up(outcome, now)
             return Pause(0)
         if self._step_drain_check(now) or self._step_resync(now):
             return Pause(0)
@@ -210,7 +206,7 @@ class Controller:
             inputs = self._read_addresses(self._node)
             services = self._store.take()
             self._look_at_node(inputs, services)
-            self._plan(services)
+            self._planner.plan(services)
             for _ in resync.slices():
                 pass
         except (OSError, FirewallError) as error:
@@ -218,9 +214,12 @@ class Controller:
             self._log.error("first sync failed", reason=str(error), next_try_in_seconds=START_RETRY_PERIOD)
             return Pause(START_RETRY_PERIOD, paced=True)
         self._started = True
-        self._next_resync = self._clock() + self._settings.sync_period
-        self._tell(self._hooks.succeeded)
-        self._report("first sync", resync.outcome, began, virtual_servers=len(self._state.desired.owners))
+        self._last_resync = self._clock()
+        self._next_resync = self._last_resync + self._settings.sync_period
+        tell(self._log, self._hooks.succeeded)
+        self._planner.notes_changes = True
+        self._rounds.first(resync.outcome, self._clock() - began, len(services))
+        self._follow_up(resync.outcome, began)
         return Pause(0)
 
     def _sync_changes(self, now: float) -> bool:
@@ -236,16 +235,37 @@ class Controller:
         if not services and not touched:
             return False
         self._pace.began(now)
-        touched.update(self._plan(services))
-        if touched:
-            self._report("synced", self._state.settle(touched, now), now, services=len(services))
+        touched.update(self._planner.plan(services))
+        self._settle_changes(touched, now, len(services), self._store.triggers_taken)
         return True
+
+    def _settle_changes(
+        self,
+        touched: Touched,
+        began: float,
+        services: int,
+        triggers: Mapping[ObjectKey, Sequence[float]] = NO_TRIGGERS,
+    ) -> None:
+        """Bring to the kernel what changes of so many Services have touched, if anything."""
+        outcome = self._state.settle(touched, began) if touched else None
+        self._rounds.changes(outcome, began, services, triggers)
+        if outcome:
+            self._follow_up(outcome, began)
+
+    def _follow_up(self, outcome: Outcome, now: float) -> None:
+        """Tell what failed, and plan anew what can't be had as it was planned."""
+        self._planner.report_rejections(self._state.contested)
+        self._state.contested.clear()
+        if outcome.missing_schedulers - self._planner.missing_schedulers:
+            self._do_without(outcome.missing_schedulers, now)
+        self._rounds.failures(outcome, now)
 
     def _use(self, settings: Settings) -> None:
         """Go by other settings from now on: the Services are planned anew if their plans depend on what changed."""
         before, self._settings = self._settings, settings
         self._pace = Pace(settings.minimum_sync_period)
-        facts, self._facts = self._facts, _facts_of(settings, self._node)
+        facts = self._planner.facts
+        self._planner.settings, self._planner.facts = settings.plan, _facts_of(settings, self._node)
         node = self._node.node
         if before.firewall(node) != settings.firewall(node):
             self._kernel.firewall.use(settings.firewall(node))
@@ -254,11 +274,11 @@ class Controller:
             return
         now = self._clock()
         self._next_resync = min(self._next_resync, now + settings.sync_period)
-        if facts != self._facts:
-            self._tell(self._hooks.node_changed, self._facts)
-        if (facts, before.plan) != (self._facts, settings.plan):
+        if facts != self._planner.facts:
+            tell(self._log, self._hooks.node_changed, self._planner.facts)
+        if (facts, before.plan) != (self._planner.facts, settings.plan):
             services = {key: self._store.state(key) for key in self._store.service_keys()}
-            self._report("synced", self._state.settle(self._plan(services), now), now, services=len(services))
+            self._settle_changes(self._planner.plan(services), now, len(services))
 
     def _read_addresses(self, inputs: NodeInputs) -> NodeInputs:
         """Read the addresses of the node's interfaces; OSError if that fails."""
@@ -291,62 +311,13 @@ class Controller:
             self._kernel.firewall.use(firewall(inputs.node))
             self._resync, self._next_resync = None, self._clock()
         facts = _facts_of(self._settings, inputs)
-        concerned = changes(self._facts, facts)
-        self._facts = facts
+        concerned = changes(self._planner.facts, facts)
+        self._planner.facts = facts
         if concerned:
-            self._tell(self._hooks.node_changed, facts)
+            tell(self._log, self._hooks.node_changed, facts)
             for service in self._state.desired.depending_on(concerned):
                 services.setdefault(service, self._store.state(service))
         return touched
-
-    def _plan(self, services: Mapping[ObjectKey, ServiceState]) -> Touched:
-        touched = Touched()
-        for key, state in services.items():
-            self._plan_service(key, state, touched)
-        # An endpoint's address may be a service address that came, or went, with the same changes.
-        if touched.service_addresses:
-            for key, state in services.items():
-                if self._is_misled(key, state):
-                    self._plan_service(key, state, touched)
-        self._report_rejections(services.keys() | touched.services)
-        return touched
-
-    def _plan_service(self, key: ObjectKey, state: ServiceState, touched: Touched) -> None:
-        plan = plan_service(state.service, state.slices, self._context)
-        touched.update(self._state.desired.replace(key, plan))
-        if self._health_checks.get(key) != plan.health_check:
-            self._tell(self._hooks.health_check_changed, key, plan.health_check)
-            if plan.health_check:
-                self._health_checks[key] = plan.health_check
-            else:
-                del self._health_checks[key]
-
-    def _is_misled(self, service: ObjectKey, state: ServiceState) -> bool:
-        """Say whether the Service's plan is wrong about having endpoints at service addresses."""
-        addresses = self._state.desired.service_addresses
-        has_any = any(endpoint.address in addresses for each in state.slices for endpoint in each.endpoints)
-        return bool(state.service) and self._state.desired.plan(service).has_service_address != has_any
-
-    @property
-    def _context(self) -> Context:
-        addresses = self._state.desired.service_addresses
-        return Context(self._settings.plan, self._facts, addresses, self._missing_schedulers)
-
-    def _report_rejections(self, services: Iterable[ObjectKey]) -> None:
-        """Tell of each part that a Service does not get, when that changes."""
-        for service in services:
-            before = self._rejections.pop(service, frozenset())
-            rejections = frozenset(self._state.desired.rejections_of(service))
-            for rejection in rejections - before:
-                self._log.warning(
-                    "part of a service rejected",
-                    service=str(service),
-                    field=rejection.field,
-                    reason=rejection.reason,
-                )
-                self._tell(self._hooks.rejected, rejection)
-            if rejections:
-                self._rejections[service] = rejections
 
     def _step_resync(self, now: float) -> bool:
         if self._resync is None:
@@ -358,15 +329,15 @@ class Controller:
         try:
             next(slices)
         except StopIteration:
-            self._log.debug("resynced", repaired=dict(resync.outcome.done))
-            if resync.outcome.done:
-                self._log.warning("repaired what others changed", **_fields(resync.outcome))
-            self._report_failures(resync.outcome, now)
+            self._rounds.resynced(resync.outcome, resync.seconds + self._clock() - now)
+            self._follow_up(resync.outcome, now)
             self._finish_resync(resync, now)
-            self._tell(self._hooks.succeeded)
+            self._last_resync = self._clock()
+            tell(self._log, self._hooks.succeeded)
         except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
         else:
+            resync.seconds += self._clock() - now
             return True
         self._resync = None
         self._next_resync = now + self._settings.sync_period
@@ -375,13 +346,15 @@ class Controller:
     def _finish_resync(self, resync: Resync, now: float) -> None:
         """Take in what only a look at everything shows: the node's addresses, and endpoints at service addresses."""
         suspects = resync.suspects | set(self._state.desired.without_service_addresses())
-        services = {key: state for key in suspects if self._is_misled(key, state := self._store.state(key))}
+        services = {
+            key: state for key in suspects if self._planner.is_misled(key, state := self._store.state(key))
+        }
         touched = self._take_in(
             self._node._replace(interface_addresses=frozenset(self._state.actual.elsewhere)), services
         )
-        touched.update(self._plan(services))
+        touched.update(self._planner.plan(services))
         if touched:
-            self._report("synced", self._state.settle(touched, now), now, services=len(services))
+            self._settle_changes(touched, now, len(services))
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:
@@ -397,39 +370,17 @@ class Controller:
     def _check_drains(self, keys: Iterable[VirtualServerKey]) -> Iterator[None]:
         for chunk in in_slices(keys, self._state):
             now = self._clock()
-            self._report("drained", self._state.finish_drains(chunk, now), now)
+            outcome = self._state.finish_drains(chunk, now)
+            self._rounds.drained(outcome, now)
+            self._follow_up(outcome, now)
             yield
-
-    def _report(self, event: str, outcome: Outcome, began: float, **fields: int) -> None:
-        """Write one line for what was done, and one for each thing that failed."""
-        if outcome.done or fields:
-            duration = round((self._clock() - began) * 1000, 1)
-            self._log.info(event, **fields, **_fields(outcome), milliseconds=duration)
-        self._report_failures(outcome, began)
-
-    def _report_failures(self, outcome: Outcome, began: float) -> None:
-        self._report_rejections(self._state.contested)
-        self._state.contested.clear()
-        if outcome.missing_schedulers - self._missing_schedulers:
-            self._do_without(outcome.missing_schedulers, began)
-        for item, reason in outcome.failures.items():
-            failure = self._state.retries.failures.get(item)
-            pause = round(failure.next_try - began, 1) if failure else None
-            self._log.error("not programmed", item=describe(item), reason=reason, next_try_in_seconds=pause)
 
     def _do_without(self, schedulers: set[str], now: float) -> None:
         """Plan the Services anew that asked for schedulers which the kernel has not."""
-        self._missing_schedulers |= schedulers
+        self._planner.missing_schedulers |= schedulers
         services = {key: self._store.state(key) for key in self._state.desired.scheduled_by(schedulers)}
-        if touched := self._plan(services):
-            self._report("synced", self._state.settle(touched, now), now, services=len(services))
-
-    def _tell(self, hook: Callable[[Unpack[Arguments]], None], *arguments: *Arguments) -> None:
-        """Call a hook; what goes wrong there is no reason to leave the kernel alone."""
-        try:
-            hook(*arguments)
-        except Exception as error:  # noqa: BLE001 - see above
-            self._log.error("hook of the reconciler failed", hook=str(hook), exc_info=error)
+        if touched := self._planner.plan(services):
+            self._settle_changes(touched, now, len(services))
 
     def _answer_questions(self) -> None:
         while True:
@@ -437,19 +388,7 @@ class Controller:
                 question = self._questions.get_nowait()
             except queue.Empty:
                 return
-            desired = self._state.desired
-            question.set_result(
-                View(
-                    now=self._clock(),
-                    owners=dict(desired.owners),
-                    virtual_servers=dict(desired.virtual_servers),
-                    rejections=list(desired.rejections()),
-                    failures=dict(self._state.retries.failures),
-                    drains=self._state.drains.all(),
-                    context=self._context._replace(service_addresses=frozenset(desired.service_addresses)),
-                    synced=self._started,
-                )
-            )
+            question.set_result(self._rounds.view(self._last_resync))
 
 
 def _facts_of(settings: Settings, inputs: NodeInputs) -> NodeFacts:
@@ -458,7 +397,3 @@ def _facts_of(settings: Settings, inputs: NodeInputs) -> NodeFacts:
 
 def _endpoint_addresses(state: ServiceState) -> frozenset[Address]:
     return frozenset(endpoint.address for each in state.slices for endpoint in each.endpoints)
-
-
-def _fields(outcome: Outcome) -> dict[str, int]:
-    return {kind.replace(" ", "_"): count for kind, count in outcome.done.items() if count}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.plan.diff import draining_real_servers
-from ipvsproxy.plan.view import Drain, DrainKey
+from ipvsproxy.plan.view import Drain, DrainEnd, DrainKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,12 +26,22 @@ class _Draining(NamedTuple):
     since: Mapping[tuple[Address, int], float]
 
 
+class DrainNews(NamedTuple):
+    """Which drains began, and which ended and how, since the last look."""
+
+    began: list[DrainKey]
+    ended: list[tuple[DrainKey, DrainEnd]]
+
+
 class Drains:
-    """The real servers that drain, by virtual server."""
+    """The real servers that drain, by virtual server. `count` is how many there are."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._draining: dict[VirtualServerKey, _Draining] = {}
+        self._over: dict[DrainKey, DrainEnd] = {}
+        self._news = DrainNews([], [])
+        self.count = 0
 
     @property
     def virtual_servers(self) -> list[VirtualServerKey]:
@@ -57,15 +67,37 @@ class Drains:
         wanted = planned.virtual_server if planned else None
         # As planned means that nothing drains; most virtual servers are, and then both are one value.
         leaving = draining_real_servers(wanted, found) if found and found is not wanted else []
-        if not leaving:
-            self._draining.pop(key, None)
-            return
         known = self._draining.get(key)
-        since = known.since if known else {}
-        self._draining[key] = _Draining(
-            planned.drain_timeout if planned else 0.0,
-            {server[:2]: since.get(server[:2], now) for server in leaving},
-        )
+        if not leaving and known is None:
+            return
+        before = known.since if known else {}
+        since = {server[:2]: before.get(server[:2], now) for server in leaving}
+        self._tell_difference(key, before, since, wanted)
+        if since:
+            self._draining[key] = _Draining(planned.drain_timeout if planned else 0.0, since)
+        else:
+            del self._draining[key]
+
+    def take_news(self) -> DrainNews:
+        """Return what began and what ended since the last call."""
+        news, self._news = self._news, DrainNews([], [])
+        return news
+
+    def _tell_difference(
+        self,
+        key: VirtualServerKey,
+        before: Mapping[tuple[Address, int], float],
+        after: Mapping[tuple[Address, int], float],
+        wanted: VirtualServer | None,
+    ) -> None:
+        self.count += len(after) - len(before)
+        self._news.began.extend(DrainKey(key, *place) for place in after if place not in before)
+        gone = [place for place in before if place not in after]
+        serving = {server[:2] for server in wanted.real_servers} if gone and wanted else ()
+        for place in gone:
+            drain = DrainKey(key, *place)
+            over = self._over.pop(drain, DrainEnd.DELETED)
+            self._news.ended.append((drain, DrainEnd.RETURNED if place in serving else over))
 
     def done(
         self, key: VirtualServerKey, statuses: Iterable[RealServerStatus], now: float
@@ -74,12 +106,18 @@ class Drains:
         draining = self._draining.get(key)
         if draining is None:
             return []
-        return [
-            status.real_server
-            for status in statuses
-            if (since := draining.since.get(status.real_server[:2])) is not None
-            and (
-                since + draining.timeout <= now
-                or not (status.active_connections or status.inactive_connections)
-            )
-        ]
+        done = []
+        for status in statuses:
+            server = status.real_server
+            since = draining.since.get(server[:2])
+            if since is None:
+                continue
+            if not (status.active_connections or status.inactive_connections):
+                end = DrainEnd.CONNECTIONS_ENDED
+            elif since + draining.timeout <= now:
+                end = DrainEnd.TIMED_OUT
+            else:
+                continue
+            self._over[DrainKey(key, *server[:2])] = end
+            done.append(server)
+        return done

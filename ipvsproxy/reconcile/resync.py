@@ -4,8 +4,8 @@ The kernel is dumped once and compared in slices, whose size goes by the number 
 since the dump is newer than the dump, and is left to the next resync; so is what failed and waits for its next try.
 
 What is whose: a virtual server is ours if its address is on the dummy interface or its key is in the firewall's
-record. The order is that of every change: the record first and the addresses last for what comes, and the reverse
-for what goes.
+record; one that somebody puts on the record while the agent runs is handed over to it. The order is that of every
+change: the record first and the addresses last for what comes, and the reverse for what goes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ipvsproxy.model.firewall import EXCLUSIVE_SETS
 from ipvsproxy.plan.desired import Touched
-from ipvsproxy.plan.ownership import guards, is_ours
+from ipvsproxy.plan.ownership import guards, is_ours, record_of
 from ipvsproxy.reconcile.apply import Outcome
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ REAL_SERVERS_PER_SLICE = 500
 class Resync:
     """One comparison of the whole state. Iterate over `slices` to the end; `outcome` has what was changed.
 
-    `suspects` are Services that may have endpoints whose addresses have become service addresses.
+    `suspects` are Services that may have endpoints whose addresses have become service addresses. `seconds` is for
+    whoever iterates to say how long it took, without what was done between the slices.
     """
 
     def __init__(self, state: NodeState, kernel: NodeKernel, clock: Callable[[], float]) -> None:
@@ -42,6 +43,7 @@ class Resync:
         self._kernel = kernel
         self._clock = clock
         self.outcome = Outcome()
+        self.seconds = 0.0
         self.suspects: set[ObjectKey] = set()
 
     def slices(self) -> Iterator[None]:
@@ -84,7 +86,14 @@ class Resync:
         if not self._kernel.firewall.changed_by_others():
             return True
         found = self._kernel.firewall.read()
-        self._state.actual.elements.replace(found.elements)
+        known = self._state.actual.elements
+        # Somebody put these on our record, to hand them over; what is on it already could not be taken off.
+        self._state.foreign -= {
+            key
+            for key in self._state.foreign
+            if (record := record_of(key)) in found.elements and record not in known
+        }
+        known.replace(found.elements)
         return found.intact
 
     def _install_firewall(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
+from ipvsproxy.model.items import kind_of
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.view import Failure
 
@@ -24,21 +26,30 @@ class Retries:
     def __init__(self) -> None:
         """Begin without failures."""
         self._failures: dict[Item, Failure] = {}
+        self._kinds: Counter[str] = Counter()
 
     @property
     def failures(self) -> Mapping[Item, Failure]:
         """All failures by item."""
         return self._failures
 
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """How many failures there are, by the kind of item."""
+        return self._kinds
+
     def settle(self, tried: Touched, failures: Mapping[Item, str], now: float) -> None:
         """Forget what was tried and went well; put off what failed."""
         if self._failures:
             tried_items: tuple[Item, ...] = (*tried.virtual_servers, *tried.elements, *tried.addresses)
             for item in tried_items:
-                if item not in failures:
-                    self._failures.pop(item, None)
+                if item not in failures and item in self._failures:
+                    del self._failures[item]
+                    self._kinds[kind_of(item)] -= 1
         for item, reason in failures.items():
             known = self._failures.get(item)
+            if known is None:
+                self._kinds[kind_of(item)] += 1
             attempts = known.attempts + 1 if known else 1
             pause = min(FIRST_PAUSE * 2 ** (attempts - 1), LONGEST_PAUSE)
             self._failures[item] = Failure(reason, attempts, now + pause)

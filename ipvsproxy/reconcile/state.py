@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class NodeState:
     """What should be, what is, what failed and what drains. Not thread-safe: the reconciler alone has it.
 
-    `contested` collects the Services that lost or got back virtual servers because of somebody else's.
+    `contested` collects the Services that lost or got back virtual servers because of somebody else's. `real_servers`
+    is how many there are in the kernel, of virtual servers that are ours.
     """
 
     def __init__(self, kernel: NodeKernel, log: FilteringBoundLogger, shuffle: Shuffle) -> None:
@@ -45,6 +46,8 @@ class NodeState:
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()
         self.contested: set[ObjectKey] = set()
+        self._sizes: dict[VirtualServerKey, int] = {}
+        self.real_servers = 0
 
     def settle(self, touched: Touched, now: float) -> Outcome:
         """Bring the touched part of the kernel to its desired state; what fails is put off, and in the outcome."""
@@ -61,7 +64,7 @@ class NodeState:
         self.retries.settle(touched, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
         for key in touched.virtual_servers:
-            self._note_drains(key, now)
+            self._note(key, now)
         if outcome.foreign:
             outcome.absorb(self.settle(self.leave_alone(self.foreign | outcome.foreign), now))
         return outcome
@@ -108,12 +111,17 @@ class NodeState:
         except UNREACHABLE as error:
             self._log.error("kernel unreachable", reason=str(error))
         for key in keys:
-            self._note_drains(key, now)
+            self._note(key, now)
         return outcome
 
-    def _note_drains(self, key: VirtualServerKey, now: float) -> None:
+    def _note(self, key: VirtualServerKey, now: float) -> None:
+        """Take in what became of one virtual server: who drains, and how many real servers there are."""
         found = self.actual.virtual_servers.get(key)
         self.drains.note(key, self.desired.virtual_servers.get(key), found, now)
+        size = len(found.real_servers) if found else 0
+        self.real_servers += size - self._sizes.pop(key, 0)
+        if size:
+            self._sizes[key] = size
 
     def leave_alone(self, foreign: Iterable[VirtualServerKey]) -> Touched:
         """Note which virtual servers are somebody else's; return what that touches."""

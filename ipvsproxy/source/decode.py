@@ -241,7 +241,14 @@ def _endpoint_slice(
             )
         )
     ports = fields.slice_ports("ports", parsed.ports or [], left_out)
-    return EndpointSlice(key, ObjectKey(key.namespace, service_name), slice_family, ports, tuple(endpoints))
+    return EndpointSlice(
+        key,
+        ObjectKey(key.namespace, service_name),
+        slice_family,
+        ports,
+        tuple(endpoints),
+        fields.trigger_time(parsed.metadata.annotations),
+    )
 
 
 def _endpoints(

@@ -6,6 +6,7 @@ without it. Paths of fields are those of the API, such as `spec.ports[2].port`.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import ipaddress
 import sys
@@ -38,6 +39,10 @@ _SUSPECT_FIRST_BYTES: Final = frozenset({0, 127, 169, *range(224, 240), 0xFE, 0x
 
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _IPV4_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+# Of an EndpointSlice, from the EndpointSlice controller; v1.EndpointsLastChangeTriggerTime of k8s.io/api.
+_TRIGGER_TIME: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
 class UnusableError(Exception):
@@ -364,3 +369,18 @@ def _one_of_equal_slice_ports(ports: tuple[SlicePort, ...]) -> tuple[SlicePort, 
 @functools.lru_cache(maxsize=8192)
 def _one_of_equal_hints(names: tuple[str | None, ...]) -> tuple[str, ...]:
     return tuple(sys.intern(name) for name in names if name)
+
+
+def trigger_time(annotations: object) -> float:
+    """Return when what an EndpointSlice follows changed, in seconds since the epoch; 0 when it does not say so.
+
+    Nothing but a measurement hangs on it, so a wrong value is nobody's concern.
+    """
+    text = annotations.get(_TRIGGER_TIME) if isinstance(annotations, dict) else None
+    if not isinstance(text, str):
+        return 0.0
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return moment.timestamp() if moment.tzinfo else 0.0

@@ -16,6 +16,7 @@ from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.model.objects import EndpointSlice, Node, Service
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.directory import DirectoryWatch
+from ipvsproxy.source.health import SourceHealth
 from ipvsproxy.source.manifest_file import Manifest, ManifestError, keep_last_good, read_manifest
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class ManifestSource:
         self._absent: dict[str, float] = {}
         self._directory_was_read = False
         self._directory_is_away = False
+        self.health = SourceHealth(clock)
+        """Whether the directory is there."""
+        self._directory_health = self.health.follow("manifests")
         self._duplicates: frozenset[Rejection] = frozenset()
         self._stopping = threading.Event()
         self._watch: DirectoryWatch | None = None
@@ -136,12 +140,15 @@ class ManifestSource:
             self._absent.clear()
             if not self._directory_is_away:
                 self._directory_is_away = True
+                self._directory_health.failed(f"{self._directory}: {error.strerror}")
                 self._log.error(
                     "manifest directory is away, its objects stay",
                     directory=str(self._directory),
                     reason=error.strerror,
                 )
             return False
+        if self._directory_is_away or not self._directory_was_read:
+            self._directory_health.connected()
         if self._directory_is_away:
             self._directory_is_away = False
             self._log.info("manifest directory is back", directory=str(self._directory))

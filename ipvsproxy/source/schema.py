@@ -29,6 +29,12 @@ class Metadata(Part, frozen=True):
     creation_timestamp: Annotated[dt.datetime, Meta(tz=True)] | None = None
 
 
+class AnnotatedMetadata(Metadata, frozen=True):
+    """What a Service or an EndpointSlice has beside; annotations are of any type, so a wrong one rejects nothing."""
+
+    annotations: object = None
+
+
 class ApiObject(Part, frozen=True):
     """Any object."""
 
@@ -96,16 +102,10 @@ class ServiceStatus(Part, frozen=True):
     load_balancer: LoadBalancerStatus | None = None
 
 
-class ServiceMetadata(Metadata, frozen=True):
-    """What a Service has beside; annotations are of any type, so that a wrong one rejects nothing."""
-
-    annotations: object = None
-
-
 class ServiceObject(ApiObject, frozen=True):
     """A v1 Service."""
 
-    metadata: ServiceMetadata = ServiceMetadata()
+    metadata: AnnotatedMetadata = AnnotatedMetadata()
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus | None = None
 
@@ -143,6 +143,7 @@ class SliceEndpoint(Part, frozen=True):
 class EndpointSliceObject(ApiObject, frozen=True):
     """A discovery.k8s.io/v1 EndpointSlice."""
 
+    metadata: AnnotatedMetadata = AnnotatedMetadata()
     address_type: str | None = None
     ports: list[Port] | None = None
     endpoints: list[SliceEndpoint] | None = None

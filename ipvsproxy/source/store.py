@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service
@@ -29,19 +30,43 @@ class ServiceState(NamedTuple):
     slices: tuple[EndpointSlice, ...]
 
 
+class Backlog(NamedTuple):
+    """How many changes there were, how many of them were not yet taken, and when the last came.
+
+    A change is one of a Service's or an EndpointSlice's object that differs from what was held. `services_waiting` are
+    the Services that they make dirty. `last_change` is in seconds since the epoch, 0 before the first.
+    """
+
+    service_changes: int = 0
+    service_changes_pending: int = 0
+    slice_changes: int = 0
+    slice_changes_pending: int = 0
+    services_waiting: int = 0
+    last_change: float = 0.0
+
+
 class Store:
     """The latest good state of every object, and the keys of the Services that changed.
 
     All methods may be called from any thread.
     """
 
-    def __init__(self, on_rejection: Callable[[Rejection], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_rejection: Callable[[Rejection], None] = lambda _: None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         """Start empty: nothing has been received.
 
         `on_rejection` is called with each rejection that did not stand before, in the thread of the source that
-        brought it and without a lock held.
+        brought it and without a lock held. `wall_clock` is in seconds since the epoch.
         """
         self._on_rejection = on_rejection
+        self._wall_clock = wall_clock
+        self._began = wall_clock()
+        self._backlog = Backlog()
+        self._triggers: dict[ObjectKey, list[float]] = {}
+        self._triggers_taken: dict[ObjectKey, list[float]] = {}
         self._new_rejections: list[Rejection] = []
         self._news = threading.Condition()
         self._services: dict[ObjectKey, Service] = {}
@@ -179,7 +204,19 @@ class Store:
             changes = {key: self._state(key) for key in self._dirty}
             self._dirty.clear()
             self._node_changed = False
+            self._backlog = self._backlog._replace(service_changes_pending=0, slice_changes_pending=0)
+            self._triggers_taken, self._triggers = self._triggers, {}
             return changes
+
+    @property
+    def triggers_taken(self) -> Mapping[ObjectKey, Sequence[float]]:
+        """What caused the EndpointSlices' changes that the last `take` returned, by Service: when it happened.
+
+        In seconds since the epoch. What happened before the store was there is left out, and what a list brought that
+        was the first: nobody waited for these. So are Services of which a slice was deleted since, whose annotation is
+        older than that (kube-proxy's EndpointsChangeTracker has it so).
+        """
+        return self._triggers_taken
 
     # --- for readers ---
 
@@ -197,6 +234,11 @@ class Store:
     def node_addresses(self) -> frozenset[Address]:
         """The addresses of all nodes of the cluster, as far as they are known."""
         return self._node_addresses
+
+    def backlog(self) -> Backlog:
+        """Return how many changes there were, and how many wait."""
+        with self._news:
+            return self._backlog._replace(services_waiting=len(self._dirty))
 
     def state(self, key: ObjectKey) -> ServiceState:
         """Return the latest state of one Service, without taking it; an unknown one is (None, ())."""
@@ -243,29 +285,57 @@ class Store:
     def _hold_service(self, service: Service) -> None:
         if self._services.get(service.key) != service:
             self._services[service.key] = service
-            self._dirty.add(service.key)
+            self._service_changed(service.key)
 
     def _drop_service(self, key: ObjectKey) -> None:
         if self._services.pop(key, None) is not None:
-            self._dirty.add(key)
+            self._service_changed(key)
 
     def _hold_slice(self, endpoint_slice: EndpointSlice) -> None:
-        if self._slices.get(endpoint_slice.key) == endpoint_slice:
+        held = self._slices.get(endpoint_slice.key)
+        # What triggered it is no change by itself.
+        if held is not None and held[:-1] == endpoint_slice[:-1]:
             return
-        self._drop_slice(endpoint_slice.key)
+        self._take_away(endpoint_slice.key)
         self._slices[endpoint_slice.key] = endpoint_slice
         self._slices_of.setdefault(endpoint_slice.service, {})[endpoint_slice.key] = endpoint_slice
-        self._dirty.add(endpoint_slice.service)
+        self._slice_changed(endpoint_slice.service)
+        if self._slices_received and endpoint_slice.triggered > self._began:
+            self._triggers.setdefault(endpoint_slice.service, []).append(endpoint_slice.triggered)
 
     def _drop_slice(self, key: ObjectKey) -> None:
+        if held := self._take_away(key):
+            self._slice_changed(held.service)
+            self._triggers.pop(held.service, None)
+
+    def _take_away(self, key: ObjectKey) -> EndpointSlice | None:
         held = self._slices.pop(key, None)
         if held is None:
-            return
+            return None
         siblings = self._slices_of[held.service]
         del siblings[key]
         if not siblings:
             del self._slices_of[held.service]
         self._dirty.add(held.service)
+        return held
+
+    def _service_changed(self, key: ObjectKey) -> None:
+        self._dirty.add(key)
+        backlog = self._backlog
+        self._backlog = backlog._replace(
+            service_changes=backlog.service_changes + 1,
+            service_changes_pending=backlog.service_changes_pending + 1,
+            last_change=self._wall_clock(),
+        )
+
+    def _slice_changed(self, service: ObjectKey) -> None:
+        self._dirty.add(service)
+        backlog = self._backlog
+        self._backlog = backlog._replace(
+            slice_changes=backlog.slice_changes + 1,
+            slice_changes_pending=backlog.slice_changes_pending + 1,
+            last_change=self._wall_clock(),
+        )
 
     def _set_rejections(self, kind: str, key: ObjectKey, rejected: Iterable[Rejection]) -> None:
         before = {(kind, key): self._rejections.pop((kind, key), ())}

@@ -28,6 +28,9 @@ from tests.builders import (
 from tests.reconcile.world import SETTINGS, World
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ipvsproxy.kernel.interface import KernelError
     from ipvsproxy.model.objects import EndpointSlice, Service
 
 WEB = key("10.96.0.1")
@@ -451,17 +454,38 @@ class TestForeignVirtualServers:
         assert at.address not in running.addresses.bound()
         assert running.firewall.read().elements == before
 
-    def test_a_record_that_could_not_be_taken_back_makes_nothing_ours(self, running: World) -> None:
+    def test_a_record_that_could_not_be_taken_back_makes_nothing_ours(
+        self, running: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         foreign = virtual_server(key("10.96.0.3"), real_server("192.0.2.1"))
-        new = ObjectKey("default", "new")
+        apply = running.ipvs.apply
+
+        def refuse_what_follows(operations: Sequence[IpvsOperation]) -> dict[int, KernelError]:
+            running.firewall.refuse(times=1000)
+            return apply(operations)
+
         running.ipvs.refuse(foreign.key, errno.EEXIST)
-        running.put(service("10.96.0.3", of=new))
+        with monkeypatch.context() as patch:
+            patch.setattr(running.ipvs, "apply", refuse_what_follows)
+            running.put(service("10.96.0.3", of=ObjectKey("default", "new")))
         running.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign)])
         running.ipvs.apply([IpvsOperation(Command.NEW_DEST, foreign, each) for each in foreign.real_servers])
-        running.firewall.add_element(SetElement(FirewallSet.SERVICE_PORTS, foreign.key))
         running.advance(30)
         running.advance(30)
+        assert SetElement(FirewallSet.SERVICE_PORTS, foreign.key) in running.firewall.read().elements
         assert running.ipvs.state()[foreign.key] == foreign
+
+    def test_one_that_somebody_puts_on_the_record_is_taken_over_in_place(self, world: World) -> None:
+        self.create(world)
+        world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
+        world.advance(30)
+        assert world.ipvs.state() == {WEB: self.FOREIGN}
+        world.firewall.add_element(SetElement(FirewallSet.SERVICE_PORTS, WEB))
+        world.taken_log()
+        world.advance(30)
+        assert world.ipvs.state() == {WEB: virtual_server(WEB, ONE)}
+        commands = {each.command for each in world.taken_log() if isinstance(each, IpvsOperation)}
+        assert not commands & {Command.NEW_SERVICE, Command.DEL_SERVICE}
 
     def test_when_it_goes_the_next_resync_takes_over(self, world: World) -> None:
         self.create(world)

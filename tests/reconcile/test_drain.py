@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.plan.services import PlannedVirtualServer
-from ipvsproxy.plan.view import Drain, DrainKey
+from ipvsproxy.plan.view import Drain, DrainEnd, DrainKey
 from ipvsproxy.reconcile.drain import Drains
 from tests.builders import key, real_server, virtual_server
 
@@ -63,3 +63,53 @@ def test_it_is_done_at_the_deadline_whatever_its_connections() -> None:
     busy = RealServerStatus(QUIET, 5, 5)
     assert draining().done(WEB, [busy], 999.9) == []
     assert draining().done(WEB, [busy], 1000.0) == [QUIET]
+
+
+DRAIN = DrainKey(WEB, LEAVES.address, LEAVES.port)
+
+
+def ends(drains: Drains) -> list[tuple[DrainKey, DrainEnd]]:
+    drains.note(WEB, WANTED, WANTED.virtual_server, now=1000.0)
+    return drains.take_news().ended
+
+
+def test_a_drain_that_begins_is_news_once_and_counts() -> None:
+    drains = draining()
+    assert (drains.take_news().began, drains.count) == ([DRAIN], 1)
+    drains.note(WEB, WANTED, FOUND, now=500.0)
+    assert (drains.take_news().began, drains.count) == ([], 1)
+
+
+def test_a_drain_without_connections_ends_with_them() -> None:
+    drains = draining()
+    drains.done(WEB, [RealServerStatus(QUIET, 0, 0)], 101.0)
+    assert ends(drains) == [(DRAIN, DrainEnd.CONNECTIONS_ENDED)]
+    assert drains.count == 0
+
+
+def test_a_drain_past_its_deadline_timed_out() -> None:
+    drains = draining()
+    drains.done(WEB, [RealServerStatus(QUIET, 1, 0)], 1000.0)
+    assert ends(drains) == [(DRAIN, DrainEnd.TIMED_OUT)]
+
+
+def test_a_drain_that_nobody_ended_was_deleted() -> None:
+    assert ends(draining()) == [(DRAIN, DrainEnd.DELETED)]
+    drains = draining()
+    drains.note(WEB, None, None, now=500.0)
+    assert (drains.take_news().ended, drains.count) == ([(DRAIN, DrainEnd.DELETED)], 0)
+
+
+def test_a_drain_whose_real_server_serves_again_has_returned() -> None:
+    drains = draining()
+    both = virtual_server(WEB, STAYS, LEAVES)
+    drains.note(WEB, WANTED._replace(virtual_server=both), both, now=500.0)
+    assert drains.take_news().ended == [(DRAIN, DrainEnd.RETURNED)]
+
+
+def test_one_that_could_not_be_deleted_and_returns_has_returned() -> None:
+    drains = draining()
+    drains.done(WEB, [RealServerStatus(QUIET, 0, 0)], 101.0)
+    both = virtual_server(WEB, STAYS, LEAVES)
+    drains.note(WEB, WANTED._replace(virtual_server=both), both, now=102.0)
+    assert drains.take_news().ended == [(DRAIN, DrainEnd.RETURNED)]

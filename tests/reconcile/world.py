@@ -13,7 +13,8 @@ from ipvsproxy.kernel.interface import NodeKernel
 from ipvsproxy.model.objects import Node, Service
 from ipvsproxy.model.selection import NodePortAddresses
 from ipvsproxy.plan.firewall import FirewallSettings, PodNetworks
-from ipvsproxy.reconcile.controller import Controller, Hooks, Settings
+from ipvsproxy.reconcile.controller import Controller, Settings
+from ipvsproxy.reconcile.hooks import Hooks
 from ipvsproxy.source.store import Store
 from tests.builders import NODE
 from tests.plan import context

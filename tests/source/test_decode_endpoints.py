@@ -309,3 +309,29 @@ def test_bad_parts_of_endpoints_are_left_out_with_their_paths() -> None:
         ("subsets[1].notReadyAddresses[0].ip", "::1 is a loopback address"),
         ("subsets[1].ports[0].port", "99999 is not from 1 to 65535"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-02T03:04:05Z", 1767323045.0),
+        ("2026-01-02T03:04:05.123456789Z", 1767323045.123456),
+        ("2026-01-02T04:04:05+01:00", 1767323045.0),
+        ("2026-01-02T03:04:05", 0.0),
+        ("yesterday", 0.0),
+        ("", 0.0),
+        (17, 0.0),
+        (None, 0.0),
+    ],
+)
+def test_a_slice_says_when_that_happened_which_changed_it(text: object, expected: float) -> None:
+    document = endpoint_slice()
+    document["metadata"]["annotations"] = {"endpoints.kubernetes.io/last-change-trigger-time": text}
+    assert only_slice(document).triggered == expected
+
+
+@pytest.mark.parametrize("annotations", [None, {}, [], "text"])
+def test_a_slice_with_other_annotations_or_none_is_read_all_the_same(annotations: object) -> None:
+    document = endpoint_slice()
+    document["metadata"]["annotations"] = annotations
+    assert only_slice(document).triggered == 0.0

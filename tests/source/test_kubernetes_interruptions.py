@@ -16,7 +16,7 @@ from tests.api_server_http import event, status
 from tests.api_server_objects import node, service
 from tests.api_server_state import SERVICES
 from tests.builders import WEB
-from tests.source.following import BRISK, PATIENCE, ObservedStore, following
+from tests.source.following import BRISK, PATIENCE, Agent, ObservedStore, following
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -262,3 +262,25 @@ def test_no_request_begins_after_stop(server: ApiServer, tmp_path: Path) -> None
     api.stop()
     with pytest.raises(ApiError), api.get(SERVICES.path, {}, BRISK.answer):
         pass
+
+
+def test_the_health_of_each_watch_tells_whether_it_is_connected_and_why_not(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    def health(agent: Agent) -> list[tuple[str, bool, str | None]]:
+        return [(state.resource, state.connected, state.error) for state in agent.source.health.states()]
+
+    watches = ("services", "endpointslices", "nodes")
+    assert health(Agent(server, tmp_path)) == [(name, False, None) for name in watches]
+    with following(server, tmp_path) as agent:
+        agent.wait_until_synced()
+        assert health(agent) == [(name, True, None) for name in watches]
+        assert all(state.seconds_since_contact is not None for state in agent.source.health.states())
+        server.go_away()
+        for name in watches:
+            agent.witness.log_line("watch interrupted", resource=name, reason="Connection refused")
+        assert health(agent) == [(name, False, "Connection refused") for name in watches]
+        server.come_back()
+        for name in watches:
+            agent.witness.log_line("API server answers again", resource=name)
+        assert health(agent) == [(name, True, None) for name in watches]

@@ -439,6 +439,9 @@ def test_objects_stay_while_the_directory_is_away_and_follow_it_when_it_is_back(
     event = scene.events.until("manifest directory is away, its objects stay")
     assert (event["level"], event["directory"]) == ("error", str(scene.directory))
     assert scene.address() == "10.96.0.10"
+    (health,) = scene.source.health.states()
+    assert (health.resource, health.connected) == ("manifests", False)
+    assert health.error == f"{scene.directory}: No such file or directory"
 
     (away / "old.yaml").unlink()
     (away / "web.yaml").write_text(service(address="10.96.0.11"))
@@ -446,6 +449,8 @@ def test_objects_stay_while_the_directory_is_away_and_follow_it_when_it_is_back(
     scene.events.until("manifest directory is back")
     scene.until_address("10.96.0.11")
     scene.until_address(None, ObjectKey("default", "old"))
+    (health,) = scene.source.health.states()
+    assert (health.connected, health.error) == (True, None)
     scene.settle()
 
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ipvsproxy.source.decode import read_endpoint_slice, read_node, read_service
+from ipvsproxy.source.health import SourceHealth
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
 from ipvsproxy.source.kubernetes.node_addresses import NodeAddresses
 from ipvsproxy.source.kubernetes.watch import Resource, Watcher
@@ -56,6 +57,8 @@ class KubernetesSource:
         self._log = log
         self._stopping = threading.Event()
         self._api = ApiServer(kubeconfig, limits)
+        self.health = SourceHealth()
+        """How the watches go."""
         services = Resource(
             "services",
             "/api/v1/services",
@@ -88,9 +91,9 @@ class KubernetesSource:
         )
         self._node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
         watchers = (
-            Watcher(self._api, services, limits, self._stopping, log),
-            Watcher(self._api, slices, limits, self._stopping, log),
-            Watcher(self._api, node, limits, self._stopping, log),
+            Watcher(self._api, services, limits, self._stopping, self.health.follow(services.name), log),
+            Watcher(self._api, slices, limits, self._stopping, self.health.follow(slices.name), log),
+            Watcher(self._api, node, limits, self._stopping, self.health.follow(node.name), log),
         )
         # First: its answer is small, and the first sync waits for it.
         self._threads = [

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.decode import Decoded
+    from ipvsproxy.source.health import WatchRecord
     from ipvsproxy.source.kubernetes.client import ApiServer, Limits
 
 Value = TypeVar("Value")
@@ -83,13 +84,18 @@ class Watcher(Generic[Value]):
         resource: Resource[Value],
         limits: Limits,
         stopping: threading.Event,
+        health: WatchRecord,
         log: FilteringBoundLogger,
     ) -> None:
-        """Prepare; nothing is asked for before `run`, which ends soon after `stopping` is set."""
+        """Prepare; nothing is asked for before `run`, which ends soon after `stopping` is set.
+
+        How it goes is noted in `health`.
+        """
         self._api = api
         self._resource = resource
         self._limits = limits
         self._stopping = stopping
+        self._health = health
         self._log = log.bind(resource=resource.name)
         self._backoff = tenacity.wait_random_exponential(limits.first_pause, limits.longest_pause)
         self._place = ""
@@ -134,6 +140,7 @@ class Watcher(Generic[Value]):
             if not isinstance(error, ApiError) or error.status not in _PLACE_IS_GOOD:
                 self._place = ""
             if not self._stopping.is_set():
+                self._health.failed(str(error))
                 self._report_failure(error)
             raise
 
@@ -155,7 +162,7 @@ class Watcher(Generic[Value]):
         try:
             with self._api.get(self._resource.path, query, self._limits.silence) as response:
                 self._answered()
-                events = _events(response)
+                events = self._events(response)
                 if not resuming:
                     self._take_initial(events)
                 self._take(events)
@@ -167,6 +174,16 @@ class Watcher(Generic[Value]):
             return
         if resuming and not self._progressed:
             raise ApiError("the watch ended before any event")
+
+    def _events(self, response: urllib3.BaseHTTPResponse) -> Iterator[messages.Event]:
+        """Yield the events of a watch; ApiError for an event that says that the watch has failed."""
+        for line in lines(response):
+            event = messages.EVENT.decode(line)
+            if event.type == "ERROR":
+                status = messages.STATUS.decode(event.object)
+                raise ApiError(status.message, status.code or http.HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._health.heard()
+            yield event
 
     def _take_initial(self, events: Iterator[messages.Event]) -> None:
         """Take the initial events up to the bookmark that ends them, as one list.
@@ -278,7 +295,9 @@ class Watcher(Generic[Value]):
                 )
 
     def _answered(self) -> None:
-        """Log the end of a row of failures."""
+        """Note that a request was answered, and log the end of a row of failures."""
+        self._health.connected()
+        self._health.heard()
         if self._trouble:
             self._trouble = ""
             self._log.info("API server answers again", url=self._api.url)
@@ -303,13 +322,3 @@ class Watcher(Generic[Value]):
         else:
             log.error("watch failed unexpectedly", exc_info=error)
         self._trouble = str(error)
-
-
-def _events(response: urllib3.BaseHTTPResponse) -> Iterator[messages.Event]:
-    """Yield the events of a watch; ApiError for an event that says that the watch has failed."""
-    for line in lines(response):
-        event = messages.EVENT.decode(line)
-        if event.type == "ERROR":
-            status = messages.STATUS.decode(event.object)
-            raise ApiError(status.message, status.code or http.HTTPStatus.INTERNAL_SERVER_ERROR)
-        yield event

@@ -1,0 +1,82 @@
+"""One Pod, asked for by its name: where it runs, and which addresses it has."""
+
+from __future__ import annotations
+
+import http
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ipvsproxy.errors import IpvsProxyError, UsageError
+from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.source.kubernetes.client import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.source.kubernetes.client import ApiServer
+
+
+class Pod(NamedTuple):
+    """A Pod. `node_addresses` are those that its kubelet says its node has, `host_network` is as in its spec."""
+
+    key: ObjectKey
+    addresses: tuple[Address, ...]
+    node_name: str
+    node_addresses: tuple[Address, ...]
+    host_network: bool
+
+
+class _Address(msgspec.Struct):
+    ip: str = ""
+
+
+class _Status(msgspec.Struct, rename={"pod_ips": "podIPs", "host_ip": "hostIP", "host_ips": "hostIPs"}):
+    phase: str = ""
+    pod_ips: list[_Address] = []
+    host_ip: str = ""
+    host_ips: list[_Address] = []
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+    host_network: bool = False
+
+
+class _Pod(msgspec.Struct):
+    """The fields of a v1 Pod that are used."""
+
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_decoder = msgspec.json.Decoder(_Pod)
+
+
+def ask_for_pod(api: ApiServer, key: ObjectKey, timeout: float) -> Pod:
+    """Return the Pod, by one GET that may be silent for `timeout` seconds.
+
+    UsageError if there is none of the name, or it has no address; IpvsProxyError if the API server does not say.
+    """
+    try:
+        with api.get(f"/api/v1/namespaces/{key.namespace}/pods/{key.name}", {}, timeout) as response:
+            document = _decoder.decode(response.read())
+        status = document.status
+        addresses = _addresses(each.ip for each in status.pod_ips)
+        node_addresses = _addresses((status.host_ip, *(each.ip for each in status.host_ips)))
+    except ApiError as error:
+        if error.status == http.HTTPStatus.NOT_FOUND:
+            raise UsageError(f"pod {key}: the API server knows no such Pod") from error
+        raise IpvsProxyError(f"pod {key}: the API server at {api.url} does not say: {error}") from error
+    # No JSON, no text at all, or an address that is none.
+    except ValueError as error:
+        raise IpvsProxyError(f"pod {key}: the answer of {api.url} is no Pod: {error}") from error
+    if not addresses or status.phase in {"Succeeded", "Failed"}:
+        raise UsageError(f"pod {key}: it sends nothing, its phase is {status.phase or 'unknown'}")
+    return Pod(key, addresses, document.spec.node_name, node_addresses, document.spec.host_network)
+
+
+def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
+    return tuple(parse_address(text) for text in dict.fromkeys(texts) if text)
