@@ -25,6 +25,7 @@ from tests.api_server_http import Listener, RefusedError, bookmark
 from tests.api_server_state import State
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.api_server_http import Request, Watch
@@ -35,7 +36,7 @@ PATIENCE = 20.0  # seconds until a test gives up
 
 
 class ApiServer:
-    """The server, from its construction to `go_away`; attributes may be changed at any time.
+    """The server, from its construction to `go_away`; attributes may be changed at any time. With `tls` it is HTTPS.
 
     `initial_events` False refuses them, as servers before 1.32 do. With a `token`, requests need it as their bearer
     token. Requests for the resources in `forbidden` are refused; Events in the namespaces of `terminating` are too.
@@ -48,7 +49,13 @@ class ApiServer:
     watch and the bookmark that ends them.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, state: State | None = None) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        state: State | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.state = state or State()
         self.initial_events = True
         self.token: str | None = None
@@ -65,6 +72,7 @@ class ApiServer:
         self.watches: list[Watch] = []
         self._connections: set[socket.socket] = set()
         self._address = (host, port)
+        self._tls = tls
         self._listener: Listener | None = None
         self.come_back()
 
@@ -78,7 +86,7 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        return "http://{}:{}".format(*self._address)
+        return "{}://{}:{}".format("https" if self._tls else "http", *self._address)
 
     def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig for this server, with a file for the token beside it, and return its path."""
@@ -102,7 +110,7 @@ class ApiServer:
 
     def come_back(self) -> None:
         """Listen, on the same port as before."""
-        self._listener = Listener(self, self._address)
+        self._listener = Listener(self, self._address, self._tls)
         self._address = (self._address[0], self._listener.server_port)
         threading.Thread(
             target=self._listener.serve_forever, args=(0.005,), name="api-server", daemon=True

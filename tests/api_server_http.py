@@ -16,9 +16,10 @@ import msgspec
 
 from tests.api_server_events import problem_of
 from tests.api_server_objects import node_table
-from tests.api_server_state import EVENTS, NODES, RESOURCES, ExistsError, ExpiredError, parse_selector
+from tests.api_server_state import EVENTS, NODES, PODS, RESOURCES, ExistsError, ExpiredError, parse_selector
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Mapping
 
     from tests.api_server import ApiServer
@@ -59,6 +60,7 @@ class Request(NamedTuple):
     resource: str
     query: Mapping[str, str]
     table: bool = False
+    verb: str = "list"
 
 
 class RefusedError(Exception):
@@ -119,9 +121,12 @@ class Listener(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, api: ApiServer, address: tuple[str, int]) -> None:
+    def __init__(self, api: ApiServer, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         self.api = api
         super().__init__(address, Connection)
+        if tls:
+            # The handshake is left to the connection's own thread.
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Show what fails, but for connections that were cut."""
@@ -184,7 +189,12 @@ class Connection(http.server.BaseHTTPRequestHandler):
         watch = query.get("watch") == "true"
         accepted = self.headers["Accept"].replace(" ", "").split(",")
         wants_table = resource is NODES and not watch and _TABLE in accepted
-        api.requested(Request(resource.name, query, wants_table))
+        verb = "watch" if watch else "get" if rest else "list"
+        api.requested(Request(resource.name, query, wants_table, verb))
+        if resource is PODS and len(rest) == len(("namespace", "name")):
+            self._authorize(resource, "get")
+            self._get(resource, rest)
+            return
         self._authorize(resource, "list")
         table = wants_table and api.tables
         if not table and "application/json" not in accepted:
@@ -203,6 +213,14 @@ class Connection(http.server.BaseHTTPRequestHandler):
             self._send(api.table_answer)
         else:
             self._list(resource, selector, query, table=table)
+
+    def _get(self, resource: Resource, rest: list[str]) -> None:
+        """Send one object."""
+        for contents in self.server.api.state.objects(resource):
+            if [contents["metadata"]["namespace"], contents["metadata"]["name"]] == rest:
+                self._send(json.dumps(contents).encode())
+                return
+        raise RefusedError(404, f'{resource.name} "{rest[-1]}" not found')
 
     def _list(self, resource: Resource, selector: Selector, query: dict[str, str], *, table: bool) -> None:
         state = self.server.api.state
@@ -299,7 +317,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         """Take an Event: nothing else is ever created by an agent."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         api = self.server.api
-        api.requested(Request(resource.name, {}))
+        api.requested(Request(resource.name, {}, verb="create"))
         self._authorize(resource, "create")
         if resource is not EVENTS or len(rest) != 1:
             raise RefusedError(405, "the server does not allow this method on the requested resource")

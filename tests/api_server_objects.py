@@ -133,6 +133,23 @@ def node(name: str, labels: dict[str, str] | None = None, *addresses: tuple[str,
     }
 
 
+def pod(name: str, node: str, *addresses: str, host_addresses: tuple[str, ...] = ()) -> Object:
+    """Return a Pod that runs, as far as somebody needs it who asks where; with the addresses of its node."""
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/main"}]},
+        "status": {
+            "phase": "Running",
+            "hostIP": next(iter(host_addresses), ""),
+            "hostIPs": [{"ip": address} for address in host_addresses],
+            "podIP": next(iter(addresses), ""),
+            "podIPs": [{"ip": address} for address in addresses],
+        },
+    }
+
+
 def node_table(nodes: Iterable[Object], metadata: Mapping[str, str]) -> Object:
     """Return the Table of the Nodes, with the columns of printNode in pkg/printers/internalversion of Kubernetes."""
     columns = ("Name", "Status", "Roles", "Age", "Version", "Internal-IP", "External-IP", "OS-Image")

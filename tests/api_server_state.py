@@ -32,7 +32,8 @@ SERVICES = Resource("services", "Service", "/api/v1", namespaced=True)
 ENDPOINT_SLICES = Resource("endpointslices", "EndpointSlice", "/apis/discovery.k8s.io/v1", namespaced=True)
 NODES = Resource("nodes", "Node", "/api/v1", namespaced=False)
 EVENTS = Resource("events", "Event", "/apis/events.k8s.io/v1", namespaced=True)
-RESOURCES = (SERVICES, ENDPOINT_SLICES, NODES, EVENTS)
+PODS = Resource("pods", "Pod", "/api/v1", namespaced=True)
+RESOURCES = (SERVICES, ENDPOINT_SLICES, NODES, EVENTS, PODS)
 
 
 class ExpiredError(Exception):

@@ -7,10 +7,11 @@ costs microseconds to ask for: as long as nobody did, what was read or written l
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState, KernelUnavailableError
 from ipvsproxy.kernel.nft_listing import parse_listing
+from ipvsproxy.kernel.nft_rules import parse_rules
 from ipvsproxy.kernel.nft_text import add_text, remove_text, table_text
 from ipvsproxy.plan.firewall import TABLE, ruleset
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from ipvsproxy.kernel.nft_listing import Listing
+    from ipvsproxy.kernel.nft_rules import ListedRules
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.plan.firewall import FirewallSettings
+
+T = TypeVar("T")
 
 # Without names for numbers: they are those of this machine, and cost time to look up.
 _LIST = ("nft", "-j", "-n", "list", "table", "inet", TABLE)
@@ -36,6 +40,14 @@ class Completed(NamedTuple):
     code: int
     output: bytes
     errors: bytes
+
+
+class FoundTable(NamedTuple):
+    """The table with its rules, None if it is not there; `strange` if it has elements such as the agent never adds."""
+
+    state: FirewallState
+    strange: bool
+    rules: ListedRules | None
 
 
 class GenerationSource(Protocol):
@@ -93,21 +105,20 @@ class NftTable:
         """Replace the whole table, rules and elements, in one transaction; FirewallError if it is refused."""
         self._known = self._nf_tables.generation()
         self._commit(self._rules + add_text(elements))
-        listing = self._list(_LIST_WITHOUT_ELEMENTS)
+        listing, _ = self._list(_LIST_WITHOUT_ELEMENTS)
         # Only what certainly is the agent's own work is put on record as such.
         if listing and not self.changed_by_others():
             self._commit(f"add chain inet {TABLE} {listing.digest_name}\n")
 
     def read(self) -> FirewallState:
         """Return what the kernel has; a table that is not there is empty and not intact."""
-        self._known = None
-        known = self._nf_tables.generation()
-        listing = self._list(_LIST)
-        if listing is None:
-            return FirewallState(frozenset(), intact=False)
-        if listing.intact:
-            self._known = known
-        return FirewallState(listing.elements, listing.intact)
+        return _state(self._read()[0])
+
+    def look(self) -> FoundTable:
+        """Return what the kernel has, with the rules as they are there, whoever made them."""
+        listing, output = self._read()
+        rules = self._taken_apart(parse_rules, output) if listing else None
+        return FoundTable(_state(listing), bool(listing and listing.strange), rules)
 
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
@@ -119,6 +130,15 @@ class NftTable:
         """
         if add or remove:
             self._commit(remove_text(remove) + add_text(add))
+
+    def exists(self) -> bool:
+        """Say whether there is a table of the name, whatever is in it."""
+        return self._nf_tables.has_table(TABLE)
+
+    def remove(self) -> None:
+        """Remove the table; one that is not there is no error. FirewallError if that is refused."""
+        self._commit(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
+        self._known = None
 
     def changed_by_others(self) -> bool:
         """Say whether the table, without a look at it, may have changed but by this object's own transactions.
@@ -138,16 +158,28 @@ class NftTable:
         if known == before and after in {before, (before + 1) % _GENERATIONS}:
             self._known = after
 
-    def _list(self, command: Sequence[str]) -> Listing | None:
-        """Return the table, None if it is not there."""
+    def _read(self) -> tuple[Listing | None, bytes]:
+        """Return the table, None if it is not there, and what nft printed; follow the generation from here on."""
+        self._known = None
+        known = self._nf_tables.generation()
+        listing, output = self._list(_LIST)
+        if listing and listing.intact:
+            self._known = known
+        return listing, output
+
+    def _list(self, command: Sequence[str]) -> tuple[Listing | None, bytes]:
+        """Return the table, None if it is not there, and what nft printed."""
         try:
             output = self._nft(command, b"")
         except FirewallError:
             if self._nf_tables.has_table(TABLE):
                 raise
-            return None
+            return None, b""
+        return self._taken_apart(lambda listed: parse_listing(listed, self._rules), output), output
+
+    def _taken_apart(self, parse: Callable[[bytes], T], output: bytes) -> T:
         try:
-            return parse_listing(output, self._rules)
+            return parse(output)
         except ValueError as error:
             raise FirewallError(f"nft printed a table that can't be read: {error}") from error
 
@@ -158,3 +190,11 @@ class NftTable:
             lines = errors.decode(errors="replace").splitlines()
             raise FirewallError(lines[0] if lines else f"nft ended with exit code {code} and no message")
         return output
+
+
+def _state(listing: Listing | None) -> FirewallState:
+    return (
+        FirewallState(listing.elements, listing.intact)
+        if listing
+        else FirewallState(frozenset(), intact=False)
+    )

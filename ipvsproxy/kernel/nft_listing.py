@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import ElementFields
 
-_DIGEST_PREFIX = "digest-"
+DIGEST_PREFIX = "digest-"
+"""What the name of the chain begins with that is left in the table."""
+
 _DIGEST_LENGTH = 32
 
 _SETS_AND_MAPS = ("set", "map")
@@ -77,14 +79,14 @@ def parse_listing(output: bytes, rules: str) -> Listing:
             if kind in _SETS_AND_MAPS:
                 strange |= not _take_elements(body, elements)
             name = body.get("name", "")
-            if kind == "chain" and name.startswith(_DIGEST_PREFIX):
+            if kind == "chain" and name.startswith(DIGEST_PREFIX):
                 recorded.append(name)
             else:
                 others.append((kind, body.get("chain", name), body))
     # The order matters among the rules of a chain, and is nft's own affair between other things.
     others.sort(key=lambda other: other[:2])
     digest = hashlib.sha256(rules.encode() + _encoder.encode(others)).hexdigest()
-    digest_name = _DIGEST_PREFIX + digest[:_DIGEST_LENGTH]
+    digest_name = DIGEST_PREFIX + digest[:_DIGEST_LENGTH]
     return Listing(frozenset(elements), strange, digest_name, tuple(recorded))
 
 

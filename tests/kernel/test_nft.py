@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState, KernelUnavailableError
-from ipvsproxy.kernel.nft import Completed, NftTable, run_nft
+from ipvsproxy.kernel.nft import Completed, FoundTable, NftTable, run_nft
 from ipvsproxy.kernel.nft_text import table_text
 from ipvsproxy.plan.firewall import ruleset
 from tests.kernel.contract_firewall import (
@@ -21,6 +21,7 @@ from tests.kernel.contract_firewall import (
     WITH_POD_NETWORKS,
     redirection,
 )
+from tests.kernel.nft_json import objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -250,3 +251,27 @@ def test_a_program_that_does_not_end_is_stopped() -> None:
 def test_a_program_gets_its_text_and_is_heard() -> None:
     script = "import sys; print(sys.stdin.read()); print('no', file=sys.stderr); sys.exit(3)"
     assert run_nft([sys.executable, "-c", script], b"table") == Completed(3, b"table\n", b"no\n")
+
+
+def test_a_look_at_the_table_tells_the_rules_too(nft: Nft, table: NftTable) -> None:
+    assert table.look() == FoundTable(FirewallState(frozenset(), intact=False), strange=False, rules=None)
+    nft.listing = objects_of(ruleset(PLAIN))
+    found = table.look()
+    assert found.rules == (ruleset(PLAIN), ())
+    assert (found.state, found.strange) == (table.read(), False)
+    nft.listing.append({"set": {"name": "somebodys", "elem": ["10.96.0.1"]}})
+    assert table.look().strange
+
+
+def test_a_look_at_an_intact_table_settles_that_nobody_changed_it(nft: Nft, table: NftTable) -> None:
+    table.install([])
+    nft.others_change_something()
+    assert table.changed_by_others()
+    assert table.look().state.intact
+    assert not table.changed_by_others()
+
+
+def test_rules_that_cant_be_read_are_an_error(nft: Nft, table: NftTable) -> None:
+    nft.listing = [{"rule": {"chain": "input", "expr": "all of them"}}]
+    with pytest.raises(FirewallError, match="nft printed a table that can't be read"):
+        table.look()

@@ -368,3 +368,17 @@ def test_the_steps_after_ipvs_say_which_real_server_they_are_about() -> None:
     assert "unmarking" not in {step.chain for step in found.steps}
     assert [step.real_server for step in found.steps if step.stage == "IPVS"] == list(servers)
     assert {step.real_server for step in found.steps if step.stage == "input"} == {None}
+
+
+@for_both_families
+def test_a_full_real_server_is_not_chosen_and_without_another_one_clients_are_refused(hosts: Hosts) -> None:
+    servers = real_server(hosts.neighbour), real_server(hosts.remote)
+    planned = cluster_ip(hosts, *servers)
+    key_, everybody = planned.virtual_server.key, state(hosts, planned)
+    one = trace(from_pod(hosts, hosts.cluster_ip), everybody._replace(full={(key_, servers[0])}))
+    assert [answer.address for answer in one.answers] == [address(hosts.remote)]
+    assert one.outcome is Outcome.ANSWERED
+    full = {(key_, server) for server in servers}
+    nobody = trace(from_pod(hosts, hosts.cluster_ip), everybody._replace(full=full))
+    assert (nobody.outcome, nobody.answers) == (Outcome.REFUSED, ())
+    assert nobody.steps[-1].reason == KernelReason.FULL

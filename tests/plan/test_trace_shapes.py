@@ -25,7 +25,7 @@ from ipvsproxy.plan.rules import (
     SetMark,
     Verdict,
 )
-from ipvsproxy.plan.trace.shapes import UnknownRuleError, check_chains
+from ipvsproxy.plan.trace.shapes import UnknownRuleError, check_chains, leave_out
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.rules import Match, Statement
@@ -138,3 +138,44 @@ def test_interfaces_are_compared_where_they_are_known() -> None:
     assert "arrived" in refusal(SetMark(0), ArrivesBy("eth0"), hook=POSTROUTING)
     assert "settled at postrouting" in refusal(SetMark(0), LeavesByOtherThan("lo"))
     assert "knows no routes" in refusal(SetMark(0), LeavesByOtherThan("eth0"), hook=POSTROUTING)
+
+
+class TestWhatIsLeftOut:
+    """A table that others have been at is followed without what can't be."""
+
+    good = Rule("good", (), Verdict.DROP)
+    bad = Rule("bad", (LeavesByOtherThan("eth0"),), Verdict.MASQUERADE)
+
+    def test_nothing_of_the_agents_own_rules(self) -> None:
+        chains = ruleset(FirewallSettings())
+        assert leave_out(chains) == (chains, ())
+
+    def test_a_rule_that_the_tracer_would_refuse(self) -> None:
+        nat = Hook("nat", "postrouting", 100)
+        left, (problem,) = leave_out([Chain("masquerading", nat, (self.bad, self.good))])
+        assert left == (Chain("masquerading", nat, (self.good,)),)
+        assert str(problem).startswith("chain masquerading, rule 'bad': the tracer knows no routes")
+        check_chains(left)
+
+    def test_a_rule_of_a_chain_that_several_lead_to_once(self) -> None:
+        leads_there = Rule("leads there", (), GoTo("shared"))
+        reset = Rule("reset", (), Verdict.REJECT_WITH_RESET)
+        chains = [
+            Chain("shared", None, (reset, self.good)),
+            Chain("input", INPUT, (leads_there,)),
+            Chain("other", INPUT, (leads_there,)),
+        ]
+        left, (problem,) = leave_out(chains)
+        assert (problem.chain, problem.rule) == ("shared", reset)
+        assert left == (Chain("shared", None, (self.good,)), *chains[1:])
+
+    def test_a_chain_at_a_hook_that_is_not_known(self) -> None:
+        forward = Chain("forward", Hook("filter", "forward", 0), (self.good,))
+        left, (problem,) = leave_out([forward, Chain("input", INPUT, (self.good,))])
+        assert left == (Chain("input", INPUT, (self.good,)),)
+        assert str(problem).startswith("chain forward: the tracer does not know ")
+
+    def test_a_rule_that_leads_to_no_chain(self) -> None:
+        lost = Rule("lost", (), GoTo("nowhere"))
+        left, (problem,) = leave_out([Chain("input", INPUT, (lost, self.good))])
+        assert (left, problem.why) == ((Chain("input", INPUT, (self.good,)),), "nowhere is no chain to go to")

@@ -148,9 +148,11 @@ class _Way:
         if not key or not virtual_server:
             self._step(Stage.IPVS, KernelReason.NO_VIRTUAL_SERVER, "left to the node")
             return [finish(self, packet)]
-        servers = [server for server in virtual_server.real_servers if server.weight > 0]
+        weighty = [server for server in virtual_server.real_servers if server.weight > 0]
+        servers = [server for server in weighty if (key, server) not in self._state.full]
         if not servers:
-            self._step(Stage.IPVS, KernelReason.NO_REAL_SERVERS, "refused with an ICMP error", key)
+            reason = KernelReason.FULL if weighty else KernelReason.NO_REAL_SERVERS
+            self._step(Stage.IPVS, reason, "refused with an ICMP error", key)
             return [Outcome.REFUSED]
         ends: list[_End] = []
         if _refuses_while_draining(virtual_server):

@@ -6,7 +6,7 @@ depends on what the tracer does not know: the routes of the node.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.model.objects import Protocol
@@ -62,30 +62,64 @@ class UnknownRuleError(IpvsProxyError):
     """The table has a rule that the tracer can't follow; the message names its chain and its duty."""
 
 
+class Problem(NamedTuple):
+    """What the tracer can't follow: a rule of a chain, or the chain as a whole if that is None, and why."""
+
+    chain: str
+    rule: Rule | None
+    why: str
+
+    def __str__(self) -> str:
+        """Return one line: `chain CHAIN, rule 'DUTY': WHY`."""
+        rule = f", rule {self.rule.duty!r}" if self.rule else ""
+        return f"chain {self.chain}{rule}: {self.why}"
+
+
 def check_chains(chains: Iterable[Chain]) -> None:
     """Raise UnknownRuleError unless the tracer can follow every rule of the chains, wherever packets come from."""
+    for problem in _find(list(chains)):
+        raise UnknownRuleError(str(problem))
+
+
+def leave_out(chains: Iterable[Chain]) -> tuple[tuple[Chain, ...], tuple[Problem, ...]]:
+    """Return the chains without what the tracer can't follow, and what that is, each once.
+
+    A trace through what is left is true of a packet only if all that was left out lets it pass.
+    """
+    left = tuple(chains)
+    problems = tuple(dict.fromkeys(_find(left)))
+    rules = {problem[:2] for problem in problems}
+    left = tuple(
+        chain._replace(rules=tuple(rule for rule in chain.rules if (chain.name, rule) not in rules))
+        for chain in left
+        if (chain.name, None) not in rules
+    )
+    return left, problems
+
+
+def _find(chains: Sequence[Chain]) -> Iterator[Problem]:
+    """Yield what the tracer can't follow, the rules of a chain once for each way that leads there."""
     by_name = {chain.name: chain for chain in chains}
     for chain in by_name.values():
         if chain.hook is None:
             continue
         if chain.hook.name not in HOOKS or chain.hook.type not in {"filter", "nat"}:
-            raise UnknownRuleError(f"chain {chain.name}: the tracer does not know {chain.hook}")
-        _check_chain((chain,), chain.hook, by_name)
+            yield Problem(chain.name, None, f"the tracer does not know {chain.hook}")
+        else:
+            yield from _find_in_chain((chain,), chain.hook, by_name)
 
 
-def _check_chain(way: Sequence[Chain], hook: Hook, chains: Mapping[str, Chain]) -> None:
-    """Check the last chain of the way that leads from a hook to it, and all that it leads to."""
+def _find_in_chain(way: Sequence[Chain], hook: Hook, chains: Mapping[str, Chain]) -> Iterator[Problem]:
+    """Look at the last chain of the way that leads from a hook to it, and at all that it leads to."""
     chain = way[-1]
     for rule in chain.rules:
-        for problem in _problems(rule, hook):
-            raise UnknownRuleError(f"chain {chain.name}, rule {rule.duty!r}: {problem}")
+        yield from (Problem(chain.name, rule, what) for what in _problems(rule, hook))
         if isinstance(rule.statement, GoTo):
             target = chains.get(rule.statement.chain)
             if target is None or target.hook is not None or target in way:
-                raise UnknownRuleError(
-                    f"chain {chain.name}, rule {rule.duty!r}: {rule.statement.chain} is no chain to go to"
-                )
-            _check_chain((*way, target), hook, chains)
+                yield Problem(chain.name, rule, f"{rule.statement.chain} is no chain to go to")
+            else:
+                yield from _find_in_chain((*way, target), hook, chains)
 
 
 def _problems(rule: Rule, hook: Hook) -> Iterator[str]:

@@ -48,7 +48,8 @@ class TracedState(NamedTuple):
 
     `bound` are the addresses on the dummy interface, `own` those that the node has otherwise; of these, the first of a
     family that is no loopback address is the source of what the node sends to others. `listening` are the protocols and
-    ports that processes of the node listen on, at all addresses.
+    ports that processes of the node listen on, at all addresses. `full` are the real servers that have as many
+    connections as they may have.
     """
 
     table: FirewallTable
@@ -56,6 +57,7 @@ class TracedState(NamedTuple):
     bound: AbstractSet[Address]
     own: Sequence[Address]
     listening: AbstractSet[tuple[int, int]] = frozenset()
+    full: AbstractSet[tuple[VirtualServerKey, RealServer]] = frozenset()
 
 
 class Outcome(enum.StrEnum):
@@ -108,6 +110,7 @@ class KernelReason(enum.StrEnum):
     NOT_LOCAL = "the destination is no address of the node"
     NO_VIRTUAL_SERVER = "no virtual server has this address, protocol and port"
     NO_REAL_SERVERS = "the virtual server has no real server with a weight above 0"
+    FULL = "each real server with a weight above 0 has its maximum of connections"
     HASHED = "the scheduler keeps to its choice of a real server that has weight 0 now"
     SCHEDULED = "the virtual server has a real server with a weight above 0"
     REAL_SERVER_OF_NODE = "the real server has an address of the node"
@@ -142,9 +145,8 @@ class Trace(NamedTuple):
     """The way of a packet.
 
     `outcome` is ANSWERED only if each real server that IPVS may choose gets the connection; `answers` are those that
-    do, sorted by address and port. Every one with a weight above 0 may be chosen, also one that has reached its maximum
-    of connections: the tracer does not count them. `source` is what the packet was sent with, None if the node has no
-    address to send it with.
+    do, sorted by address and port. Every one with a weight above 0 may be chosen that is not full. `source` is what the
+    packet was sent with, None if the node has no address to send it with.
     """
 
     source: Address | None

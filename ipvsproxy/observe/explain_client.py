@@ -1,0 +1,140 @@
+"""Who connects: what the asker calls a client, made the first packet of its connection, with what has to be assumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from ipvsproxy.errors import UsageError
+from ipvsproxy.model.addresses import Family, family, format_address, parse_address
+from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode
+from ipvsproxy.observe.desired import firewall_settings
+from ipvsproxy.observe.explain import Question
+from ipvsproxy.plan.firewall import PodNetworks
+from ipvsproxy.plan.trace.values import Packet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipvsproxy.kernel.routes import Route
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.observe.clients import Client
+    from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.observe.traced import KernelState
+    from ipvsproxy.source.kubernetes.pods import Pod
+
+# RFC 5737 and RFC 3849: addresses for documentation, which no host should have.
+_OUTSIDE = {
+    Family.IPV4: tuple(map(parse_address, ("203.0.113.1", "198.51.100.1", "192.0.2.1"))),
+    Family.IPV6: tuple(map(parse_address, ("2001:db8::1", "2001:db8:ffff::1"))),
+}
+# An interface that is certainly none of a pod's.
+_UNKNOWN_INTERFACE = ""
+
+
+def question(
+    client: Client,
+    key: VirtualServerKey,
+    kernel: KernelState,
+    report: AgentReport | None,
+    route_to: Callable[[Address], Route | None],
+    find_pod: Callable[[ObjectKey], Pod],
+) -> Question:
+    """Return the question; `route_to` asks for the node's way to an address, `find_pod` for a Pod.
+
+    UsageError if the client can't send to such an address.
+    """
+    asking = _Asking(key, kernel, route_to)
+    match client:
+        case ProcessOfNode():
+            sent = asking.by_process()
+        case HostOutside():
+            sent = asking.from_outside(_outside(family(key.address), kernel, report))
+        case HostAt(address):
+            if family(address) is not family(key.address):
+                raise UsageError(f"{client} can't send to {key}: they are of different IP families")
+            sent = asking.by_host(address)
+        case PodNamed():
+            sent = asking.by_pod(find_pod(client.key))
+        case _:
+            assert_never(client)
+    return Question(str(client), sent.packet, key, sent.assumed)
+
+
+class _Sent(NamedTuple):
+    """A packet, and sentences about what was assumed of it."""
+
+    packet: Packet
+    assumed: tuple[str, ...]
+
+
+class _Asking(NamedTuple):
+    """What the packets are sent to, and the node that it is about; each method says who sends."""
+
+    key: VirtualServerKey
+    kernel: KernelState
+    route_to: Callable[[Address], Route | None]
+
+    def by_process(self, source: Address | None = None) -> _Sent:
+        """Have a process of the node send it."""
+        chosen = (
+            f"chose {format_address(source)} as its source" if source else "leaves its source to the kernel"
+        )
+        return _Sent(self._packet(source), (f"a process of this node sends the packet, and {chosen}",))
+
+    def by_host(self, source: Address) -> _Sent:
+        """Have whoever has the source send it; the way there is taken for the way from there."""
+        text = format_address(source)
+        route = self.route_to(source)
+        if source in self.kernel.bound or source in self.kernel.own or (route and route.local):
+            return self.by_process(source)
+        if route is None:
+            unreachable = (
+                f"the node has no route to {text}: its packets are taken to arrive by an interface that is no pod's, "
+                "and no answer will find the way back"
+            )
+            return _Sent(self._packet(source, _UNKNOWN_INTERFACE), (unreachable,))
+        by = f"packets of {text} arrive by interface {route.interface}, by which the node reaches it"
+        return _Sent(self._packet(source, route.interface), (by,))
+
+    def from_outside(self, source: Address) -> _Sent:
+        """Have a host outside send it, which stands for all."""
+        packet, assumed = self.by_host(source)
+        stands_for = (
+            f"outside is a host with the address {format_address(source)}, which is in no pod network; where source "
+            "ranges matter, ask with the client's own address"
+        )
+        return _Sent(packet, (stands_for, *assumed))
+
+    def by_pod(self, pod: Pod) -> _Sent:
+        """Have a Pod send it, which is the node if it has the node's network."""
+        here = any(address in self.kernel.own for address in pod.node_addresses)
+        where = f"pod {pod.key} runs on {'this node' if here else f'node {pod.node_name}'}"
+        if pod.host_network and here:
+            process = f"{where} and has its network: it sends as a process of this node does"
+            return _Sent(self._packet(None), (process,))
+        source = next((each for each in pod.addresses if family(each) is family(self.key.address)), None)
+        if source is None:
+            raise UsageError(f"pod {pod.key} can't send to {self.key}: it has no address of that IP family")
+        packet, assumed = self.by_host(source)
+        elsewhere = (
+            f"node {pod.node_name} handles what its pods send to services: ask there; this is what this node would "
+            "make of it"
+        )
+        place = f"{where}; its address is {format_address(source)}"
+        return _Sent(packet, (place, *assumed) if here else (place, elsewhere, *assumed))
+
+    def _packet(self, source: Address | None, interface: str | None = None) -> Packet:
+        return Packet(self.key.address, self.key.protocol, self.key.port, source, interface)
+
+
+def _outside(of: Family, kernel: KernelState, report: AgentReport | None) -> Address:
+    """Return an address for documentation that is in no pod network and not the node's; the last if all are."""
+    pods = firewall_settings(report).pods if report else PodNetworks()
+    networks = pods.networks if isinstance(pods, PodNetworks) else ()
+    taken = kernel.bound | kernel.own
+    for address in _OUTSIDE[of]:
+        if address not in taken and not any(network.contains(address) for network in networks):
+            return address
+    return _OUTSIDE[of][-1]

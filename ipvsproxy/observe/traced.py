@@ -1,0 +1,163 @@
+"""The two states that a packet is traced through: what the kernel has now, and what the agent wants there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ipvsproxy.model.addresses import format_address, parse_address
+from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.ipvs import RealServer
+from ipvsproxy.model.objects import AddressKind
+from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.plan.firewall import ruleset
+from ipvsproxy.plan.ownership import guards, is_ours
+from ipvsproxy.plan.trace.shapes import leave_out
+from ipvsproxy.plan.trace.table import FirewallTable
+from ipvsproxy.plan.trace.values import TracedState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from ipvsproxy.kernel.host_firewall import HostFirewall
+    from ipvsproxy.kernel.listening import Listener
+    from ipvsproxy.kernel.nft import FoundTable
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
+    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.observe.desired import DesiredVirtualServer
+    from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.plan.firewall import FirewallSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelState:
+    """What the kernel of this node has.
+
+    `virtual_servers` are everybody's, without their real servers; those are in `statuses`, for the virtual servers that
+    packets may come to. `own` are the addresses on other interfaces than the dummy, and others that are local.
+    `sources` are what masquerading puts in for each real server, where that is known. `tracks_connections` is
+    net.ipv4.vs.conntrack, which masquerading needs.
+    """
+
+    table: FoundTable
+    virtual_servers: Mapping[VirtualServerKey, VirtualServer]
+    statuses: Mapping[VirtualServerKey, Sequence[RealServerStatus]]
+    bound: AbstractSet[Address]
+    own: AbstractSet[Address]
+    listeners: Collection[Listener]
+    host_firewall: HostFirewall
+    sources: Mapping[Address, Address] = field(default_factory=dict)
+    tracks_connections: bool = True
+
+    @property
+    def elements(self) -> AbstractSet[SetElement]:
+        """The elements of the table's sets."""
+        return self.table.state.elements
+
+    def found(self, key: VirtualServerKey) -> VirtualServer | None:
+        """Return the virtual server with its real servers; None if it is not there."""
+        virtual_server, statuses = self.virtual_servers.get(key), self.statuses.get(key)
+        if virtual_server is None or statuses is None:
+            return None
+        return virtual_server._replace(real_servers=tuple(status.real_server for status in statuses))
+
+    def owns(self, key: VirtualServerKey) -> bool:
+        """Say whether a virtual server of the kernel is ours."""
+        return is_ours(key, self.bound, self.elements)
+
+
+def keys_met(key: VirtualServerKey, elements: Iterable[SetElement]) -> Iterator[VirtualServerKey]:
+    """Yield what clients connect to, and what the table sends some of them to instead."""
+    yield key
+    for element in elements:
+        if element.set is FirewallSet.IN_CLUSTER_DESTINATIONS and element.fields[:3] == key:
+            yield key._replace(address=element.fields[-1])  # type: ignore[arg-type] # an address, as FirewallSet says
+
+
+def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualServerKey]:
+    """Yield what clients connect to, and what the agent wants some of them to be sent to instead."""
+    yield key
+    text = format_address(key.address)
+    for reported in (each for service in report.services for each in service.virtual_servers):
+        instead, texts = reported.in_cluster_destination, [each.address for each in reported.addresses]
+        asked = text in texts and (reported.port, reported.protocol) == (key.port, key.protocol.name)
+        if instead and asked:
+            yield key._replace(address=parse_address(instead))
+
+
+def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState, list[str]]:
+    """Return the state to trace a packet to an address through, and sentences about what can't be followed of it."""
+    rules = kernel.table.rules
+    chains, problems = leave_out(rules.chains) if rules else ((), ())
+    unknown = [(each.chain, each.text) for each in rules.unknown] if rules else []
+    for problem in problems:
+        text = problem.rule.duty or "without a comment" if problem.rule else problem.why
+        unknown.append((problem.chain, text))
+    unless = [
+        f"chain {chain} of table inet ipvsproxy has a rule that the agent does not make, and that can't be followed: "
+        f"{text}"
+        for chain, text in dict.fromkeys(unknown)
+    ]
+    if kernel.table.strange:
+        unless.append(
+            "table inet ipvsproxy has elements such as the agent never adds, which can't be followed"
+        )
+    table = FirewallTable(chains, kernel.elements)
+    return _state(kernel, table, _virtual_servers(kernel), kernel.bound, destination), unless
+
+
+def trace_desired(
+    settings: FirewallSettings,
+    wanted: Iterable[DesiredVirtualServer],
+    kernel: KernelState,
+    destination: Address,
+) -> TracedState:
+    """Return the state that the agent wants, with what others have in the kernel and the node's own addresses."""
+    everybody = _virtual_servers(kernel)
+    virtual_servers = {key: each for key, each in everybody.items() if not kernel.owns(key)}
+    elements: set[SetElement] = set()
+    bound: set[Address] = set()
+    for desired in wanted:
+        key = desired.virtual_server.key
+        virtual_servers[key] = _with_draining(desired)
+        elements.update(each for each in elements_of(desired.planned) if not guards(each, kernel.own))
+        if desired.planned.kind is not AddressKind.NODE_PORT and key.address not in kernel.own:
+            bound.add(key.address)
+    table = FirewallTable(ruleset(settings), elements)
+    return _state(kernel, table, virtual_servers, bound, destination)
+
+
+def _virtual_servers(kernel: KernelState) -> dict[VirtualServerKey, VirtualServer]:
+    """Return everybody's virtual servers, with their real servers where they matter."""
+    return {key: kernel.found(key) or each for key, each in kernel.virtual_servers.items()}
+
+
+def _with_draining(desired: DesiredVirtualServer) -> VirtualServer:
+    virtual_server = desired.virtual_server
+    draining = (RealServer(*place, weight=0) for place in desired.draining)
+    return virtual_server._replace(real_servers=tuple(sorted((*virtual_server.real_servers, *draining))))
+
+
+def _state(
+    kernel: KernelState,
+    table: FirewallTable,
+    virtual_servers: Mapping[VirtualServerKey, VirtualServer],
+    bound: AbstractSet[Address],
+    destination: Address,
+) -> TracedState:
+    full = {
+        (key, status.real_server)
+        for key, statuses in kernel.statuses.items()
+        for status in statuses
+        if is_full(status)
+    }
+    listening = {(int(each.protocol), each.port) for each in kernel.listeners if each.hears(destination)}
+    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full)
+
+
+def is_full(status: RealServerStatus) -> bool:
+    """Say whether a real server has as many connections as it may have (ip_vs_bind_dest, ip_vs_conn.c)."""
+    limit = status.real_server.upper_threshold
+    return bool(limit) and status.active_connections + status.inactive_connections >= limit
