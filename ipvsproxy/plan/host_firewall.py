@@ -79,12 +79,20 @@ class HostFirewallFinding(NamedTuple):
     def __str__(self) -> str:
         """Return one sentence, without a full stop: what drops, why, and what to do."""
         return (
-            f"chain {self.chain} of table {self.family} {self.table} ({self.backend}, input hook, "
-            f"priority {self.priority}) drops what no rule of it accepts, service traffic included: {self.why}; "
-            f"accept traffic to service addresses and node ports there, as in `{self._example()}`"
+            f"{self.meaning}; accept traffic to service addresses and node ports there, as in `{self.mend}`"
         )
 
-    def _example(self) -> str:
+    @property
+    def meaning(self) -> str:
+        """What drops, and why: a sentence without a full stop."""
+        return (
+            f"chain {self.chain} of table {self.family} {self.table} ({self.backend}, input hook, "
+            f"priority {self.priority}) drops what no rule of it accepts, service traffic included: {self.why}"
+        )
+
+    @property
+    def mend(self) -> str:
+        """A command that lets service traffic in."""
         ipv6 = self.family == "ip6"
         # iptables names its chain so, and can't read what nft writes into it.
         if self.chain == "INPUT":

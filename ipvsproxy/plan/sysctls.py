@@ -23,13 +23,15 @@ class KernelVersion(NamedTuple):
 class KernelSetting(NamedTuple):
     """A value to be set below /proc/sys, and a sentence, without a full stop, on what happens without it.
 
-    `at_least` says that the value is a number, and that a higher one, or 0 for no limit, is as good.
+    `at_least` says that the value is a number, and that a higher one, or 0 for no limit, is as good. `essential` says
+    that services fail at once without it, on every node.
     """
 
     name: str
     value: str
     meaning: str
     at_least: bool = False
+    essential: bool = False
 
     def is_met(self, found: str) -> bool:
         """Say whether nothing has to be done about the value that was found."""
@@ -76,6 +78,7 @@ _IPVS = (
         "net.ipv4.vs.conntrack",
         "1",
         "nothing is masqueraded: processes of the node, and pods that reach themselves, get no answer from services",
+        essential=True,
     ),
     KernelSetting(
         "net.ipv4.vs.expire_nodest_conn",
@@ -96,7 +99,9 @@ _REUSE = KernelSetting(
     "a client that uses a port again soon waits a second for its connection",
 )
 
-_FORWARDING = KernelSetting("net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods")
+_FORWARDING = KernelSetting(
+    "net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods", essential=True
+)
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 _FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
 

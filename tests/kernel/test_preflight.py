@@ -8,7 +8,13 @@ import pytest
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.kernel.nft import Completed
-from ipvsproxy.kernel.preflight import require_net_admin, require_nftables
+from ipvsproxy.kernel.preflight import (
+    read_nft_program,
+    read_privileges,
+    require_net_admin,
+    require_nftables,
+)
+from ipvsproxy.plan.check.kernel import NftProgram, Privileges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,3 +93,49 @@ def test_a_kernel_without_nf_tables_is_refused_before_nft_runs() -> None:
 
     with pytest.raises(KernelUnavailableError, match="no nf_tables"):
         require_nftables(NfTables(KernelUnavailableError("the kernel has no nf_tables")), run)
+
+
+@pytest.mark.parametrize(
+    ("mask", "users", "expected"),
+    [
+        (
+            "000001ffffffffff",
+            "0 0 4294967295",
+            Privileges(may_load_modules=True, initial_user_namespace=True),
+        ),
+        (
+            "0000000000001000",
+            "0 100000 65536",
+            Privileges(may_load_modules=False, initial_user_namespace=False),
+        ),
+    ],
+)
+def test_privileges_are_told_by_capabilities_and_the_map_of_users(
+    tmp_path: Path, mask: str, users: str, expected: Privileges
+) -> None:
+    (tmp_path / "status").write_text(f"CapEff:\t{mask}\n")
+    (tmp_path / "uid_map").write_text(f"         {users}\n")
+    assert read_privileges(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (
+            b"nftables v1.0.6 (Lester Gooch #5)\n  cli:\t\teditline\n  json:\t\tyes\n",
+            NftProgram((1, 0, 6), json=True),
+        ),
+        (b"nftables v0.9.8 (E.D.S.)\n  json:\t\tno\n", NftProgram((0, 9, 8), json=False)),
+    ],
+)
+def test_nft_says_its_version_and_whether_it_has_json(output: bytes, expected: NftProgram) -> None:
+    assert read_nft_program(lambda *_: Completed(0, output, b"")) == expected
+
+
+def test_an_nft_that_is_not_there_is_none_and_one_that_does_not_say_is_an_error() -> None:
+    def missing(*_: object) -> Completed:
+        raise KernelUnavailableError("no nft")
+
+    assert read_nft_program(missing) is None
+    with pytest.raises(ValueError, match="does not say its version"):
+        read_nft_program(lambda *_: Completed(1, b"", b"usage"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.kernel.interface import KernelError
-from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings, read_ipv6
+from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings, find_settings, read_ipv6
+from ipvsproxy.plan.check.settings import FoundSetting
 from ipvsproxy.plan.sysctls import Ipv6Found, KernelSetting, KernelVersion, SysctlSettings, sysctl_plan
 from tests.kernel.contract_firewall import SysctlsContract
 
@@ -165,3 +166,13 @@ class TestIpv6:
         ]
         assert (ipv6 / "eth0.100/accept_ra").read_text().startswith("2")
         assert (ipv6 / "eth2/accept_ra").read_text() == "1\n"
+
+
+def test_settings_are_found_as_they_are_and_nothing_is_written(root: Path) -> None:
+    missing = KernelSetting("net.ipv4.vs.nothing", "1", "")
+    assert find_settings(ProcSysctls(root), [CONNTRACK, FORWARD, missing]) == [
+        FoundSetting(CONNTRACK, "0", writable=True),
+        FoundSetting(FORWARD, "1", writable=True),
+        FoundSetting(missing, None, writable=False),
+    ]
+    assert (root / "net/ipv4/vs/conntrack").read_text() == "0\n"

@@ -1,0 +1,230 @@
+"""The agent's own health: whether it answers, is up to date with the API server, and gets done what it wants."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipvsproxy.config.durations import format_duration
+from ipvsproxy.plan.check.finding import Check, Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROOT_ONLY = 0o077
+
+
+class Watch(NamedTuple):
+    """A resource that the agent follows; `error` says why it is not connected, "" if it is not known."""
+
+    resource: str
+    connected: bool
+    seconds_since_contact: int | None
+    error: str
+
+
+class Several(NamedTuple):
+    """How many there are of something, and a sentence about the first."""
+
+    number: int
+    first: str = ""
+
+
+class Health(NamedTuple):
+    """What an agent that answers says of itself; `differences` None: they can't be found out.
+
+    `resync_overdue_after` is in seconds, `warnings` are sentences about the node.
+    """
+
+    version: str
+    process: int
+    node_name: str
+    synced: bool
+    seconds_since_resync: int | None
+    resync_overdue_after: float
+    watches: Sequence[Watch] = ()
+    failures: Several = Several(0)
+    rejections: Several = Several(0)
+    differences: Several | None = Several(0)
+    warnings: Sequence[str] = ()
+
+
+class RunDirectory(NamedTuple):
+    """The directory with the agent's lock and socket: its path, owner's number and permissions, as `stat` has them."""
+
+    path: str
+    owner: int
+    mode: int
+
+
+def judge_silence(why: str, *, was_here: bool, not_running: bool) -> Finding:
+    """Judge that no agent answers; `why` is a sentence. `was_here`: its table is in the kernel."""
+    if not was_here:
+        return Finding(
+            Check.AGENT,
+            Severity.INFO,
+            f"{why}, and has left no rules: this node has none yet",
+            "ipvsproxy run",
+        )
+    if not_running:
+        return Finding(
+            Check.AGENT,
+            Severity.ERROR,
+            f"{why}: the kernel goes on with what it has, and no change of Services and endpoints reaches it",
+            "start it: ipvsproxy run, or its service or pod; its last log lines say why it ended",
+        )
+    return Finding(
+        Check.AGENT, Severity.ERROR, why, "read the agent's log, and start it again if it stays silent"
+    )
+
+
+def judge_health(health: Health, version: str) -> list[Finding]:
+    """Judge what the agent says; `version` is this program's."""
+    return [
+        _judge_synced(health),
+        _judge_version(health, version),
+        _judge_resync(health),
+        *_judge_watches(health),
+        _judge_failures(health.failures),
+        _judge_differences(health.differences),
+        _judge_rejections(health.rejections),
+        *(Finding(Check.AGENT_WARNING, Severity.WARNING, each) for each in health.warnings),
+    ]
+
+
+def judge_configuration(file: str, error: str, after_restart: Sequence[str]) -> Finding:
+    """Judge whether the agent goes by its file as it is; `after_restart` are the fields that need one, "" no file."""
+    if error:
+        return Finding(
+            Check.CONFIGURATION,
+            Severity.WARNING,
+            f"{file} was changed, and is refused: the agent goes by what it had read, and can't start again: {error}",
+            f"correct {file}",
+        )
+    if after_restart:
+        return Finding(
+            Check.CONFIGURATION,
+            Severity.WARNING,
+            f"{file} was changed, and the agent takes these over when it is restarted only: {', '.join(after_restart)}",
+            "restart the agent; ipvsproxy config show",
+        )
+    whose = file or "its flags and the defaults"
+    return Finding(
+        Check.CONFIGURATION, Severity.OK, f"the agent goes by {whose}: what is expected here follows from it"
+    )
+
+
+def judge_run_directory(found: RunDirectory) -> Finding:
+    """Judge who may enter the run directory."""
+    if found.owner or found.mode & _ROOT_ONLY:
+        return Finding(
+            Check.RUN_DIRECTORY,
+            Severity.WARNING,
+            f"{found.path} belongs to user {found.owner} with permissions {found.mode:o}: "
+            "others than root may see the agent's lock, or put something in its place",
+            f"chown root: {found.path}; chmod 700 {found.path}",
+        )
+    return Finding(Check.RUN_DIRECTORY, Severity.OK, f"{found.path} is for root only")
+
+
+def _judge_synced(health: Health) -> Finding:
+    name = f"agent {health.version}, process {health.process}, node {health.node_name}"
+    if health.synced:
+        return Finding(
+            Check.AGENT, Severity.OK, f"{name}: it answers, and has compared everything with the kernel"
+        )
+    return Finding(
+        Check.AGENT,
+        Severity.WARNING,
+        f"{name}: it has not compared everything with the kernel yet; it waits for the API server's lists, "
+        "or has just begun",
+        "ipvsproxy check again in a moment; see the watches",
+    )
+
+
+def _judge_version(health: Health, version: str) -> Finding:
+    if health.version == version:
+        return Finding(Check.AGENT_VERSION, Severity.OK, f"the agent and this program are both {version}")
+    return Finding(
+        Check.AGENT_VERSION,
+        Severity.WARNING,
+        f"the agent is {health.version}, this program {version}: what this one expects may not be what the agent does",
+        "use the ipvsproxy of the agent's version, or restart the agent with this one",
+    )
+
+
+def _judge_resync(health: Health) -> Finding:
+    seconds, overdue = health.seconds_since_resync, health.resync_overdue_after
+    if seconds is None:
+        return Finding(Check.RESYNC, Severity.UNKNOWN, "there was no comparison with the kernel yet")
+    state = f"the last comparison with the kernel was {format_duration(seconds)} ago"
+    if seconds > overdue:
+        return Finding(
+            Check.RESYNC,
+            Severity.ERROR,
+            f"{state}, more than {format_duration(math.ceil(overdue))}: it fails, or the agent hangs; "
+            "what others change is not repaired",
+            "read the agent's log for `resync failed`; restart the agent if there is nothing",
+        )
+    return Finding(Check.RESYNC, Severity.OK, state)
+
+
+def _judge_watches(health: Health) -> list[Finding]:
+    broken = [watch for watch in health.watches if not watch.connected]
+    if health.watches and not broken:
+        names = ", ".join(watch.resource for watch in health.watches)
+        return [Finding(Check.WATCH, Severity.OK, f"connected: {names}")]
+    return [_judge_broken(watch) for watch in broken]
+
+
+def _judge_broken(watch: Watch) -> Finding:
+    since = watch.seconds_since_contact
+    last = "never heard of" if since is None else f"last heard of {format_duration(since)} ago"
+    error = f": {watch.error}" if watch.error else ""
+    return Finding(
+        Check.WATCH,
+        Severity.ERROR,
+        f"{watch.resource} are out of reach, {last}, so changes are not seen{error}",
+        "see that the API server can be reached from this node, as the agent's kubeconfig says",
+        watch.resource,
+    )
+
+
+def _judge_failures(failures: Several) -> Finding:
+    if not failures.number:
+        return Finding(Check.FAILURES, Severity.OK, "the kernel refuses nothing")
+    return Finding(
+        Check.FAILURES,
+        Severity.ERROR,
+        f"the kernel refuses {_counted(failures, 'change', 'changes')}",
+        "ipvsproxy dump, at the end: reasons, and when each is tried again",
+    )
+
+
+def _judge_differences(differences: Several | None) -> Finding:
+    if differences is None:
+        return Finding(Check.DIFFERENCES, Severity.UNKNOWN, "there is nothing to compare the kernel with yet")
+    if not differences.number:
+        return Finding(Check.DIFFERENCES, Severity.OK, "the kernel has what the agent wants")
+    return Finding(
+        Check.DIFFERENCES,
+        Severity.WARNING,
+        f"not as the agent wants it: {_counted(differences, 'thing', 'things')}",
+        "ipvsproxy dump --diff; the next comparison repairs them",
+    )
+
+
+def _judge_rejections(rejections: Several) -> Finding:
+    if not rejections.number:
+        return Finding(Check.REJECTIONS, Severity.OK, "nothing that the agent was given is rejected")
+    return Finding(
+        Check.REJECTIONS,
+        Severity.WARNING,
+        f"rejected of what the agent was given: {_counted(rejections, 'thing', 'things')}",
+        "ipvsproxy dump, at REJECTED: correct the objects",
+    )
+
+
+def _counted(several: Several, one: str, many: str) -> str:
+    words = f"{several.number} {one if several.number == 1 else many}"
+    return f"{words}: {several.first}" if several.number == 1 else f"{words}, the first: {several.first}"
