@@ -94,6 +94,11 @@ def encode_get_link(name: str) -> bytes:
     return encode_message(RTM_GETLINK, 0, _LINK_HEADER.pack(0, 0, 0, 0, 0) + _encode_name(name))
 
 
+def encode_delete_link(name: str) -> bytes:
+    """Return the request to remove the interface of that name."""
+    return encode_message(RTM_DELLINK, 0, _LINK_HEADER.pack(0, 0, 0, 0, 0) + _encode_name(name))
+
+
 def encode_new_dummy(name: str) -> bytes:
     """Return the request for a new dummy interface; it is down, without ARP, as the driver makes it."""
     kind = encode_attribute(IFLA_INFO_KIND, b"dummy\0")

@@ -13,6 +13,7 @@ from ipvsproxy.kernel.address_codec import (
     decode_address,
     decode_link,
     encode_changes,
+    encode_delete_link,
     encode_get_addresses,
     encode_get_link,
     encode_new_dummy,
@@ -55,12 +56,19 @@ class DummyInterface:
 
     def ensure_interface(self) -> None:
         """Create the dummy interface unless it is there; KernelUnavailableError if it is of another kind."""
-        link = self._find() or self._create()
-        if link.kind != _KIND:
-            raise KernelUnavailableError(
-                f"interface {self._name} is of kind {link.kind or 'physical'}, not {_KIND}: "
-                "remove or rename it"
-            )
+        self._require_dummy(self._find() or self._create())
+
+    def has_interface(self) -> bool:
+        """Say whether the dummy interface is there; KernelUnavailableError if it is of another kind."""
+        link = self._find()
+        if link is not None:
+            self._require_dummy(link)
+        return link is not None
+
+    def remove_interface(self) -> None:
+        """Remove the dummy interface with its addresses; one that is not there is no error. OSError if refused."""
+        if self.has_interface():
+            self._client.ask(encode_delete_link(self._name))
 
     def bound(self) -> set[Address]:
         """Return the addresses on the dummy interface, IPv6 link-local ones left out; empty without the interface."""
@@ -95,6 +103,13 @@ class DummyInterface:
         errors = self._client.execute(encode_changes(link.interface_index, add, remove))
         addresses = (*remove, *add)
         return {addresses[index]: error for index, error in errors.items()}
+
+    def _require_dummy(self, link: Link) -> None:
+        if link.kind != _KIND:
+            raise KernelUnavailableError(
+                f"interface {self._name} is of kind {link.kind or 'physical'}, not {_KIND}: "
+                "remove or rename it"
+            )
 
     def _find(self) -> Link | None:
         """Return the interface; None if there is none of the name."""

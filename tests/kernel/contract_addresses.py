@@ -64,6 +64,19 @@ class AddressesContract:
         with pytest.raises(KernelUnavailableError, match="kube-ipvs0 is of kind bridge, not dummy"):
             node.addresses.ensure_interface()
 
+        with pytest.raises(KernelUnavailableError, match="kube-ipvs0 is of kind bridge, not dummy"):
+            node.addresses.remove_interface()
+
+    def test_the_interface_is_removed_with_its_addresses_and_nothing_is_no_error(self, node: Node) -> None:
+        assert not node.addresses.has_interface()
+        node.addresses.remove_interface()
+        node.addresses.ensure_interface()
+        assert node.addresses.apply([IPV4, IPV6], []) == {}
+        assert node.addresses.has_interface()
+        node.addresses.remove_interface()
+        assert not node.addresses.has_interface()
+        assert node.addresses.bound() == set()
+
     def test_addresses_are_bound_and_removed(self, node: Node) -> None:
         node.addresses.ensure_interface()
         assert node.addresses.apply([IPV4, IPV6], []) == {}
