@@ -39,7 +39,8 @@ check: setup ## Check format, lint, types and layers, then run the unit tests
 
 .PHONY: unit
 unit: setup ## Run the unit tests in random order, with branch coverage
-	$(PYTHON) -m pytest --cov --cov-report=term $(ARGS)
+	@$(PYTHON) -m tests.rules.promtool
+	$(PYTHON) -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
 .PHONY: netns-test
 netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
@@ -50,7 +51,7 @@ else
 endif
 
 # A kernel each, beside one another: a kernel uses one CPU.
-TABLE := netns_tests/test_cases.py
+TABLE := netns_tests/test_cases.py netns_tests/test_explain_cases.py
 
 .PHONY: packets-of-the-table
 packets-of-the-table:
@@ -58,7 +59,7 @@ packets-of-the-table:
 
 .PHONY: packets-of-the-rest
 packets-of-the-rest:
-	$(KERNEL) --junit build/netns-rest.xml -- $(PYTHON) -m pytest netns_tests --ignore $(TABLE) -p no:cacheprovider
+	$(KERNEL) --junit build/netns-rest.xml -- $(PYTHON) -m pytest netns_tests $(addprefix --ignore ,$(TABLE)) -p no:cacheprovider
 
 .PHONY: demo
 demo: setup kernel-packages ## Show the agent at work, on a real kernel
@@ -74,6 +75,15 @@ test: ## Run all checks and tests, those on a real kernel included
 	@$(MAKE) check
 	@echo "== 2 of 2: packet tests on a real kernel"
 	@$(MAKE) netns-test
+
+.PHONY: derived
+derived: setup ## Write what is made from code and values: docs/metrics.md, the chart's README, schema and golden files
+	$(PYTHON) -m tests.observe.metrics_document
+	$(PYTHON) -m tests.chart.derived
+
+.PHONY: screenshots
+screenshots: setup kernel-packages ## Draw the pictures of the documents anew, from the real programs
+	$(KERNEL) --timeout 300 -- $(PYTHON) -m netns_tests.screenshots docs/images
 
 .PHONY: lock
 lock: setup ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
@@ -105,7 +115,7 @@ install = if [ -n "$(1)" ]; then \
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# The programs that the agent and its tests run, and python3's own part for .venv.
+# The programs that the agent and its tests run, kube-proxy's among them, and python3's own part for .venv.
 .PHONY: system-packages
 system-packages:
 	@missing=; \
@@ -113,6 +123,8 @@ system-packages:
 	command -v ip >/dev/null || missing+=" iproute2"; \
 	command -v modprobe >/dev/null || missing+=" kmod"; \
 	command -v sysctl >/dev/null || missing+=" procps"; \
+	command -v iptables-legacy >/dev/null || missing+=" iptables"; \
+	command -v ipset >/dev/null || missing+=" ipset"; \
 	python3 -c 'import ensurepip' 2>/dev/null || missing+=" python3-venv"; \
 	$(call install,$$missing)
 

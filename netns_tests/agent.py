@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from netns_tests.addressing import ALLOWED_EXTERNAL_IPS
 from netns_tests.deadline import DeadlineError, await_that
 from netns_tests.manifests import ManifestDirectory
+from netns_tests.program import PROGRAM
 from netns_tests.topology import CLUSTER_CIDRS
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ FLAGS = (
     f"--allowed-external-ips={','.join(ALLOWED_EXTERNAL_IPS)}",
 )
 """What every agent is told of the topology."""
-
-_COMMAND = (sys.executable, "-m", "ipvsproxy")
 
 
 class Agent:
@@ -55,6 +53,11 @@ class Agent:
     def runs(self) -> bool:
         """Whether the agent was started and not ended from here."""
         return self._process is not None
+
+    @property
+    def run_directory(self) -> Path:
+        """The directory with its lock and its socket."""
+        return self._run_directory
 
     def start(self) -> None:
         """Start the agent, and return once it has compared the whole kernel with its manifests."""
@@ -93,7 +96,19 @@ class Agent:
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of one of the commands that ask this agent."""
-        return [*_COMMAND, *words, *self._run_directory_option()]
+        return [*PROGRAM, *words, *self._run_directory_option()]
+
+    def cleanup(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run `ipvsproxy cleanup` on this node to its end, without a terminal."""
+        with self.node.namespace.entered():
+            return subprocess.run(
+                [*PROGRAM, "cleanup", *options, *self._run_directory_option()],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=_REPOSITORY,
+            )
 
     def finish_change(self) -> None:
         """Return once the agent has done the whole change that it is at: it answers questions in between only."""
@@ -127,7 +142,7 @@ class Agent:
 
     def _run_command(self) -> list[str]:
         return [
-            *_COMMAND,
+            *PROGRAM,
             "run",
             f"--manifests={self.manifests.path}",
             f"--hostname-override={self.node.name}",

@@ -14,9 +14,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ipvsproxy.observe.agent_socket import ask_report
 from netns_tests import manifests, others
-from netns_tests.bare_node import PROGRAM, REPOSITORY, Node
+from netns_tests.bare_node import REPOSITORY, Node
 from netns_tests.cluster import TOPOLOGY
 from netns_tests.deadline import DeadlineError, await_that
+from netns_tests.program import PROGRAM
 from netns_tests.servers import HTTP_PORT, Servers
 from netns_tests.topology import CLUSTER_CIDRS, Kind
 from netns_tests.traffic import Answer, Target, failure_of

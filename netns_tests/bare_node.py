@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.manifests import ManifestDirectory
+from netns_tests.program import PROGRAM
 from tests import api_server_objects as objects
 from tests.api_server import ApiServer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from netns_tests.namespaces import Namespace
 
 REPOSITORY = Path(__file__).parents[1]
-PROGRAM = (sys.executable, "-m", "ipvsproxy")
 # Of those that the agent sets, those that a new network namespace has otherwise, or can have.
 SETTINGS = (
     "net/ipv4/vs/conntrack",
@@ -35,12 +34,20 @@ class Agent:
     """The agent of the node as a process, until the end of a `with` block."""
 
     def __init__(
-        self, node: Node, words: Sequence[str], stderr: int | None = None, closing: str = ""
+        self,
+        node: Node,
+        words: Sequence[str],
+        stderr: int | None = None,
+        closing: str = "",
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """Start it; without `stderr` its log goes to a file. `closing` closes streams, in the shell's words."""
+        """Start it; without `stderr` its log goes to a file. `closing` closes streams, in the shell's words.
+
+        `wrapper` is a program, and what it is told before the command that it becomes.
+        """
         self._log = node.directory / "log"
         self._start = self._log.stat().st_size
-        command = [*PROGRAM, "run", node.run_directory_flag, "--log-format=json", *words]
+        command = [*wrapper, *PROGRAM, "run", node.run_directory_flag, "--log-format=json", *words]
         with node.namespace.entered(), self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["sh", "-c", f'exec "$@" {closing}', "sh", *command],

@@ -212,7 +212,7 @@ def test_one_line_says_that_no_agent_runs_or_that_it_knows_no_such_service(
     assert (one_service.returncode, one_service.stdout, len(one_service.stderr.splitlines())) == (1, "", 1)
     with pytest.raises(subprocess.CalledProcessError) as failed:
         cluster.agent.dump("--service=default/nope")
-    assert (failed.value.returncode, failed.value.stdout) == (1, "")
+    assert (failed.value.returncode, failed.value.stdout) == (2, "")
     assert failed.value.stderr.startswith(
         "ipvsproxy: --service default/nope: the agent knows no such Service"
     )

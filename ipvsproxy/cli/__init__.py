@@ -4,6 +4,7 @@
 * `run`: the command of the agent: its threads, and how it ends.
 * `agent`: the agent put together.
 * `settings`, `kernel_settings`: what of the configuration goes to which part, and to the kernel.
-* `lock`, `ending`: one agent on a node, and how it learns that it is to end.
+* `lock`, `ending`: one agent on a node, and the signals that it waits for.
+* `config`: the command that shows the configuration; `reload`, `config_watch`: what becomes of a file that changes.
 * `dump`, `tables`: the command that shows what should be beside what is, and how it prints that.
 """

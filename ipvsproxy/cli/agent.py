@@ -9,34 +9,42 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy import __version__
 from ipvsproxy.cli.kernel_settings import make_kernel_settings
-from ipvsproxy.cli.settings import controller_settings, firewall_settings
+from ipvsproxy.cli.settings import controller_settings, firewall_settings, patience
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
+from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.kernel.timed import timed
 from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
 from ipvsproxy.observe.health import Health
 from ipvsproxy.observe.host_firewall import HostFirewallWatch
+from ipvsproxy.observe.http_pages import Pages
 from ipvsproxy.observe.http_server import ConfiguredListener, HttpServer, Place
+from ipvsproxy.observe.metrics import Metrics, Surroundings
 from ipvsproxy.observe.node_port_health import NodePortHealth
 from ipvsproxy.observe.report import Identity, build_report
-from ipvsproxy.reconcile.controller import Controller, Hooks
+from ipvsproxy.observe.service_traffic import ServiceTraffic
+from ipvsproxy.reconcile.controller import Controller
+from ipvsproxy.reconcile.hooks import Hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    import msgspec
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.config.settings import Config
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.ipvs import Statistics, VirtualServerKey
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.node import NodeFacts
+    from ipvsproxy.source.health import SourceHealth
     from ipvsproxy.source.store import Store
 
 # The longest that the reconciler is busy with one thing: the first sync of a large cluster.
 VIEW_TIMEOUT = 10.0
-# A comparison with the kernel may take so long, and one of them may fail, before the agent counts as unhealthy.
-GRACE = 10.0
 
 
 class Part(NamedTuple):
@@ -47,47 +55,66 @@ class Part(NamedTuple):
     join: Callable[[float | None], None]
 
 
+class ObjectSource(NamedTuple):
+    """Where objects come from, by way of the store; how that goes; and where what can't be used of them is told."""
+
+    store: Store
+    health: SourceHealth
+    parts: tuple[Part, ...]
+    on_rejection: Callable[[Rejection], None]
+
+
 class Agent:
     """The reconciler of one node, and its company."""
 
     def __init__(
         self,
         config: Config,
-        store: Store,
-        on_rejection: Callable[[Rejection], None],
+        source: ObjectSource,
+        commands: Mapping[str, Callable[[], msgspec.Struct]],
+        configz: Callable[[], Mapping[str, object]],
         log: FilteringBoundLogger,
     ) -> None:
         """Open the kernel and the agent's socket; nothing is written before the parts start.
 
-        `on_rejection` is told of what Services do not get. KernelUnavailableError and OSError say what is missing.
+        `commands` are answered on the agent's socket, beside the report; `configz` is the configuration in effect as
+        /configz shows it. KernelUnavailableError and OSError say what is missing.
         """
         self._config = config
-        self._store = store
+        self._store = source.store
+        self._source_health = source.health
         self._log = log
-        self._kernel = open_node_kernel(firewall_settings(config, None))
+        self._metrics = Metrics()
+        self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
         self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
-        self._health = Health(2 * config.sync_period + GRACE, self._is_leaving, time.monotonic, time.time)
+        self._health = Health(patience(config), self._is_leaving, time.monotonic, time.time)
         self._http = HttpServer(log)
-        self._node_ports_health = NodePortHealth(self._http, self._health.is_healthy, log, on_rejection)
-        bind_address = config.healthz_bind_address
+        self._node_ports_health = NodePortHealth(
+            self._http, self._health.is_healthy, log, source.on_rejection
+        )
         self._healthz = ConfiguredListener(
             self._http,
             "healthzBindAddress",
-            Place(*bind_address) if bind_address else None,
-            self._health.answer,
+            _place(config.healthz_bind_address),
+            self._metrics.probed(self._health.answer),
             log,
         )
         hooks = Hooks(
             prepare=self._prepare,
             succeeded=self._succeeded,
-            rejected=on_rejection,
+            rejected=source.on_rejection,
             health_check_changed=self._node_ports_health.update,
             node_changed=self._node_changed,
+            observe=self._metrics.observe,
         )
         self.controller = Controller(
-            store, self._kernel, controller_settings(config), time.monotonic, log, hooks
+            source.store, self._kernel, controller_settings(config), time.monotonic, log, hooks
         )
-        self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report}, log)
+        pages = Pages(configz, self._metrics.exposition(self._surroundings(config)))
+        self._monitoring = ConfiguredListener(
+            self._http, "metricsBindAddress", _place(config.metrics_bind_address), pages.answer, log
+        )
+        self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report, **commands}, log)
         self._notices = AddressNotices(self.controller.addresses_changed, log)
 
     @property
@@ -98,6 +125,17 @@ class Agent:
             Part(notices.start, notices.stop, notices.join),
             Part(firewall.start, firewall.stop, firewall.join),
         )
+
+    def configure(self, config: Config) -> None:
+        """Go by another configuration from now on, as far as config.reload says that it can; from one other thread."""
+        self._config = config
+        self.controller.configure(controller_settings(config))
+        self._health.expect(patience(config))
+        self._healthz.move(_place(config.healthz_bind_address))
+        self._monitoring.move(_place(config.metrics_bind_address))
+        # The reconciler's sockets are its own.
+        with contextlib.closing(IpvsNetlink()) as ipvs:
+            make_kernel_settings(config, ipvs, self._log)
 
     def close(self) -> None:
         """Stop to answer anybody."""
@@ -114,8 +152,28 @@ class Agent:
     def _succeeded(self) -> None:
         self._health.succeeded()
         self._healthz.retry()
+        self._monitoring.retry()
         self._node_ports_health.retry()
         self._host_firewall.ask()
+
+    def _surroundings(self, config: Config) -> Surroundings:
+        """Return what is looked at for each scrape."""
+        store, limit = self._store, config.service_traffic_metrics
+        surroundings = Surroundings(
+            store.backlog,
+            self._source_health.states,
+            store.rejections,
+            self._node_ports_health.rejections,
+        )
+        if not limit:
+            return surroundings
+        traffic = ServiceTraffic(
+            limit,
+            _read_statistics,
+            self.controller.planned,
+            lambda service: store.state(service).service,
+        )
+        return surroundings._replace(traffic=traffic.samples)
 
     def _node_changed(self, facts: NodeFacts) -> None:
         everywhere = self._config.node_port_addresses.all
@@ -131,4 +189,15 @@ class Agent:
         view = self.controller.view(VIEW_TIMEOUT)
         states = [store.state(key) for key in store.service_keys()]
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
-        return build_report(identity, view, states, rejections, self._host_firewall.warnings)
+        watches = self._source_health.states()
+        return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
+
+
+def _place(bind_address: tuple[Address, int] | None) -> Place | None:
+    return Place(*bind_address) if bind_address else None
+
+
+def _read_statistics() -> Mapping[VirtualServerKey, Statistics]:
+    """Read the kernel's counters by a socket of its own, for no two threads may share one."""
+    with contextlib.closing(IpvsNetlink()) as ipvs:
+        return ipvs.virtual_server_statistics()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ipvsproxy.cli.arguments.parser import OutputFormat
+from ipvsproxy.cli.layout import look_of
 from ipvsproxy.cli.privilege import require_operator
-from ipvsproxy.cli.tables import render
-from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.cli.tables import Detail, render, render_differences
+from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.desired import firewall_settings
+from ipvsproxy.observe.selection import Selection, is_empty, nothing_found, only_differences
+from ipvsproxy.observe.shown import KernelStatistics
 from ipvsproxy.plan.firewall import FirewallSettings
 
 if TYPE_CHECKING:
@@ -24,13 +28,20 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments.dump import DumpArguments
     from ipvsproxy.kernel.interface import NodeKernel
-    from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.schema import AgentReport, Dump
+
+_EVERYTHING = Selection()
 
 
 def dump(arguments: DumpArguments) -> int:
-    """Show this node's state; return the exit code."""
+    """Show this node's state, or write it to an archive; return the exit code."""
     require_operator()
+    # Whatever is made from here on lives to the end. To look for garbage in it takes longer than all the rest.
+    gc.disable()
+    if arguments.bundle is not None:
+        from ipvsproxy.cli.bundle import bundle  # noqa: PLC0415 - what archives need is imported for them alone
+
+        return bundle(arguments.bundle, arguments.run_directory)
     return show(
         arguments, lambda: ask_report(arguments.run_directory), open_node_kernel, sys.stdout, sys.stderr
     )
@@ -44,20 +55,47 @@ def show(
     errors: TextIO,
 ) -> int:
     """Ask the agent, read the kernel, and write both; with the kernel alone if the agent has nothing to say."""
+    selection = _selection(arguments)
     report, silence = _ask(ask)
-    if arguments.service:
-        _require_known(arguments.service, report, silence)
+    _require_agent(arguments, report, silence)
+    # The kernel's counters take as long to read as all the rest: the table goes without.
+    found = look_at_kernel(report, open_kernel, selection, count=arguments.output is not OutputFormat.TABLE)
+    if arguments.diff:
+        found = only_differences(found)
+    if silence:
+        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
+    output.write(_text(found, arguments, output))
+    return 1 if arguments.diff and found.differences else 0
+
+
+def look_at_kernel(
+    report: AgentReport | None,
+    open_kernel: Callable[[FirewallSettings], NodeKernel],
+    selection: Selection = _EVERYTHING,
+    *,
+    count: bool,
+) -> Dump:
+    """Read the kernel and put it beside the report, with the kernel's counters if `count`.
+
+    UsageError if there is nothing of what is selected, IpvsProxyError if the kernel can't be read.
+    """
     try:
-        kernel = open_kernel(firewall_settings(report) if report else FirewallSettings())
-        found = _compare(report, kernel, arguments.service)
+        return _compare(
+            report,
+            open_kernel(firewall_settings(report) if report else FirewallSettings()),
+            selection,
+            count=count,
+        )
     except FirewallError as error:
         raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
     except OSError as error:
         raise IpvsProxyError(f"the kernel can't be read: {error.strerror or error}") from error
-    if silence:
-        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
-    output.write(_text(found, arguments.output))
-    return 0
+
+
+def _selection(arguments: DumpArguments) -> Selection:
+    if arguments.address is None:
+        return Selection(arguments.service, endpoint=arguments.endpoint)
+    return Selection(arguments.service, *arguments.address, arguments.endpoint)
 
 
 def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:
@@ -69,32 +107,56 @@ def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:
     return report, "" if report.agent.synced else "the agent has not compared everything with the kernel yet"
 
 
-def _require_known(service: ObjectKey, report: AgentReport | None, silence: str) -> None:
-    """Raise IpvsProxyError unless the report has the Service."""
-    if report is None or silence:
+def _require_agent(arguments: DumpArguments, report: AgentReport | None, silence: str) -> None:
+    """Raise IpvsProxyError if the agent has nothing to say and what is asked for needs it.
+
+    UsageError if there is no such Service.
+    """
+    service = arguments.service
+    if service and (report is None or silence):
         raise IpvsProxyError(
             f"--service {service}: only the agent knows Services, and {silence}; "
             "without --service, dump shows the kernel's state"
         )
-    if all(str(each) != str(service) for each in report.services):
+    if arguments.diff and silence:
         raise IpvsProxyError(
+            f"--diff: there is nothing to compare the kernel with: {silence}; "
+            "without --diff, dump shows the kernel's state"
+        )
+    if service and report and all(str(each) != str(service) for each in report.services):
+        raise UsageError(
             f"--service {service}: the agent knows no such Service; without --service, dump shows those that it knows"
         )
 
 
-def _compare(report: AgentReport | None, kernel: NodeKernel, service: ObjectKey | None) -> Dump:
+def _compare(report: AgentReport | None, kernel: NodeKernel, selection: Selection, *, count: bool) -> Dump:
     # Whoever makes a virtual server puts it on record first: read after it, the record is there.
     virtual_servers = {each.key: each for chunk in kernel.ipvs.virtual_servers() for each in chunk}
     tables = KernelTables(
         virtual_servers, kernel.addresses.bound(), kernel.addresses.elsewhere(), kernel.firewall.read()
     )
-    comparison = Comparison(report, tables, service)
-    return comparison.dump(kernel.ipvs.real_servers(comparison.virtual_servers))
+    comparison = Comparison(report, tables, selection)
+    keys = comparison.virtual_servers
+    statistics = (
+        KernelStatistics(kernel.ipvs.virtual_server_statistics(), kernel.ipvs.real_server_statistics(keys))
+        if count
+        else KernelStatistics()
+    )
+    found = comparison.dump(kernel.ipvs.real_servers(keys), statistics)
+    if selection.places and is_empty(found):
+        raise UsageError(nothing_found(selection, virtual_servers, comparison.ours, tables.elsewhere))
+    return found
 
 
-def _text(found: Dump, output: OutputFormat) -> str:
-    if output is OutputFormat.JSON:
-        return msgspec.json.format(msgspec.json.encode(found).decode(), indent=2) + "\n"
-    if output is OutputFormat.YAML:
+def _text(found: Dump, arguments: DumpArguments, output: TextIO) -> str:
+    if arguments.output is OutputFormat.JSON:
+        return as_json(found)
+    if arguments.output is OutputFormat.YAML:
         return msgspec.yaml.encode(found).decode()
-    return render(found, wide=output is OutputFormat.WIDE)
+    detail = Detail(wide=arguments.output is OutputFormat.WIDE, excluded=arguments.endpoint is not None)
+    return (render_differences if arguments.diff else render)(found, detail, look_of(output))
+
+
+def as_json(document: msgspec.Struct) -> str:
+    """Return a document as JSON for programs and people."""
+    return msgspec.json.format(msgspec.json.encode(document).decode(), indent=2) + "\n"

@@ -85,26 +85,31 @@ def _take_name(name: str) -> socket.socket | None:
         listening.close()
         if error.errno != errno.EADDRINUSE:
             raise IpvsProxyError(f"the socket @{name} can't be made: {error.strerror}") from error
-        holder = _holder(name)
-        if holder is None or holder.user not in {_ROOT, os.geteuid()}:
+        found = holder(name)
+        if found is None or not found.may_be_agent:
             return None
         # A process of a PID namespace that is out of sight has the number 0.
         raise AlreadyRunningError(
-            f"another agent runs in this network namespace already: process {holder.process or 'unknown'} "
+            f"another agent runs in this network namespace already: process {found.process or 'unknown'} "
             f"holds the socket @{name}; stop that one first"
         ) from error
     listening.listen()
     return listening
 
 
-class _Holder(NamedTuple):
+class Holder(NamedTuple):
     """The process that listens by a name, and its effective user when it began to."""
 
     process: int
     user: int
 
+    @property
+    def may_be_agent(self) -> bool:
+        """Whether the process has the right to be an agent."""
+        return self.user in {_ROOT, os.geteuid()}
 
-def _holder(name: str) -> _Holder | None:
+
+def holder(name: str = SOCKET_NAME) -> Holder | None:
     """Return who listens by the name; None if nobody does in the way that an agent would."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _CONNECT_TIMEOUT)
@@ -114,7 +119,7 @@ def _holder(name: str) -> _Holder | None:
             return None
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, _ = _CREDENTIALS.unpack(credentials)
-    return _Holder(process, user)
+    return Holder(process, user)
 
 
 def _accept_in_thread(listening: socket.socket) -> threading.Thread:

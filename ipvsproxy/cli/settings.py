@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.objects import Node
     from ipvsproxy.plan.sysctls import Ipv6Found
 
+# A comparison with the kernel may take so long, and one of them may fail, before the agent counts as unhealthy.
+_GRACE = 10.0
+
 
 def controller_settings(config: Config) -> Settings:
     """Return what the reconciler is set to."""
@@ -73,3 +76,8 @@ def sysctl_settings(config: Config, release: str, cpus: int, ipv6: Ipv6Found | N
 def connection_timeouts(config: Config) -> ConnectionTimeouts:
     """Return how long IPVS is to keep idle connections."""
     return ConnectionTimeouts(config.ipvs_tcp_timeout, config.ipvs_tcp_fin_timeout, config.ipvs_udp_timeout)
+
+
+def patience(config: Config) -> float:
+    """Return for how long the last comparison with the kernel makes the agent healthy, in seconds."""
+    return 2 * config.sync_period + _GRACE

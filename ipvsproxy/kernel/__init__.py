@@ -2,6 +2,7 @@
 
 * `interface`: what the reconciler asks of the kernel; all else here is behind it.
 * `node`: the kernel of one node put together.
+* `timed`: the same with a stopwatch.
 * `preflight`: what is looked at before anything is touched.
 * `ipvs`, `ipvs_codec`: virtual servers and real servers.
 * `addresses`, `address_codec`: service addresses on the dummy interface, and the node's own.

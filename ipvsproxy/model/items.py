@@ -11,6 +11,13 @@ from ipvsproxy.model.ipvs import VirtualServerKey
 Item: TypeAlias = VirtualServerKey | SetElement | Address
 
 
+def kind_of(item: Item) -> str:
+    """Return what the item is: "virtual server", "set element" or "address"."""
+    if isinstance(item, VirtualServerKey):
+        return "virtual server"
+    return "set element" if isinstance(item, SetElement) else "address"
+
+
 def describe(item: Item) -> str:
     """Return what the item is, and which one: `virtual server 10.96.0.1:80/tcp`."""
     if isinstance(item, VirtualServerKey):

@@ -132,7 +132,8 @@ class EndpointSlice(NamedTuple):
     """A discovery.k8s.io/v1 EndpointSlice of addressType IPv4 or IPv6, tied to a Service by its label.
 
     Every endpoint's address is of `family`. A v1 Endpoints object of a manifest becomes one slice for each
-    of its subsets and families.
+    of its subsets and families. `triggered` is the annotation endpoints.kubernetes.io/last-change-trigger-time, when
+    the pod or Service changed that the slice's last change follows: in seconds since the epoch, 0 when unknown.
     """
 
     key: ObjectKey
@@ -140,6 +141,7 @@ class EndpointSlice(NamedTuple):
     family: Family
     ports: tuple[SlicePort, ...]
     endpoints: tuple[Endpoint, ...]
+    triggered: float = 0.0
 
 
 class Node(NamedTuple):

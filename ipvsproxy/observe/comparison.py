@@ -6,34 +6,37 @@ agent is synced, there is nothing to compare with: what is shown then is what th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.ipvs import VirtualServerKey
+from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.observe import schema
-from ipvsproxy.observe.desired import desired_virtual_servers, of_service, real_server
-from ipvsproxy.observe.differences import (
-    compare_address,
-    compare_element,
-    compare_table,
-    compare_virtual_server,
-    state_of,
-)
-from ipvsproxy.observe.schema import RealServerState, VirtualServerState
-from ipvsproxy.observe.words import by_address, by_element, by_key, flag_names
+from ipvsproxy.observe.desired import desired_virtual_servers, of_service
+from ipvsproxy.observe.differences import compare_address, compare_element, compare_table
+from ipvsproxy.observe.selection import Selection
+from ipvsproxy.observe.shown import About, KernelStatistics, Pair
+from ipvsproxy.observe.words import by_address, by_element, by_key, mentions
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.ownership import guards, is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.kernel.interface import FirewallState
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
-    from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.model.firewall import SetElement
+    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer
     from ipvsproxy.observe.desired import DesiredVirtualServer, Place
+
+    _Sentences: TypeAlias = Sequence[tuple[Place | None, str]]
+
+_EVERYTHING = Selection()
+_NOT_COUNTED = KernelStatistics()
 
 
 class KernelTables(NamedTuple):
@@ -49,29 +52,19 @@ class KernelTables(NamedTuple):
         return is_ours(key, self.bound, self.firewall.elements)
 
 
-class _Pair(NamedTuple):
-    """A virtual server as it should be, and as it is."""
-
-    key: VirtualServerKey
-    desired: DesiredVirtualServer | None
-    found: VirtualServer | None
-    statuses: Mapping[Place, RealServerStatus]
-
-    @property
-    def drains(self) -> bool:
-        """Whether real servers that leave keep their connections."""
-        return self.desired is not None and self.desired.drains
-
-
 class Comparison:
-    """The report beside the kernel's tables: one Service of the report, or all of it and what nothing asks for."""
+    """The report beside the kernel's tables: what is selected of the report, and what is there and nothing asks for.
+
+    What nothing asks for is of no Service: with a Service selected it is left out.
+    """
 
     def __init__(
-        self, report: schema.AgentReport | None, tables: KernelTables, service: ObjectKey | None = None
+        self, report: schema.AgentReport | None, tables: KernelTables, selection: Selection = _EVERYTHING
     ) -> None:
         """Gather what there is to compare."""
-        self._report = of_service(report, service) if report and service else report
+        self._report = of_service(report, selection.service) if report and selection.service else report
         self._tables = tables
+        self._selection = selection
         self._comparable = report is not None and report.agent.synced
         self._virtual_servers: dict[VirtualServerKey, DesiredVirtualServer | None] = {}
         # With the Service that asks for it; None if nothing does.
@@ -79,48 +72,78 @@ class Comparison:
         self._elements: dict[SetElement, str | None] = {}
         if self._report and self._comparable:
             self._add_desired(self._report)
-        if service is None:
+        if selection.service is None:
             self._add_strays()
+
+    @property
+    def ours(self) -> list[VirtualServerKey]:
+        """The virtual servers that a Service asks for, or that the kernel has of ours, wherever they are."""
+        return list(self._virtual_servers)
 
     @property
     def virtual_servers(self) -> list[VirtualServerKey]:
         """The virtual servers of the kernel whose real servers `dump` needs."""
-        return [key for key in self._virtual_servers if key in self._tables.virtual_servers]
+        return [
+            key
+            for key in self._virtual_servers
+            if key in self._tables.virtual_servers and self._selection.fits(key)
+        ]
 
-    def dump(self, real_servers: Mapping[VirtualServerKey, Sequence[RealServerStatus]]) -> schema.Dump:
+    def dump(
+        self,
+        real_servers: Mapping[VirtualServerKey, Sequence[RealServerStatus]],
+        statistics: KernelStatistics = _NOT_COUNTED,
+    ) -> schema.Dump:
         """Return what there is to show; a virtual server that `real_servers` lacks has gone in the meantime."""
         pairs = list(self._pairs(real_servers))
-        report, comparable, firewall = self._report, self._comparable, self._tables.firewall
+        if self._selection.places:
+            self._narrow(pairs)
+        addresses, elements = (
+            sorted(self._addresses, key=by_address),
+            sorted(self._elements, key=by_element),
+        )
+        of_addresses = {address: list(self._compare_address(address)) for address in addresses}
+        of_elements = {element: list(self._compare_element(element)) for element in elements}
+        said = _Said(of_addresses, of_elements, self._tables.firewall.elements, self._failures(pairs))
+        sentences = {pair.key: list(pair.differences()) for pair in pairs}
+        comparable, bound, elsewhere = self._comparable, self._tables.bound, self._tables.elsewhere
+        present = self._tables.firewall.elements
         return schema.Dump(
             schema.SCHEMA_VERSION,
-            agent=report.agent if report else None,
-            services=[_summary(each) for each in report.services] if report and comparable else None,
-            virtual_servers=[self._shown_virtual_server(pair) for pair in pairs],
+            agent=self._report.agent if self._report else None,
+            watches=self._report.watches if self._report else [],
+            services=self._services(pairs) if comparable else None,
+            virtual_servers=[
+                pair.shown(
+                    present, said.about(pair, sentences[pair.key]), statistics, self._selection.endpoint
+                )
+                for pair in pairs
+            ],
             addresses=[
                 schema.ServiceAddress(
                     format_address(address),
                     desired=self._addresses[address] is not None,
-                    actual=address in self._tables.bound,
-                    elsewhere=address in self._tables.elsewhere,
+                    actual=address in bound,
+                    elsewhere=address in elsewhere,
                 )
-                for address in sorted(self._addresses, key=by_address)
+                for address in addresses
             ],
             firewall=schema.FirewallTable(
-                firewall.intact if comparable else None,
+                self._tables.firewall.intact if comparable else None,
                 [
                     schema.Element(
                         element.set_name,
                         str(element),
                         desired=self._elements[element] is not None,
-                        actual=element in firewall.elements,
+                        actual=element in present,
                     )
-                    for element in sorted(self._elements, key=by_element)
+                    for element in elements
                 ],
             ),
-            differences=list(self._differences(pairs)) if comparable else None,
-            rejections=report.rejections if report else [],
-            failures=report.failures if report else [],
-            warnings=report.warnings if report else [],
+            differences=list(self._differences(pairs, sentences, said)) if comparable else None,
+            rejections=self._rejections(pairs),
+            failures=list(said.failures),
+            warnings=self._report.warnings if self._report else [],
         )
 
     def _add_desired(self, report: schema.AgentReport) -> None:
@@ -142,109 +165,162 @@ class Comparison:
         for element in self._tables.firewall.elements:
             self._elements.setdefault(element, None)
 
-    def _pairs(self, real_servers: Mapping[VirtualServerKey, Sequence[RealServerStatus]]) -> Iterator[_Pair]:
-        """Yield the virtual servers by Service, and those that no Service asks for last."""
+    def _pairs(self, real_servers: Mapping[VirtualServerKey, Sequence[RealServerStatus]]) -> Iterator[Pair]:
+        """Yield the virtual servers that are selected by Service, and those that no Service asks for last."""
+        endpoint, comparable = self._selection.endpoint, self._comparable
         in_order = sorted(
-            self._virtual_servers.items(),
+            (item for item in self._virtual_servers.items() if self._selection.fits(item[0])),
             key=lambda item: (item[1] is None, item[1].service if item[1] else "", by_key(item[0])),
         )
         for key, desired in in_order:
             found, statuses = self._tables.virtual_servers.get(key), real_servers.get(key)
             if found and statuses is not None:
                 found = found._replace(real_servers=tuple(status.real_server for status in statuses))
-                yield _Pair(key, desired, found, {status.real_server[:2]: status for status in statuses})
+                by_place = {status.real_server[:2]: status for status in statuses}
+                pair = Pair(key, desired, found, by_place, comparable)
             elif desired:
-                yield _Pair(key, desired, None, {})
+                pair = Pair(key, desired, None, {}, comparable)
+            else:
+                continue
+            if endpoint is None or pair.has_endpoint(endpoint):
+                yield pair
 
-    def _differences(self, pairs: Sequence[_Pair]) -> Iterator[schema.Difference]:
+    def _narrow(self, pairs: Sequence[Pair]) -> None:
+        """Leave out addresses and elements that neither were asked for nor belong to these virtual servers."""
+        selection, keys = self._selection, {pair.key for pair in pairs}
+        endpoint = selection.endpoint
+        addresses = {key.address for key in keys}
+        if selection.address is not None and selection.port is None and endpoint is None:
+            addresses.add(selection.address)
+        endpoints = (
+            {endpoint}
+            if endpoint is not None
+            else {place[0] for pair in pairs if pair.desired for place in pair.desired.endpoints}
+        )
+
+        def belongs(element: SetElement) -> bool:
+            if element.set is FirewallSet.LOCAL_ENDPOINTS:
+                return element.fields[0] in endpoints
+            key = _key(element)
+            if key is None:
+                return element.fields[0] in addresses
+            return key in keys if endpoint is not None else selection.fits(key)
+
+        self._addresses = {each: owner for each, owner in self._addresses.items() if each in addresses}
+        self._elements = {each: owner for each, owner in self._elements.items() if belongs(each)}
+
+    def _services(self, pairs: Iterable[Pair]) -> list[schema.ServiceSummary]:
+        services = self._report.services if self._report else []
+        if self._selection.places:
+            owners = {pair.desired.service for pair in pairs if pair.desired}
+            services = [each for each in services if str(each) in owners]
+        return [
+            schema.ServiceSummary(each.namespace, each.name, each.type, each.not_programmed)
+            for each in services
+        ]
+
+    def _rejections(self, pairs: Iterable[Pair]) -> list[schema.Rejection]:
+        """Return the rejections: of the Services that are shown, and those that are about what was asked for."""
+        rejections = self._report.rejections if self._report else []
+        if not self._selection.places:
+            return rejections
+        asked = [each for each in (self._selection.address, self._selection.endpoint) if each is not None]
+        owners = {pair.desired.service for pair in pairs if pair.desired}
+        return [
+            each
+            for each in rejections
+            if each.service in owners or any(mentions(each.reason, address) for address in asked)
+        ]
+
+    def _failures(self, pairs: Iterable[Pair]) -> Sequence[schema.Failure]:
+        failures = self._report.failures if self._report else []
+        selection = self._selection
+        if not failures or not selection.places:
+            return failures
+        items = {
+            *map(describe, self._addresses),
+            *map(describe, self._elements),
+            *(describe(pair.key) for pair in pairs),
+        }
+        alone = None
+        if selection.endpoint is not None:
+            alone = format_address(selection.endpoint)
+        elif selection.address is not None and selection.port is None:
+            alone = format_address(selection.address)
+        return [each for each in failures if each.item in items or each.address == alone]
+
+    def _differences(
+        self, pairs: Iterable[Pair], of_pairs: Mapping[VirtualServerKey, _Sentences], said: _Said
+    ) -> Iterator[schema.Difference]:
+        """Yield what differs; of real servers what is about the endpoint, if one is asked for."""
         for sentence in compare_table(intact=self._tables.firewall.intact):
             yield schema.Difference(None, sentence)
+        endpoint = self._selection.endpoint
         for pair in pairs:
-            desired = pair.desired
-            wanted = desired.virtual_server if desired else None
-            excluded = desired.excluded if desired else {}
-            for sentence in compare_virtual_server(wanted, pair.found, excluded, drains=pair.drains):
-                yield schema.Difference(desired.service if desired else None, sentence)
-        for address in sorted(self._addresses, key=by_address):
-            service, bound = self._addresses[address], address in self._tables.bound
-            elsewhere = address in self._tables.elsewhere
-            for sentence in compare_address(
-                address, desired=service is not None, bound=bound, elsewhere=elsewhere
-            ):
-                yield schema.Difference(service, sentence)
-        for element in sorted(self._elements, key=by_element):
-            service, found_element = self._elements[element], element in self._tables.firewall.elements
-            for sentence in compare_element(element, desired=service is not None, found=found_element):
-                yield schema.Difference(service, sentence)
+            service = pair.desired.service if pair.desired else None
+            for place, sentence in of_pairs[pair.key]:
+                if place is None or endpoint in {None, place[0]}:
+                    yield schema.Difference(service, sentence)
+        for address, sentences in said.of_addresses.items():
+            yield from (schema.Difference(self._addresses[address], sentence) for sentence in sentences)
+        for element, sentences in said.of_elements.items():
+            yield from (schema.Difference(self._elements[element], sentence) for sentence in sentences)
 
-    def _shown_virtual_server(self, pair: _Pair) -> schema.VirtualServer:
-        key, desired, found, statuses = pair
-        reported = desired.reported if desired else None
-        places = statuses.keys() | (desired.endpoints.keys() if desired else set())
-        return schema.VirtualServer(
-            desired.service if desired else None,
-            reported.port_name if reported else None,
-            reported.kind if reported else None,
-            reported.traffic_policy if reported else None,
-            reported.in_cluster_destination if reported else None,
-            reported.allowed_sources if reported else None,
-            reported.drain_timeout_seconds if reported else None,
-            format_address(key.address),
-            key.port,
-            key.protocol.name,
-            self._state(pair),
-            _balancing(desired.virtual_server) if desired else None,
-            _balancing(found) if found else None,
-            [self._shown_real_server(place, pair) for place in sorted(places)],
-        )
-
-    def _state(self, pair: _Pair) -> VirtualServerState:
-        if pair.found is None:
-            return VirtualServerState.MISSING
-        if pair.desired is None and self._comparable:
-            return VirtualServerState.UNWANTED
-        elements = self._tables.firewall.elements
-        if SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, pair.key) in elements:
-            return VirtualServerState.DROPPING
-        if SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, pair.key) in elements:
-            return VirtualServerState.REFUSING
-        serves = any(server.weight for server in pair.found.real_servers)
-        return VirtualServerState.SERVING if serves else VirtualServerState.REFUSING
-
-    def _shown_real_server(self, place: Place, pair: _Pair) -> schema.RealServer:
-        _, desired, _, statuses = pair
-        status = statuses.get(place)
-        endpoint = desired.endpoints.get(place) if desired else None
-        wanted = real_server(endpoint) if endpoint and endpoint.serves else None
-        if status and not self._comparable:
-            state = RealServerState.SERVING if status.real_server.weight else RealServerState.DRAINING
-        else:
-            state = state_of(wanted, status.real_server if status else None, drains=pair.drains)
-        drain = desired.draining.get(place) if desired and state is RealServerState.DRAINING else None
-        return schema.RealServer(
-            format_address(place[0]),
-            place[1],
-            state,
-            endpoint.reason if endpoint else None,
-            drain.seconds if drain else None,
-            drain.seconds_left if drain else None,
-            schema.DesiredRealServer(wanted.weight, wanted.upper_threshold) if wanted else None,
-            schema.ActualRealServer(
-                status.real_server.weight,
-                status.real_server.upper_threshold,
-                status.active_connections,
-                status.inactive_connections,
+    def _compare_address(self, address: Address) -> Iterator[str]:
+        if self._comparable:
+            yield from compare_address(
+                address,
+                desired=self._addresses[address] is not None,
+                bound=address in self._tables.bound,
+                elsewhere=address in self._tables.elsewhere,
             )
-            if status
-            else None,
-        )
+
+    def _compare_element(self, element: SetElement) -> Iterator[str]:
+        if self._comparable:
+            desired, found = self._elements[element] is not None, element in self._tables.firewall.elements
+            yield from compare_element(element, desired=desired, found=found)
 
 
-def _summary(service: schema.ReportedService) -> schema.ServiceSummary:
-    return schema.ServiceSummary(service.namespace, service.name, service.type, service.not_programmed)
+class _Said:
+    """What is said of addresses and elements, and by which virtual server somebody looks for it."""
+
+    def __init__(
+        self,
+        of_addresses: Mapping[Address, Sequence[str]],
+        of_elements: Mapping[SetElement, Sequence[str]],
+        present: AbstractSet[SetElement],
+        failures: Sequence[schema.Failure],
+    ) -> None:
+        """Take the sentences, the elements that the kernel has, and what it refused."""
+        self.of_addresses = of_addresses
+        self.of_elements = of_elements
+        self.failures = failures
+        self._present = present
+        self._elements: dict[VirtualServerKey | Address, list[SetElement]] = defaultdict(list)
+        for element in of_elements:
+            if element.set is not FirewallSet.LOCAL_ENDPOINTS:
+                self._elements[_key(element) or element.fields[0]].append(element)
+
+    def about(self, pair: Pair, sentences: _Sentences) -> About:
+        """Return what there is to say of a virtual server; `sentences` are those about it and its real servers."""
+        key = pair.key
+        elements = [*self._elements.get(key.address, ()), *self._elements.get(key, ())]
+        differences: list[str] = []
+        of_real_servers: dict[Place, list[str]] = {}
+        for place, sentence in sentences:
+            (differences if place is None else of_real_servers.setdefault(place, [])).append(sentence)
+        differences += self.of_addresses.get(key.address, ())
+        for element in elements:
+            differences += self.of_elements[element]
+        failures: list[schema.Failure] = []
+        if self.failures:
+            items = {describe(key), describe(key.address), *map(describe, elements)}
+            failures = [each for each in self.failures if each.item in items]
+        sets = sorted({element.set_name for element in elements if element in self._present})
+        return About(sets, differences, failures, of_real_servers)
 
 
-def _balancing(virtual_server: VirtualServer) -> schema.Balancing:
-    return schema.Balancing(
-        virtual_server.scheduler, flag_names(virtual_server.flags), virtual_server.timeout
-    )
+def _key(element: SetElement) -> VirtualServerKey | None:
+    """Return the address, protocol and port that the element begins with, None if it has an address alone."""
+    fields = element.fields
+    return VirtualServerKey(*fields[:3]) if len(fields) > 2 else None  # noqa: PLR2004 - those three

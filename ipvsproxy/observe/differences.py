@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
+    from ipvsproxy.observe.desired import Place
 
 # The fields of model.ipvs.RealServer behind its address and port.
 _NUMBERS = ("weight", "maximum connections", "lower threshold")
@@ -31,26 +32,27 @@ def state_of(wanted: RealServer | None, found: RealServer | None, *, drains: boo
     return RealServerState.DRAINING if drains and found.weight == 0 else RealServerState.UNWANTED
 
 
-def compare_virtual_server(
-    wanted: VirtualServer | None,
-    found: VirtualServer | None,
-    excluded: Mapping[tuple[Address, int], str],
-    *,
-    drains: bool,
-) -> Iterator[str]:
-    """Compare a virtual server with its real servers.
-
-    `excluded` are its endpoints that do not serve, with the reasons; `drains` if real servers that leave drain.
-    """
+def compare_virtual_server(wanted: VirtualServer | None, found: VirtualServer | None) -> Iterator[str]:
+    """Compare a virtual server without its real servers."""
     if wanted is None:
         if found is not None:
             yield f"{describe(found.key)} is there, and no Service asks for it"
+    elif found is None:
+        yield f"{describe(wanted.key)} is missing"
+    else:
+        yield from (f"{describe(wanted.key)} has {difference}" for difference in _settings(wanted, found))
+
+
+def compare_real_servers(
+    wanted: VirtualServer, found: VirtualServer, excluded: Mapping[Place, str], *, drains: bool
+) -> Iterator[tuple[Place, str]]:
+    """Compare the real servers of a virtual server; each sentence comes with the one that it is about.
+
+    `excluded` are its endpoints that do not serve, with the reasons; `drains` if real servers that leave drain.
+    """
+    if wanted.real_servers == found.real_servers:
         return
     name = describe(wanted.key)
-    if found is None:
-        yield f"{name} is missing"
-        return
-    yield from (f"{name} has {difference}" for difference in _settings(wanted, found))
     desired = {server[:2]: server for server in wanted.real_servers}
     actual = {server[:2]: server for server in found.real_servers}
     for place in sorted(desired.keys() | actual.keys()):
@@ -58,10 +60,11 @@ def compare_virtual_server(
         servers = desired.get(place), actual.get(place)
         state = state_of(*servers, drains=drains)
         if state is RealServerState.MISSING:
-            yield f"{real_server} is missing"
+            yield place, f"{real_server} is missing"
         elif state is RealServerState.UNWANTED:
-            yield f"{real_server} is there, {_why_unwanted(excluded.get(place))}"
-        yield from (f"{real_server} has {difference}" for difference in _numbers(*servers))
+            yield place, f"{real_server} is there, {_why_unwanted(excluded.get(place))}"
+        for difference in _numbers(*servers):
+            yield place, f"{real_server} has {difference}"
 
 
 def compare_table(*, intact: bool) -> Iterator[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ipvsproxy.plan.firewall import FirewallSettings
     from ipvsproxy.plan.services import Context, PlannedVirtualServer
     from ipvsproxy.plan.view import View
+    from ipvsproxy.source.health import WatchState
 
 WAITING = "changed, and waits for the next sync"
 
@@ -56,23 +57,38 @@ def build_report(
     states: Iterable[ServiceState],
     rejections: Iterable[Rejection],
     warnings: Iterable[str],
+    watches: Iterable[WatchState] = (),
 ) -> schema.AgentReport:
     """Build the report of one moment.
 
     `states` are all Services that exist, and `rejections` those that the view does not have: both taken after the view,
     so that whatever the view has not seen of them is on its way to the kernel. `warnings` are sentences about the node,
-    without a full stop.
+    without a full stop. `watches` are the resources that are followed.
     """
     known = list(states)
     refused = sorted({each._replace(uid="") for each in (*rejections, *view.rejections)})
     return schema.AgentReport(
         schema.SCHEMA_VERSION,
-        schema.AgentInfo(identity.version, identity.pid, identity.node_name, view.synced),
+        schema.AgentInfo(
+            identity.version,
+            identity.pid,
+            identity.node_name,
+            view.synced,
+            None if view.last_resync is None else _seconds(view.now - view.last_resync),
+        ),
         _masquerade(identity.firewall),
         _services(view, known, refused),
         _rejections(refused, known),
         _failures(view),
         list(warnings),
+        [_watch(state) for state in watches],
+    )
+
+
+def _watch(state: WatchState) -> schema.WatchInfo:
+    seconds = state.seconds_since_contact
+    return schema.WatchInfo(
+        state.resource, state.connected, None if seconds is None else _seconds(seconds), state.error
     )
 
 

@@ -22,12 +22,16 @@ class Schema(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AgentInfo(Schema, frozen=True):
-    """Which agent answers; `synced` once it has received both lists and compared everything with the kernel."""
+    """Which agent answers; `synced` once it has received both lists and compared everything with the kernel.
+
+    `seconds_since_resync` is for how long the last such comparison is over; None before the first.
+    """
 
     version: str
     pid: int
     node_name: str
     synced: bool
+    seconds_since_resync: int | None = None
 
 
 class Rejection(Schema, frozen=True):
@@ -147,6 +151,20 @@ class ReportedService(Schema, frozen=True):
         return f"{self.namespace}/{self.name}"
 
 
+class WatchInfo(Schema, frozen=True):
+    """How a followed resource is: of the API server's "services", "endpointslices" and "nodes", or "manifests".
+
+    `seconds_since_contact` is the time since the last answer, event or bookmark; None before the first, and always for
+    manifests, which are silent while nobody changes them. `error` says why it is not connected; None if it is, and
+    before the first answer.
+    """
+
+    resource: str
+    connected: bool
+    seconds_since_contact: int | None
+    error: str | None
+
+
 class AgentReport(Schema, frozen=True):
     """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node."""
 
@@ -157,6 +175,7 @@ class AgentReport(Schema, frozen=True):
     rejections: list[Rejection]
     failures: list[Failure]
     warnings: list[str]
+    watches: list[WatchInfo] = []
 
 
 class Refusal(Schema, frozen=True):
@@ -176,6 +195,23 @@ class ServiceSummary(Schema, frozen=True):
     name: str
     type: ServiceType | None
     not_programmed: str | None
+
+
+class Traffic(Schema, frozen=True):
+    """Connections, packets and bytes, "in" from the clients, "out" to them: all that there were, or those of a second."""
+
+    connections: int
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Statistics(Schema, frozen=True):
+    """The kernel's own count since it has the virtual server or real server, and its estimate of the last seconds."""
+
+    total: Traffic
+    per_second: Traffic
 
 
 class Balancing(Schema, frozen=True):
@@ -210,18 +246,24 @@ class DesiredRealServer(Schema, frozen=True):
 
 
 class ActualRealServer(Schema, frozen=True):
-    """A real server as the kernel has it."""
+    """A real server as the kernel has it; `persistent_connections` are the clients that stay with it.
+
+    `statistics` is None if they were not asked for.
+    """
 
     weight: int
     maximum_connections: int
     active_connections: int
     inactive_connections: int
+    persistent_connections: int
+    statistics: Statistics | None
 
 
 class RealServer(Schema, frozen=True):
     """A real server, or an endpoint that is none; `reason` says why it serves or does not, None if it is no endpoint.
 
     `drain_seconds`, for how long it has drained, and `drain_seconds_left` are None unless it drains and the agent says.
+    `differences` are the sentences of `Dump.differences` about it.
     """
 
     address: str
@@ -232,6 +274,7 @@ class RealServer(Schema, frozen=True):
     drain_seconds_left: int | None
     desired: DesiredRealServer | None
     actual: ActualRealServer | None
+    differences: list[str]
 
 
 class VirtualServerState(enum.StrEnum):
@@ -253,7 +296,10 @@ class VirtualServer(Schema, frozen=True):
     """A virtual server.
 
     What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
-    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in.
+    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in. `statistics`
+    is None if they were not asked for, or the kernel has no such virtual server. `sets` are the nftables sets that have
+    its address and port. `differences` and `failures` are those of the dump about it, its address and its elements, but
+    for differences of a real server.
     """
 
     service: str | None
@@ -269,6 +315,10 @@ class VirtualServer(Schema, frozen=True):
     state: VirtualServerState
     desired: Balancing | None
     actual: Balancing | None
+    statistics: Statistics | None
+    sets: list[str]
+    differences: list[str]
+    failures: list[Failure]
     real_servers: list[RealServer]
 
 
@@ -313,6 +363,7 @@ class Dump(Schema, frozen=True):
 
     schema_version: int
     agent: AgentInfo | None
+    watches: list[WatchInfo]
     services: list[ServiceSummary] | None
     virtual_servers: list[VirtualServer]
     addresses: list[ServiceAddress]
@@ -321,3 +372,50 @@ class Dump(Schema, frozen=True):
     rejections: list[Rejection]
     failures: list[Failure]
     warnings: list[str]
+
+
+# --- what `top` shows ---
+
+
+class TopRates(Schema, frozen=True):
+    """What went through in a second; "connections" are new ones, "in" is from the clients, "out" to them."""
+
+    connections: float
+    packets_in: float
+    packets_out: float
+    bytes_in: float
+    bytes_out: float
+
+
+class TopRow(Schema, frozen=True):
+    """A Service, a virtual server or an endpoint, or the total of all rows, which has no names.
+
+    `drain_seconds_left` is None if nothing drains, or without an agent.
+    """
+
+    service: str | None
+    virtual_server: str | None
+    endpoint: str | None
+    serving_endpoints: int
+    draining_endpoints: int
+    drain_seconds_left: int | None
+    active_connections: int
+    inactive_connections: int
+    per_second: TopRates
+
+
+class TopSnapshot(Schema, frozen=True):
+    """What went through in one interval; `time` is its end (RFC 3339, UTC), `by` what a row is about.
+
+    `agent` is None if none runs or none answers; then no Services are known. `counting` is false while the kernel counts
+    nothing (net.ipv4.vs.run_estimation is 0): then all rates are 0.
+    """
+
+    schema_version: int
+    time: str
+    interval_seconds: float
+    by: str
+    agent: AgentInfo | None
+    counting: bool
+    rows: list[TopRow]
+    total: TopRow

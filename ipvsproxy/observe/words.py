@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 
@@ -48,3 +50,9 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
 def by_element(element: SetElement) -> tuple[str, int, ElementFields]:
     """Return what set elements sort by: the name of the set, then the fields by number."""
     return element.set, len(element.fields[0]), element.fields
+
+
+def mentions(text: str, address: Address) -> bool:
+    """Say whether a text for people names the address in its canonical spelling, alone or with a port."""
+    after = r"\w|\.\d|/\d" if len(address) == 4 else r"\w|/\d|:[\w:]"  # noqa: PLR2004 - bytes of an IPv4 address
+    return re.search(rf"(?<![\w.:]){re.escape(format_address(address))}(?!{after})", text) is not None

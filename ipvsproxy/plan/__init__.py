@@ -13,5 +13,6 @@
 * `trace`: what becomes of a packet, worked out from these rules and tables alone.
 * `host_firewall`: which chains of the host's own firewall drop service traffic.
 * `sysctls`: the kernel settings that the data plane needs.
-* `view`: the reconciler's state at one moment, for those who show it.
+* `service_change`: what changed of a Service, in words.
+* `view`: the reconciler's state at one moment and its rounds, for those who show them.
 """

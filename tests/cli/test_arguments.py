@@ -44,7 +44,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_run_alone_watches_the_api_server_as_the_pods_service_account() -> None:
-    assert run() == RunArguments(Config(node_name="node-1"))
+    arguments = run()
+
+    assert arguments.config == Config(node_name="node-1")
+    assert (arguments.manifests, arguments.write_config_to) == (None, None)
 
 
 def test_every_flag_of_run_has_its_place_in_the_configuration() -> None:
@@ -74,43 +77,43 @@ def test_every_flag_of_run_has_its_place_in_the_configuration() -> None:
         *("--conntrack-max-per-core", "1000", "--conntrack-min", "0", "--conntrack-tcp-be-liberal"),
         *("--conntrack-tcp-timeout-established", "2h", "--conntrack-tcp-timeout-close-wait", "60s"),
         *("--conntrack-udp-timeout", "30s", "--conntrack-udp-timeout-stream", "90s"),
-        *("--healthz-bind-address", "127.0.0.1:10300"),
+        *("--healthz-bind-address", "127.0.0.1:10300", "--metrics-bind-address", "0.0.0.0"),
+        *("--write-config-to", "/w"),
         *("--log-format", "json", "--log-level", "debug"),
     )
 
-    assert arguments == RunArguments(
-        Config(
-            node_name="worker",
-            cluster_cidrs=(parse_network("10.0.0.0/8"), parse_network("fd00::/64")),
-            masquerade_all=True,
-            masquerade_bit=15,
-            scheduler="wlc",
-            strict_arp=True,
-            sync_period=60.0,
-            min_sync_period=0.0,
-            drain_timeout=0.0,
-            ipvs_tcp_timeout=7200,
-            ipvs_tcp_fin_timeout=90,
-            ipvs_udp_timeout=300,
-            node_port_addresses=NodePortAddresses(primary=True),
-            allowed_external_ips=(parse_network("192.0.2.0/24"),),
-            detect_local_mode=DetectLocalMode.INTERFACE_NAME_PREFIX,
-            pod_interface_name_prefix="cali",
-            pod_bridge_interface="cni0",
-            conntrack_max_per_core=1000,
-            conntrack_min=0,
-            conntrack_tcp_be_liberal=True,
-            conntrack_tcp_established_timeout=7200,
-            conntrack_tcp_close_wait_timeout=60,
-            conntrack_udp_timeout=30,
-            conntrack_udp_stream_timeout=90,
-            healthz_bind_address=(parse_address("127.0.0.1"), 10300),
-            run_directory=Path("/r"),
-            log_format=LogFormat.JSON,
-            log_level=LogLevel.DEBUG,
-        ),
-        manifests=Path("/m"),
+    assert arguments.config == Config(
+        node_name="worker",
+        cluster_cidrs=(parse_network("10.0.0.0/8"), parse_network("fd00::/64")),
+        masquerade_all=True,
+        masquerade_bit=15,
+        scheduler="wlc",
+        strict_arp=True,
+        sync_period=60.0,
+        min_sync_period=0.0,
+        drain_timeout=0.0,
+        ipvs_tcp_timeout=7200,
+        ipvs_tcp_fin_timeout=90,
+        ipvs_udp_timeout=300,
+        node_port_addresses=NodePortAddresses(primary=True),
+        allowed_external_ips=(parse_network("192.0.2.0/24"),),
+        detect_local_mode=DetectLocalMode.INTERFACE_NAME_PREFIX,
+        pod_interface_name_prefix="cali",
+        pod_bridge_interface="cni0",
+        conntrack_max_per_core=1000,
+        conntrack_min=0,
+        conntrack_tcp_be_liberal=True,
+        conntrack_tcp_established_timeout=7200,
+        conntrack_tcp_close_wait_timeout=60,
+        conntrack_udp_timeout=30,
+        conntrack_udp_stream_timeout=90,
+        healthz_bind_address=(parse_address("127.0.0.1"), 10300),
+        metrics_bind_address=(parse_address("0.0.0.0"), 10249),
+        run_directory=Path("/r"),
+        log_format=LogFormat.JSON,
+        log_level=LogLevel.DEBUG,
     )
+    assert (arguments.manifests, arguments.write_config_to) == (Path("/m"), Path("/w"))
 
 
 def test_kube_proxys_names_of_the_periods_are_known_too() -> None:
@@ -134,9 +137,9 @@ def test_a_flag_can_take_back_what_the_file_switches_on(tmp_path: Path) -> None:
 
     arguments = run("--config", str(file), "--masquerade-all=false")
 
-    assert arguments == RunArguments(
-        Config(node_name="node-1", strict_arp=True), config_file=file, ignored_fields=("mode",)
-    )
+    assert arguments.config == Config(node_name="node-1", strict_arp=True)
+    assert arguments.effective.ignored == ("mode",)
+    assert arguments.layers.read() == arguments.effective
 
 
 def test_without_another_name_the_node_has_the_hosts() -> None:
@@ -166,7 +169,7 @@ def test_what_is_no_name_of_a_service_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "ipvsproxy: a command is missing: run or dump; ipvsproxy --help describes them"),
+        ("", "ipvsproxy: a command is missing: run, dump, "),
         ("fly", "ipvsproxy: COMMAND: invalid choice: 'fly' (choose from "),
         ("--foo", "ipvsproxy: unknown flag --foo; ipvsproxy --help lists the flags"),
         ("run --foo", "ipvsproxy run: unknown flag --foo; ipvsproxy run --help lists the flags"),

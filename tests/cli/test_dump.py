@@ -6,21 +6,22 @@ import errno
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 
-from ipvsproxy.cli.arguments.dump import DumpArguments
+from ipvsproxy.cli.arguments.dump import DumpArguments, ServicePlace
 from ipvsproxy.cli.arguments.parser import OutputFormat
-from ipvsproxy.cli.dump import show
-from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.cli.dump import look_at_kernel, show
+from ipvsproxy.cli.tables import NO_DIFFERENCE
+from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
 from ipvsproxy.kernel.fake_conntrack import FakeConntrack
 from ipvsproxy.kernel.fake_firewall import FakeFirewall
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError, NodeKernel
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServer
+from ipvsproxy.model.ipvs import Command, IpvsOperation, Statistics, Traffic, VirtualServer
 from ipvsproxy.model.objects import (
     ObjectKey,
     Protocol,
@@ -35,16 +36,19 @@ from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentErro
 from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, real_server, service
+from tests.golden import assert_golden
 from tests.observe.node import IDENTITY, NOW, planned, report_of, state, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.firewall import FirewallSettings
     from ipvsproxy.source.store import ServiceState
 
-PAGE = (Path(__file__).parents[2] / "docs" / "dump.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "dump.md").read_text()
 
 WEB_NAME = ObjectKey("default", "web")
 WEB = state(
@@ -102,12 +106,19 @@ def the_report() -> AgentReport:
         *STATES,
         drains={DrainKey(WEB_KEY, LEFT.address, LEFT.port): Drain(NOW - 40, NOW + 860)},
         failures={API_KEY.address: DENIED},
-    )
+    )._replace(last_resync=NOW - 12)
     broken = Rejection(
         "Service", ObjectKey("default", "broken"), "spec.ports[0].port", "0 is not a port from 1 to 65535"
     )
     dropping = HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", 0, "policy drop")
-    return report_of(*STATES, view=view, rejections=[broken], warnings=[str(dropping)])
+    report = report_of(*STATES, view=view, rejections=[broken], warnings=[str(dropping)])
+    lost = "the API server can't be reached: Connection refused"
+    watches = [
+        schema.WatchInfo("endpointslices", connected=False, seconds_since_contact=95, error=lost),
+        schema.WatchInfo("nodes", connected=True, seconds_since_contact=8, error=None),
+        schema.WatchInfo("services", connected=True, seconds_since_contact=3, error=None),
+    ]
+    return msgspec.structs.replace(report, watches=watches)
 
 
 class Kernel(NamedTuple):
@@ -145,7 +156,13 @@ def the_kernel() -> Kernel:
             IpvsOperation(Command.SET_DEST, web, changed),
         ]
     )
-    kernel.ipvs.set_connections(WEB_KEY, address("10.244.0.5"), 8080, active=12, inactive=3)
+    busy = address("10.244.0.5")
+    kernel.ipvs.set_connections(WEB_KEY, busy, 8080, active=12, inactive=3, persistent=7)
+    counted = Statistics(
+        Traffic(2180, 19_400, 17_100, 2_100_000, 88_300_000), Traffic(4, 36, 31, 3_900, 164_200)
+    )
+    kernel.ipvs.set_statistics(WEB_KEY, counted)
+    kernel.ipvs.set_statistics(WEB_KEY, counted, busy, 8080)
     kernel.ipvs.set_connections(WEB_KEY, LEFT.address, LEFT.port, active=1)
     return kernel
 
@@ -153,6 +170,23 @@ def the_kernel() -> Kernel:
 class Shown(NamedTuple):
     output: str
     errors: str
+    code: int = 0
+
+
+class Others(TypedDict, total=False):
+    address: ServicePlace
+    endpoint: Address
+    diff: bool
+
+
+def dumped(report: AgentReport | None, kernel: Kernel) -> schema.Dump:
+    """Return what there is to show, with the kernel's counters."""
+
+    def open_kernel(settings: FirewallSettings) -> NodeKernel:
+        kernel.firewall.reopen(settings)
+        return NodeKernel(*kernel)
+
+    return look_at_kernel(report, open_kernel, count=True)
 
 
 def no_kernel(_: FirewallSettings) -> NodeKernel:
@@ -164,6 +198,7 @@ def dump(
     kernel: Kernel,
     output: OutputFormat = OutputFormat.TABLE,
     of: ObjectKey | None = None,
+    **others: Unpack[Others],
 ) -> Shown:
     def ask() -> AgentReport:
         if isinstance(report, IpvsProxyError):
@@ -175,8 +210,9 @@ def dump(
         return NodeKernel(*kernel)
 
     written, errors = io.StringIO(), io.StringIO()
-    assert show(DumpArguments(output, of, Path("/run/ipvsproxy")), ask, open_kernel, written, errors) == 0
-    return Shown(written.getvalue(), errors.getvalue())
+    arguments = DumpArguments(output, of, Path("/run/ipvsproxy"), **others)
+    code = show(arguments, ask, open_kernel, written, errors)
+    return Shown(written.getvalue(), errors.getvalue(), code)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +227,17 @@ def test_the_example_of_the_page_is_what_is_printed(
     command: str, output: OutputFormat, of: ObjectKey | None
 ) -> None:
     (example,) = re.findall(rf"^\$ {command}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert dump(the_report(), the_kernel(), output, of) == (example, "")
+    assert dump(the_report(), the_kernel(), output, of) == (example, "", 0)
+
+
+def test_the_examples_of_a_part_are_what_is_printed() -> None:
+    endpoint_example, diff_example = re.findall(
+        r"^\$ ipvsproxy dump (?:--endpoint \S+|--diff)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+    )
+    part = dump(the_report(), the_kernel(), endpoint=address("10.244.1.20"))
+    assert part == (endpoint_example, "", 0)
+    assert dump(the_report(), the_kernel(), diff=True) == (diff_example, "", 1)
+    assert f"```\n{NO_DIFFERENCE}```\n" in PAGE
 
 
 def paths(structure: type[schema.Schema], prefix: str = "") -> Iterator[str]:
@@ -216,6 +262,28 @@ def is_structure(kind: object) -> bool:
 def test_every_field_is_described_on_the_page() -> None:
     rows = re.findall(r"^\| `([^`]+)`", PAGE, re.MULTILINE)
     assert rows == list(paths(schema.Dump))
+
+
+def test_the_json_schema_is_that_of_the_code() -> None:
+    (reference,), components = msgspec.json.schema_components((schema.Dump,), ref_template="#/$defs/{name}")
+    for component in components.values():
+        # For readers of the code; what a field means to others stands on the page.
+        component.pop("description", None)
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"ipvsproxy dump -o json, schema version {schema.SCHEMA_VERSION}",
+        **reference,
+        "$defs": components,
+    }
+    text = msgspec.json.format(msgspec.json.encode(document, order="sorted").decode(), indent=2)
+    assert_golden(DOCS / "dump.schema.json", f"{text}\n")
+
+
+@pytest.mark.parametrize("diff", [False, True])
+def test_json_has_nothing_that_the_schema_does_not_know(*, diff: bool) -> None:
+    text = dump(the_report(), the_kernel(), OutputFormat.JSON, diff=diff).output
+    document = msgspec.json.decode(text, type=schema.Dump, strict=True)
+    assert msgspec.json.decode(msgspec.json.encode(document)) == msgspec.json.decode(text)
 
 
 def test_json_and_yaml_hold_the_same_document() -> None:
@@ -387,9 +455,61 @@ def test_one_service_needs_an_agent_that_knows_services(answer: AgentReport | Ip
         dump(answer, kernel_with(WEB), of=WEB_NAME)
 
 
-def test_a_service_that_the_agent_does_not_know_is_an_error() -> None:
-    with pytest.raises(IpvsProxyError, match="--service default/nope: the agent knows no such Service"):
+def test_a_service_that_the_agent_does_not_know_is_a_wrong_flag() -> None:
+    with pytest.raises(UsageError, match="--service default/nope: the agent knows no such Service"):
         dump(the_report(), the_kernel(), of=ObjectKey("default", "nope"))
+
+
+@pytest.mark.parametrize("report", [None, "the report"])
+def test_an_address_or_an_endpoint_that_nobody_has_is_a_wrong_flag(report: str | None) -> None:
+    answer = the_report() if report else NOT_RUNNING
+    with pytest.raises(UsageError, match=re.escape("--address 10.9.9.9:80: no Service that is known here")):
+        dump(answer, the_kernel(), address=ServicePlace(address("10.9.9.9"), 80))
+    with pytest.raises(UsageError, match="--endpoint fd00::9: no Service that is known here has such"):
+        dump(answer, the_kernel(), endpoint=address("fd00::9"))
+
+
+def test_without_the_agent_an_endpoint_is_found_in_the_kernel() -> None:
+    shown = dump(NOT_RUNNING, the_kernel(), endpoint=address("10.244.1.7"))
+    assert shown.output.splitlines()[1:] == [
+        "-         10.96.0.10:80/tcp   10.244.1.7:8080   5        0        0          serving"
+    ]
+    assert shown.errors.endswith("this is the kernel's state alone\n")
+
+
+@pytest.mark.parametrize("output", list(OutputFormat))
+def test_the_exit_code_of_diff_tells_whether_anything_differs(output: OutputFormat) -> None:
+    assert dump(the_report(), the_kernel(), output, diff=True).code == 1
+    assert dump(report_of(WEB), kernel_with(WEB), output, diff=True).code == 0
+    assert dump(the_report(), the_kernel(), output).code == 0
+
+
+def test_that_nothing_differs_is_said() -> None:
+    assert dump(report_of(WEB), kernel_with(WEB), diff=True) == (NO_DIFFERENCE, "", 0)
+
+
+@pytest.mark.parametrize("answer", [NOT_RUNNING, SILENT, UNSYNCED])
+def test_diff_needs_something_to_compare_with(answer: AgentReport | IpvsProxyError) -> None:
+    with pytest.raises(
+        IpvsProxyError, match="--diff: there is nothing to compare the kernel with: the agent"
+    ):
+        dump(answer, kernel_with(WEB), diff=True)
+
+
+def test_a_virtual_server_that_the_kernel_refuses_has_the_time_of_the_next_try() -> None:
+    kernel = kernel_with(WEB)
+    kernel.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, kernel.ipvs.state()[WEB_KEY])])
+    report = report_of(WEB, view=view_of(WEB, failures={WEB_KEY: DENIED}))
+    first, *_ = wide_rows(report, kernel)
+    assert (first["REAL SERVER"], first["STATE"]) == ("-", "missing, failed, next try in 4s")
+
+
+def test_what_is_followed_is_a_table_when_it_is_not_followed() -> None:
+    watches = [schema.WatchInfo("services", connected=True, seconds_since_contact=3, error=None)]
+    report = msgspec.structs.replace(report_of(WEB), watches=watches)
+    assert "WATCHED" not in dump(report, kernel_with(WEB)).output
+    wide = dump(report, kernel_with(WEB), OutputFormat.WIDE).output
+    assert re.search(r"^services +connected +3s ago +-$", wide, re.MULTILINE)
 
 
 def test_a_service_that_is_not_programmed_is_known_all_the_same() -> None:

@@ -124,6 +124,17 @@ class FirewallContract:
             firewall.install([PORT, SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 70000))])
         assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
 
+    def test_a_removed_table_is_gone_with_its_elements_and_nothing_is_no_error(self, node: Node) -> None:
+        firewall = node.firewall()
+        assert not firewall.exists()
+        firewall.remove()
+        firewall.install([ADDRESS, PORT6])
+        assert firewall.exists()
+        firewall.remove()
+        assert not firewall.exists()
+        assert firewall.changed_by_others()
+        assert firewall.read() == FirewallState(frozenset(), intact=False)
+
     def test_elements_come_and_go_in_one_change(self, node: Node) -> None:
         firewall = node.firewall()
         firewall.install([ADDRESS, PORT, PORT6])

@@ -14,6 +14,7 @@ from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, Traffic
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
 from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState, VirtualServerState
+from ipvsproxy.observe.selection import Selection
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.diff import Actual, KnownElements, diff
 from ipvsproxy.plan.ownership import guards, record_of
@@ -75,7 +76,7 @@ def shop(*endpoints: Endpoint | str, source_ranges: tuple[str, ...] | None = Non
 
 
 def compare(report: AgentReport | None, kernel: Kernel, of: ObjectKey | None = None) -> Dump:
-    comparison = Comparison(report, kernel.tables, of)
+    comparison = Comparison(report, kernel.tables, Selection(of))
     assert set(comparison.virtual_servers) <= kernel.virtual_servers.keys()
     return comparison.dump({each: kernel.real_servers[each] for each in comparison.virtual_servers})
 
@@ -107,7 +108,7 @@ def test_connections_are_the_kernels() -> None:
     kernel = kernel_of(STATE)
     comparison = Comparison(report_of(STATE), kernel.tables)
     dump = comparison.dump({KEY: [RealServerStatus(real_server("10.244.0.1"), 12, 3)]})
-    assert dump.virtual_servers[0].real_servers[0].actual == ActualRealServer(1, 0, 12, 3)
+    assert dump.virtual_servers[0].real_servers[0].actual == ActualRealServer(1, 0, 12, 3, 0, None)
 
 
 def test_a_missing_virtual_server_is_one_difference_whatever_it_should_have() -> None:

@@ -12,10 +12,11 @@ from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, Service
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.desired import desired_virtual_servers, firewall_settings
 from ipvsproxy.observe.report import WAITING, NotProgrammed, build_report
-from ipvsproxy.observe.schema import AgentReport, DrainingRealServer
+from ipvsproxy.observe.schema import AgentReport, DrainingRealServer, WatchInfo
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
+from ipvsproxy.source.health import WatchState
 from tests.builders import NODE, WEB, address, endpoint, endpoint_slice, key, networks, port, service
 from tests.observe.node import IDENTITY, NOW, report_of, state, view_of
 
@@ -62,6 +63,28 @@ def test_it_says_which_agent_answers() -> None:
     report = report_of()
     assert report.schema_version == 1
     assert (report.agent.version, report.agent.pid, report.agent.node_name) == ("0.1.0", 4711, NODE)
+
+
+def test_it_says_how_long_ago_everything_was_compared_with_the_kernel() -> None:
+    assert report_of().agent.seconds_since_resync is None
+    view = view_of()._replace(last_resync=NOW - 12.3)
+    assert report_of(view=view).agent.seconds_since_resync == 12
+
+
+def test_it_says_how_each_watch_goes() -> None:
+    watches = [
+        WatchState(
+            "services", connected=True, seconds_since_contact=7.4, error=None, connections=3, failures=2
+        ),
+        WatchState(
+            "nodes", connected=False, seconds_since_contact=None, error="Gone", connections=0, failures=1
+        ),
+    ]
+    report = build_report(IDENTITY, view_of(), [], [], [], watches)
+    assert report.watches == [
+        WatchInfo("services", connected=True, seconds_since_contact=7, error=None),
+        WatchInfo("nodes", connected=False, seconds_since_contact=None, error="Gone"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.arguments import dump, run
+from ipvsproxy.cli.arguments import check, cleanup, config, dump, explain, run, top
 from ipvsproxy.cli.arguments.parser import EXIT_CODES, Parser
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments.parser import Arguments
 
-COMMANDS = (run.COMMAND, dump.COMMAND)
+COMMANDS = (run.COMMAND, dump.COMMAND, explain.COMMAND, config.COMMAND, top.COMMAND, check.COMMAND, cleanup.COMMAND)
 
 _EXAMPLES = """\
 examples:
@@ -27,6 +27,8 @@ examples:
       take the objects from YAML files, without an API server
   ipvsproxy dump -o wide
       show what the agent has programmed, and what it rejected
+  ipvsproxy config show
+      show what the agent is set to, and by which flag or field
 """
 
 
