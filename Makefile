@@ -45,21 +45,23 @@ unit: setup ## Run the unit tests in random order, with branch coverage
 .PHONY: netns-test
 netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
 ifeq ($(ARGS),)
-	@$(MAKE) --jobs=2 packets-of-the-table packets-of-the-rest
+	@$(MAKE) --jobs=2 netns-commands netns-agent
 else
 	$(KERNEL) --junit build/netns-tests.xml -- $(PYTHON) -m pytest netns_tests -p no:cacheprovider $(ARGS)
 endif
 
-# A kernel each, beside one another: a kernel uses one CPU.
-TABLE := netns_tests/test_cases.py netns_tests/test_explain_cases.py
+# Two kernels, beside one another: a kernel uses one CPU. Either half takes about as long as the other.
+TABLE_AND_COMMANDS := $(wildcard $(addprefix netns_tests/test_,\
+	cases.py explain*.py check.py cleanup.py configuration.py dump*.py metrics.py migration.py top.py troubleshooting.py))
 
-.PHONY: packets-of-the-table
-packets-of-the-table:
-	$(KERNEL) --junit build/netns-table.xml -- $(PYTHON) -m pytest $(TABLE) -p no:cacheprovider
+.PHONY: netns-commands
+netns-commands:
+	$(KERNEL) --junit build/netns-commands.xml -- $(PYTHON) -m pytest $(TABLE_AND_COMMANDS) -p no:cacheprovider
 
-.PHONY: packets-of-the-rest
-packets-of-the-rest:
-	$(KERNEL) --junit build/netns-rest.xml -- $(PYTHON) -m pytest netns_tests $(addprefix --ignore ,$(TABLE)) -p no:cacheprovider
+.PHONY: netns-agent
+netns-agent:
+	$(KERNEL) --junit build/netns-agent.xml -- \
+		$(PYTHON) -m pytest netns_tests $(addprefix --ignore ,$(TABLE_AND_COMMANDS)) -p no:cacheprovider
 
 .PHONY: demo
 demo: setup kernel-packages ## Show the agent at work, on a real kernel

@@ -59,10 +59,10 @@ def cleanup(arguments: CleanupArguments) -> int:
                 KubeProxyCleanup(dialog, open_node_kernel(FirewallSettings()), leftovers, ask).run()
         elif arguments.dry_run:
             _warn_of_agent(dialog)
-            remove_ours(dialog, open_node_kernel(FirewallSettings()))
+            _remove_ours(dialog)
         else:
             with _no_agent(arguments.run_directory):
-                remove_ours(dialog, open_node_kernel(FirewallSettings()))
+                _remove_ours(dialog)
     except FirewallError as error:
         raise IpvsProxyError(f"nftables can't be read or changed: {error}") from error
     except OSError as error:
@@ -70,10 +70,19 @@ def cleanup(arguments: CleanupArguments) -> int:
     return dialog.exit_code
 
 
-def remove_ours(dialog: Dialog, kernel: NodeKernel) -> None:
-    """Show all that is ours, and remove it if that is wanted. OSError and FirewallError if the kernel can't be read."""
+def _remove_ours(dialog: Dialog) -> None:
+    with IpSets() as ipsets:
+        beside_mode_ipvs = not IPSETS.isdisjoint(ipsets.references())
+    remove_ours(dialog, open_node_kernel(FirewallSettings()), beside_mode_ipvs=beside_mode_ipvs)
+
+
+def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -> None:
+    """Show all that is ours, and remove it if that is wanted. OSError and FirewallError if the kernel can't be read.
+
+    With `beside_mode_ipvs`, kube-proxy's ipsets are on the node, and virtual servers and addresses are left to it.
+    """
     found = read_tables(kernel)
-    removal = removal_of_ours(found)
+    removal = removal_of_ours(found, beside_mode_ipvs=beside_mode_ipvs)
     if not found.has_table:
         dialog.say("There is nothing of ipvsproxy's on this node.")
         if found.has_interface:
@@ -83,7 +92,12 @@ def remove_ours(dialog: Dialog, kernel: NodeKernel) -> None:
             )
         return
     dialog.show("These go", [*described(removal), f"the nftables table inet {TABLE}"])
-    dialog.show("These stay", _staying(removal))
+    dialog.show("These stay", _left_to_kube_proxy(found) if beside_mode_ipvs else _staying(removal))
+    if beside_mode_ipvs:
+        dialog.say(
+            "kube-proxy's ipsets are here: its mode ipvs has the same interface, and deletes what no Service asks for. "
+            "If it is not to run any more, run `ipvsproxy cleanup --kube-proxy` next."
+        )
     if dialog.agrees("Remove what goes?"):
         done = remove_virtual_servers(dialog, kernel, removal)
         if dialog.failed:
@@ -113,16 +127,21 @@ def described(removal: Removal) -> list[str]:
     """Return a line for each kind of what goes, but for tables."""
     lines = []
     if removal.addresses:
-        count = counted(len(removal.addresses), "address", "addresses")
-        lines.append(
-            f"{count} on {INTERFACE}: {listed([format_address(each) for each in removal.addresses])}"
-        )
+        lines.append(_addresses(removal.addresses))
     if removal.virtual_servers:
-        count = counted(len(removal.virtual_servers), "virtual server")
-        lines.append(f"{count}: {listed(removal.virtual_servers)}")
+        lines.append(_virtual_servers(removal.virtual_servers))
     if removal.interface:
         lines.append(f"the interface {INTERFACE}")
     return lines
+
+
+def _addresses(addresses: Sequence[Address]) -> str:
+    count = counted(len(addresses), "address", "addresses")
+    return f"{count} on {INTERFACE}: {listed([format_address(each) for each in addresses])}"
+
+
+def _virtual_servers(keys: Sequence[VirtualServerKey]) -> str:
+    return f"{counted(len(keys), 'virtual server')}: {listed(keys)}"
 
 
 def remove_virtual_servers(dialog: Dialog, kernel: NodeKernel, removal: Removal) -> list[str]:
@@ -181,7 +200,12 @@ def _staying(removal: Removal) -> Iterator[str]:
     if removal.others:
         count = counted(len(removal.others), "virtual server")
         yield f"{count} of somebody else's: {listed(removal.others)}"
-    yield "kernel settings (sysctl): what they were before the agent is not known"
+    yield _SETTINGS
+
+
+def _left_to_kube_proxy(found: NodeTables) -> Iterator[str]:
+    # All that is there, as if there were no table to have any of it on record.
+    there = removal_of_kube_proxys(
 
 
 @contextlib.contextmanager
