@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments.parser import Arguments
 
-COMMANDS = (run.COMMAND, dump.COMMAND, explain.COMMAND, config.COMMAND, top.COMMAND, check.COMMAND, cleanup.COMMAND)
+COMMANDS = (
+    run.COMMAND,
+    dump.COMMAND,
+    explain.COMMAND,
+    config.COMMAND,
+    top.COMMAND,
+    check.COMMAND,
+    cleanup.COMMAND,
+)
 
 _EXAMPLES = """\
 examples:
