@@ -108,7 +108,8 @@ class Terminal:
             (cells[column] for column in range(self._screen.columns)), _style
         ):
             line.append("".join(cell.data for cell in run), style)
-        line.rstrip()
+        ends = [span.end for span in line.spans if isinstance(span.style, Style) and span.style.reverse]
+        line.truncate(max([len(line.plain.rstrip()), *ends]))
         return line
 
 
