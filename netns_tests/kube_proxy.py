@@ -1,4 +1,4 @@
-"""What kube-proxy leaves on a node when it ends: made as kube-proxy 1.35 makes it, in each of its modes.
+"""What kube-proxy has on a node while it runs and leaves when it ends: made as 1.35 makes it, in each of its modes.
 
 The order of chains and rules is that of its proxiers' (pkg/proxy/ipvs, iptables and nftables), for Services with
 externalTrafficPolicy Cluster and without external addresses.
@@ -15,13 +15,14 @@ from pyroute2.iproute.linux import IPRoute
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
-from netns_tests import others
+from netns_tests import others, tables
 from netns_tests.tables import INTERFACE
 from netns_tests.topology import CLUSTER_CIDRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from netns_tests.cluster import Cluster, ServiceUnderTest
     from netns_tests.topology import Host
     from netns_tests.traffic import Target
 
@@ -65,20 +66,40 @@ class Served(NamedTuple):
     node_port: int = 0
 
 
+def services_of(cluster: Cluster, services: Iterable[ServiceUnderTest]) -> list[Served]:
+    """Return Services with the pods that they have as kube-proxy serves them, SCTP and all."""
+    return [
+        Served(
+            service.target(family, port.protocol, port.port),
+            [(cluster[pod].addresses[family], port.target) for pod in service.pods],
+            port.node_port,
+        )
+        for service in services
+        for family in Family
+        for port in service.ports
+    ]
+
+
 def leave_ipvs(node: Host, services: Iterable[Served], backend: Backend = Backend.NFTABLES) -> None:
-    """Leave what mode ipvs does."""
+    """Leave what mode ipvs does. Addresses and virtual servers that are there stay, but get the endpoints that miss."""
     services = list(services)
     for setting in _SETTINGS:
         node.namespace.sysctl(f"net/ipv4/vs/{setting}", "1")
     with node.namespace.netlink(IPRoute) as netlink:
-        netlink.link("add", ifname=INTERFACE, kind="dummy")
+        if not netlink.link_lookup(ifname=INTERFACE):
+            netlink.link("add", ifname=INTERFACE, kind="dummy")
         index = netlink.link_lookup(ifname=INTERFACE)[0]
         for address, family in {(each.target.address, each.target.family) for each in services}:
-            netlink.addr("add", index=index, address=address, prefixlen=family.bits, family=family)
+            if not tables.has_address(node, address):
+                netlink.addr("add", index=index, address=address, prefixlen=family.bits, family=family)
+    there = tables.serving(node)
     for target, endpoints, node_port in services:
-        others.add_virtual_server(node, target, "rr", endpoints)
-        for address in node.own(target.family) if node_port else ():
-            others.add_virtual_server(node, target._replace(address=address, port=node_port), "rr", endpoints)
+        own = node.own(target.family) if node_port else ()
+        for place in (target, *(target._replace(address=address, port=node_port) for address in own)):
+            if place not in there:
+                others.add_virtual_server(node, place, "rr", endpoints)
+            else:
+                others.add_real_servers(node, place, set(endpoints) - there[place])
     for family in Family:
         of_family = [each for each in services if each.target.family is family]
         node.namespace.run("ipset", "restore", stdin=_lines(_ipsets(node, family, of_family)))
@@ -99,6 +120,13 @@ def leave_nftables(node: Host, services: Iterable[Served]) -> None:
     for family in Family:
         of_family = [each for each in services if each.target.family is family]
         node.namespace.run("nft", "-f", "-", stdin=_lines(_nftables_table(family, of_family)))
+
+
+def flush(node: Host) -> None:
+    """Do what mode nftables begins with: all of IPVS goes, whoever's it is, and the interface."""
+    for target in tables.virtual_servers(node):
+        others.delete_virtual_server(node, target)
+    others.delete_interface(node)
 
 
 def leave_kubelets(node: Host, backend: Backend = Backend.NFTABLES) -> None:

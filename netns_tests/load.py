@@ -31,9 +31,12 @@ class Style(enum.Enum):
 class Load:
     """Clients in threads, each asking again and again from the start to the end of a `with` block."""
 
-    def __init__(self, origin: Host, target: Target, style: Style, clients: int = 3) -> None:
-        """Prepare the clients; they start with the block."""
+    def __init__(
+        self, origin: Host, target: Target, style: Style, clients: int = 3, pause: float = _PAUSE
+    ) -> None:
+        """Prepare the clients, which wait so many seconds between two requests; they start with the block."""
         self.failures: list[str] = []
+        self._pause = pause
         self._origin = origin
         self._target = target
         self._stopping = threading.Event()
@@ -78,7 +81,7 @@ class Load:
             return Counter(self._answers_of_period)
 
     def _ask_on_new_connections(self) -> None:
-        while not self._stopping.wait(_PAUSE):
+        while not self._stopping.wait(self._pause):
             self._attempt(lambda: request(self._origin, self._target))
 
     def _ask_on_kept_connections(self) -> None:
@@ -89,7 +92,7 @@ class Load:
                 self.failures.append(str(error))
                 continue
             with connection:
-                while connection.open and not self._stopping.wait(_PAUSE):
+                while connection.open and not self._stopping.wait(self._pause):
                     self._attempt(connection.ask)
 
     def _attempt(self, ask: Callable[[], Answer]) -> None:

@@ -26,11 +26,16 @@ def add_virtual_server(
     node: Host, target: Target, scheduler: str, real_servers: Iterable[tuple[str, int]]
 ) -> None:
     """Add a virtual server with masquerading real servers."""
-    virtual_server = _virtual_server(target, sched_name=scheduler)
     with node.namespace.netlink(IPVS) as ipvs:
-        ipvs.service("add", service=virtual_server)
+        ipvs.service("add", service=_virtual_server(target, sched_name=scheduler))
+    add_real_servers(node, target, real_servers)
+
+
+def add_real_servers(node: Host, target: Target, real_servers: Iterable[tuple[str, int]]) -> None:
+    """Add masquerading real servers to a virtual server."""
+    with node.namespace.netlink(IPVS) as ipvs:
         for address, port in real_servers:
-            ipvs.dest("add", service=virtual_server, dest=_real_server(address, port))
+            ipvs.dest("add", service=_virtual_server(target), dest=_real_server(address, port))
 
 
 def delete_virtual_server(node: Host, target: Target) -> None:

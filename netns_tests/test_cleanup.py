@@ -1,33 +1,28 @@
-"""`ipvsproxy cleanup`: exactly what is ours goes, and what kube-proxy left, while the traffic goes on."""
+"""`ipvsproxy cleanup`: exactly what is ours goes, and what kube-proxy left; `test_migration` has it under load."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.model.objects import Protocol, ServiceType
+from ipvsproxy.model.objects import ServiceType
 from netns_tests import kube_proxy, others, tables
 from netns_tests.addressing import Via
 from netns_tests.cluster import Cluster
-from netns_tests.kube_proxy import Backend, Served
-from netns_tests.load import Load, Style
+from netns_tests.kube_proxy import Backend
 from netns_tests.tables import Tables
-from netns_tests.topology import SERVICE_CIDRS
 from netns_tests.traffic import Connection, NoAnswerError, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from netns_tests.cluster import ServiceUnderTest
-    from netns_tests.topology import Host
 
 PODS = ("web-1", "web-3")
-NOTHING_OF_KUBE_PROXYS = "Nothing of kube-proxy's was found on this node.\n"
 NO_AGENT = (
     "ipvsproxy: no agent runs on this node: what kube-proxy served ends with this, connections included; "
     "to keep it, start the agent first, and then run this again\n"
@@ -50,102 +45,13 @@ def service(cluster: Cluster) -> ServiceUnderTest:
     return service
 
 
-def served(cluster: Cluster, service: ServiceUnderTest) -> list[Served]:
-    """Return the Service as kube-proxy serves it."""
-    return [
-        Served(
-            service.target(family, port.protocol, port.port),
-            [(cluster[pod].addresses[family], port.target) for pod in PODS],
-            port.node_port,
-        )
-        for family in Family
-        for port in service.ports
-    ]
-
-
-class Clients:
-    """Clients of a Service from a pod, from outside and on the node itself, until the end of a `with` block.
-
-    Some connect anew for each request; others keep their connections, and single ones are open all the time.
-    """
-
-    def __init__(self, cluster: Cluster, service: ServiceUnderTest) -> None:
-        """Prepare them."""
-        pod, outside, node = cluster["client"], cluster["outside"], cluster.node
-        cluster_ip = {family: service.target(family) for family in Family}
-        node_port = {family: service.target(family, via=Via.NODE_PORT) for family in Family}
-        self._loads = [
-            Load(pod, cluster_ip[Family.IPV4], Style.EACH_ITS_OWN, clients=1),
-            Load(outside, node_port[Family.IPV6], Style.EACH_ITS_OWN, clients=1),
-            Load(node, cluster_ip[Family.IPV6], Style.KEPT_ALIVE, clients=1),
-        ]
-        self._open = [
-            (origin, target)
-            for origin, targets in ((pod, cluster_ip), (outside, node_port), (node, cluster_ip))
-            for target in targets.values()
-        ]
-        self._connections: list[Connection] = []
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        """Start them."""
-        with contextlib.ExitStack() as stack:
-            self._connections = [stack.enter_context(Connection(*each)) for each in self._open]
-            for load in self._loads:
-                stack.enter_context(load)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End them."""
-        self._stack.close()
-
-    def go_on(self) -> None:
-        """Return once all of them were answered several times more."""
-        for load in self._loads:
-            load.go_on(10)
-        for connection in self._connections:
-            assert connection.ask().server in PODS
-
-    @property
-    def failures(self) -> list[str]:
-        """What became of the requests that were not answered."""
-        return [failure for load in self._loads for failure in load.failures]
-
-
-def change_over(cluster: Cluster, clients: Clients) -> str:
-    """Start the agent where kube-proxy was, and remove what that left; return what the command prints."""
-    clients.go_on()
-    cluster.agent.start()
-    clients.go_on()
-    cleaned = cluster.agent.cleanup("--kube-proxy", "--yes")
-    assert (cleaned.returncode, cleaned.stderr) == (0, "")
-    clients.go_on()
-    return cleaned.stdout
-
-
-def test_a_node_changes_over_from_mode_ipvs_without_a_failed_request_or_a_cut_connection(
-    cluster: Cluster, service: ServiceUnderTest
-) -> None:
-    kube_proxy.leave_ipvs(cluster.node, served(cluster, service))
-    before = set(tables.virtual_servers(cluster.node))
-    with Clients(cluster, service) as clients:
-        said = change_over(cluster, clients)
-    assert clients.failures == []
-    assert "takes these over, or removes what no Service asks for:\n  16 virtual servers: " in said
-    assert said.endswith("\nRemoved: 28 chains, 34 ipsets.\n")
-    assert set(tables.virtual_servers(cluster.node)) == before
-    again = cluster.agent.cleanup("--kube-proxy", "--yes")
-    assert (again.returncode, again.stdout) == (0, NOTHING_OF_KUBE_PROXYS)
-
-
 @pytest.mark.parametrize("backend", list(Backend))
 def test_all_of_kube_proxys_goes_and_the_kubelets_stays_whichever_iptables_made_it(
     cluster: Cluster, service: ServiceUnderTest, backend: Backend
 ) -> None:
     kube_proxy.leave_kubelets(cluster.node, backend)
     kubelets = kube_proxy.saved(cluster.node, backend)
-    kube_proxy.leave_ipvs(cluster.node, served(cluster, service), backend)
+    kube_proxy.leave_ipvs(cluster.node, kube_proxy.services_of(cluster, [service]), backend)
     cluster.agent.start()
     cleaned = cluster.agent.cleanup("--kube-proxy", "--yes")
     assert (cleaned.returncode, cleaned.stderr) == (0, "")
@@ -153,27 +59,12 @@ def test_all_of_kube_proxys_goes_and_the_kubelets_stays_whichever_iptables_made_
     assert kube_proxy.saved(cluster.node, backend) == kubelets
 
 
-@pytest.mark.parametrize("leave", [kube_proxy.leave_iptables, kube_proxy.leave_nftables])
-def test_a_node_changes_over_from_a_mode_without_virtual_servers_without_a_failed_request(
-    cluster: Cluster, service: ServiceUnderTest, leave: Callable[[Host, list[Served]], None]
-) -> None:
-    # The node's own processes need a route before rules send them elsewhere.
-    for network in SERVICE_CIDRS:
-        cluster.node.namespace.run("ip", "route", "del", "unreachable", network)
-    leave(cluster.node, [each for each in served(cluster, service) if each.target.protocol is Protocol.TCP])
-    with Clients(cluster, service) as clients:
-        change_over(cluster, clients)
-    assert clients.failures == []
-    assert "KUBE-" not in kube_proxy.saved(cluster.node)
-    assert "kube-proxy" not in cluster.node.namespace.run("nft", "list", "tables")
-
-
 def test_a_virtual_server_of_kube_proxys_that_no_service_asks_for_goes_and_somebody_elses_stays(
     cluster: Cluster, service: ServiceUnderTest
 ) -> None:
     node_address = cluster.node.addresses[Family.IPV4]
     gone, theirs = Target(node_address, 30999), Target(node_address, 8888)
-    kube_proxy.leave_ipvs(cluster.node, served(cluster, service))
+    kube_proxy.leave_ipvs(cluster.node, kube_proxy.services_of(cluster, [service]))
     cluster.node.namespace.run("ipset", "add", "KUBE-NODE-PORT-TCP", "30999")
     for target in (gone, theirs):
         others.add_virtual_server(cluster.node, target, "wlc", [("192.0.2.99", 80)])
@@ -187,7 +78,7 @@ def test_a_virtual_server_of_kube_proxys_that_no_service_asks_for_goes_and_someb
 def test_what_an_agent_does_not_hold_is_shown_and_left_and_goes_with_a_warning(
     cluster: Cluster, service: ServiceUnderTest
 ) -> None:
-    kube_proxy.leave_ipvs(cluster.node, served(cluster, service))
+    kube_proxy.leave_ipvs(cluster.node, kube_proxy.services_of(cluster, [service]))
     before = state(cluster)
     shown = cluster.agent.cleanup("--kube-proxy", "--dry-run")
     assert (shown.returncode, shown.stderr) == (0, NO_AGENT)

@@ -16,12 +16,14 @@ from ipvsproxy.cli.lock import AgentLock, AlreadyRunningError, holder
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
+from ipvsproxy.kernel.ipsets import IpSets
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServer
 from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.plan.cleanup import NodeTables, removal_of_ours
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
+from ipvsproxy.plan.kube_proxy import IPSETS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -65,6 +67,9 @@ def cleanup(arguments: CleanupArguments) -> int:
                 _remove_ours(dialog)
     except FirewallError as error:
         raise IpvsProxyError(f"nftables can't be read or changed: {error}") from error
+    except BrokenPipeError:
+        # Of whoever read the output, not of the kernel.
+        raise
     except OSError as error:
         raise IpvsProxyError(f"the kernel can't be read or changed: {error.strerror or error}") from error
     return dialog.exit_code
@@ -79,10 +84,10 @@ def _remove_ours(dialog: Dialog) -> None:
 def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -> None:
     """Show all that is ours, and remove it if that is wanted. OSError and FirewallError if the kernel can't be read.
 
-    With `beside_mode_ipvs`, kube-proxy's ipsets are on the node, and virtual servers and addresses are left to it.
+    Beside kube-proxy's mode ipvs, which takes over addresses and virtual servers as they are, the table alone goes.
     """
     found = read_tables(kernel)
-    removal = removal_of_ours(found, beside_mode_ipvs=beside_mode_ipvs)
+    removal = removal_of_ours(found)
     if not found.has_table:
         dialog.say("There is nothing of ipvsproxy's on this node.")
         if found.has_interface:
@@ -91,15 +96,18 @@ def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -
                 "see `ipvsproxy cleanup --kube-proxy`."
             )
         return
-    dialog.show("These go", [*described(removal), f"the nftables table inet {TABLE}"])
-    dialog.show("These stay", _left_to_kube_proxy(found) if beside_mode_ipvs else _staying(removal))
+    going, staying = described(removal), [*_staying(removal)]
+    if beside_mode_ipvs:
+        going, staying = [], going + staying
+    dialog.show("These go", [*going, f"the nftables table inet {TABLE}"])
+    dialog.show("These stay", staying)
     if beside_mode_ipvs:
         dialog.say(
-            "kube-proxy's ipsets are here: its mode ipvs has the same interface, and deletes what no Service asks for. "
-            "If it is not to run any more, run `ipvsproxy cleanup --kube-proxy` next."
+            "kube-proxy's ipsets are here: its mode ipvs serves by what stays, and deletes what no Service asks for.\n"
+            "If it is not to run here any more, run `ipvsproxy cleanup --kube-proxy` next."
         )
     if dialog.agrees("Remove what goes?"):
-        done = remove_virtual_servers(dialog, kernel, removal)
+        done = [] if beside_mode_ipvs else remove_virtual_servers(dialog, kernel, removal)
         if dialog.failed:
             dialog.fail(f"the table inet {TABLE} stays: it has the record of what stays; run this again")
         else:
@@ -127,21 +135,16 @@ def described(removal: Removal) -> list[str]:
     """Return a line for each kind of what goes, but for tables."""
     lines = []
     if removal.addresses:
-        lines.append(_addresses(removal.addresses))
+        count = counted(len(removal.addresses), "address", "addresses")
+        lines.append(
+            f"{count} on {INTERFACE}: {listed([format_address(each) for each in removal.addresses])}"
+        )
     if removal.virtual_servers:
-        lines.append(_virtual_servers(removal.virtual_servers))
+        count = counted(len(removal.virtual_servers), "virtual server")
+        lines.append(f"{count}: {listed(removal.virtual_servers)}")
     if removal.interface:
         lines.append(f"the interface {INTERFACE}")
     return lines
-
-
-def _addresses(addresses: Sequence[Address]) -> str:
-    count = counted(len(addresses), "address", "addresses")
-    return f"{count} on {INTERFACE}: {listed([format_address(each) for each in addresses])}"
-
-
-def _virtual_servers(keys: Sequence[VirtualServerKey]) -> str:
-    return f"{counted(len(keys), 'virtual server')}: {listed(keys)}"
 
 
 def remove_virtual_servers(dialog: Dialog, kernel: NodeKernel, removal: Removal) -> list[str]:
@@ -200,12 +203,7 @@ def _staying(removal: Removal) -> Iterator[str]:
     if removal.others:
         count = counted(len(removal.others), "virtual server")
         yield f"{count} of somebody else's: {listed(removal.others)}"
-    yield _SETTINGS
-
-
-def _left_to_kube_proxy(found: NodeTables) -> Iterator[str]:
-    # All that is there, as if there were no table to have any of it on record.
-    there = removal_of_kube_proxys(
+    yield "kernel settings (sysctl): what they were before the agent is not known"
 
 
 @contextlib.contextmanager

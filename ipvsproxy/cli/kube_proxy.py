@@ -87,7 +87,8 @@ class KubeProxyCleanup:
         for sentence in found.unseen:
             self._dialog.fail(sentence)
         if not found and not removal:
-            self._dialog.say("Nothing of kube-proxy's was found on this node.")
+            so_far = ", as far as it could be looked at" if found.unseen else ""
+            self._dialog.say(f"Nothing of kube-proxy's was found on this node{so_far}.")
         elif self._show(found, removals, removal, agent) and self._dialog.agrees("Remove what goes?"):
             if agent is None:
                 done = remove_virtual_servers(self._dialog, self._kernel, removal)

@@ -244,6 +244,12 @@ class KubeProxyReader:
                 output = self._output((save,)).decode(errors="replace")
             except KernelUnavailableError:
                 continue
+            except FirewallError as error:
+                # It needs CAP_NET_RAW, for one, which the agent's container has not.
+                raise FirewallError(
+                    f"the tables of iptables-legacy ({legacy.family}) can't be looked at: {error}; "
+                    "run this on the host, or in a privileged container"
+                ) from error
             # iptables-nft has programs of the plain names, too: what they print is nftables' own.
             if not _BY_IPTABLES_NFT.search(output):
                 return list(_parse_save(output, legacy.family))

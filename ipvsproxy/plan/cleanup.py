@@ -45,13 +45,9 @@ class Removal(NamedTuple):
         return bool(self.addresses or self.virtual_servers or self.interface)
 
 
-def removal_of_ours(found: NodeTables, *, beside_mode_ipvs: bool) -> Removal:
-    """Return what goes if all that is ours does, before the table that has it on record.
-
-    Beside kube-proxy's mode ipvs that is nothing: it has taken over addresses and virtual servers in place, and deletes
-    those that no Service asks for.
-    """
-    if beside_mode_ipvs or not found.has_table:
+def removal_of_ours(found: NodeTables) -> Removal:
+    """Return what goes if all that is ours does, before the table that has it on record."""
+    if not found.has_table:
         return _removal(found, set(), with_interface=False)
     ours = {key for key in found.virtual_servers if is_ours(key, found.bound, found.elements)}
     return _removal(found, ours, with_interface=True)

@@ -127,7 +127,7 @@ REMOVED = (
 class TestOurs:
     def test_is_shown_and_removed_in_the_reverse_order_of_setting_up(self) -> None:
         node, conversation = ours(), Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         assert (conversation.said, conversation.complained) == (SHOWN + REMOVED, "")
         assert conversation.exit_code == 0
         kinds = [each.command if isinstance(each, IpvsOperation) else type(each) for each in node.log]
@@ -138,7 +138,7 @@ class TestOurs:
 
     def test_is_only_shown_in_a_dry_run(self) -> None:
         node, conversation = ours(), Conversation(dry_run=True)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         assert conversation.said == SHOWN
         assert (node.log, conversation.exit_code) == ([], 0)
 
@@ -147,7 +147,7 @@ class TestOurs:
     )
     def test_goes_if_somebody_at_a_terminal_says_so(self, typed: str, *, removes: bool) -> None:
         node, conversation = ours(), Conversation(typed)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         question = "Remove what goes? [y/N] "
         assert conversation.said == SHOWN + question + (REMOVED if removes else "Nothing was removed.\n")
         assert conversation.exit_code == (0 if removes else 1)
@@ -159,7 +159,7 @@ class TestOurs:
 
     def test_is_nothing_without_the_table_even_with_the_interface(self) -> None:
         node, conversation = Node(CLUSTER_IP, bound=["10.96.0.10"], records=None), Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         assert conversation.said == (
             "There is nothing of ipvsproxy's on this node.\n"
             "kube-ipvs0 is there, but no table inet ipvsproxy that would have it on record: "
@@ -175,7 +175,7 @@ class TestOurs:
         node.addresses.refuse(address("10.96.0.10"), errno.EPERM)
         node.ipvs.refuse(NODE_PORT, errno.EBUSY)
         conversation = Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         assert conversation.complained == (
             "ipvsproxy: address 10.96.0.10 stays: EPERM: Operation not permitted\n"
             "ipvsproxy: virtual server 10.96.0.10:80/tcp stays: its address could not be removed first\n"
@@ -186,15 +186,35 @@ class TestOurs:
         assert conversation.exit_code == 1
         assert node.firewall.read().elements == {record_of(NODE_PORT)}
         again = Conversation(yes=True)
-        remove_ours(again.dialog, node.kernel)
+        remove_ours(again.dialog, node.kernel, beside_mode_ipvs=False)
         assert again.exit_code == 0
         assert node.ipvs.state() == {}
+
+    def test_is_left_to_kube_proxy_where_its_mode_ipvs_is_back_but_for_the_table(self) -> None:
+        node, conversation = ours(), Conversation(yes=True)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=True)
+        assert conversation.said == (
+            "These go:\n"
+            "  the nftables table inet ipvsproxy\n"
+            "These stay:\n"
+            "  1 address on kube-ipvs0: 10.96.0.10\n"
+            "  2 virtual servers: 10.96.0.10:80/tcp, 203.0.113.1:30080/tcp\n"
+            "  the interface kube-ipvs0\n"
+            "  1 virtual server of somebody else's: 192.0.2.1:8080/tcp\n"
+            "  kernel settings (sysctl): what they were before the agent is not known\n"
+            "kube-proxy's ipsets are here: its mode ipvs serves by what stays, and deletes what no Service asks for.\n"
+            "If it is not to run here any more, run `ipvsproxy cleanup --kube-proxy` next.\n"
+            "Removed: the nftables table inet ipvsproxy.\n"
+        )
+        assert ([type(each) for each in node.log], conversation.exit_code) == ([FirewallChange], 0)
+        assert node.addresses.kind == "dummy"
+        assert not node.firewall.exists()
 
     def test_that_goes_by_itself_meanwhile_is_no_failure(self) -> None:
         node, conversation = ours(), Conversation(yes=True)
         node.ipvs.refuse(CLUSTER_IP, errno.ESRCH)
         node.addresses.refuse(address("10.96.0.10"), errno.EADDRNOTAVAIL)
-        remove_ours(conversation.dialog, node.kernel)
+        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
         assert conversation.exit_code == 0
 
 
@@ -343,6 +363,17 @@ class TestKubeProxys:
         left.clean_up(conversation, tmp_path)
         assert conversation.said == "Nothing of kube-proxy's was found on this node.\n"
         assert conversation.exit_code == 0
+
+    def test_finding_nothing_where_not_all_could_be_looked_at_is_told_as_that(self, tmp_path: Path) -> None:
+        (tmp_path / "ip_tables_names").write_text("nat\n")
+        left, conversation = KubeProxys(ours(), WITH_IT), Conversation(yes=True)
+        left.ipsets.sets.clear()
+        left.programs.outputs = NOTHING
+        left.clean_up(conversation, tmp_path)
+        assert conversation.said == (
+            "Nothing of kube-proxy's was found on this node, as far as it could be looked at.\n"
+        )
+        assert conversation.exit_code == 1
 
     def test_what_is_refused_is_told_one_by_one_and_the_rest_goes(self, tmp_path: Path) -> None:
         left, conversation = KubeProxys(ours(), WITH_IT), Conversation(yes=True)
