@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from netns_tests.kernel import uml, virtme
+from ipvsproxy import __version__
+from netns_tests.container.place import Found, Place, find, missing_packages
+from netns_tests.kernel import docker, uml, virtme
 from netns_tests.kernel.__main__ import command_environment, parser
 from netns_tests.kernel.choose import choose
 from netns_tests.kernel.exchange import Exchange, Seen, command_script
@@ -26,39 +29,98 @@ BOOTING = Seen(started=False, exit_code=None, panicked=False)
 RUNNING = Seen(started=True, exit_code=None, panicked=False)
 
 
-def host_works() -> str | None:
+HERE = "this machine's kernel has no IPVS"
+
+
+def works() -> str | None:
     return None
 
 
 def host_has_no_ipvs() -> str | None:
-    return "this machine's kernel has no IPVS"
+    return HERE
+
+
+def no_docker() -> str | None:
+    return "no Docker answers at its usual socket"
+
+
+def never() -> str | None:
+    pytest.fail("looked for what does not matter")
 
 
 class TestChoice:
     def test_this_machines_kernel_is_taken_where_it_has_ipvs(self) -> None:
-        assert choose("auto", host_works, UML_KERNEL) == ("host", "it has IPVS")
+        assert choose("auto", works, never, UML_KERNEL) == ("host", "it has IPVS")
+
+    def test_dockers_is_next_when_it_has_the_image_and_ipvs(self) -> None:
+        assert choose("auto", host_has_no_ipvs, works, UML_KERNEL) == (
+            "docker",
+            f"{HERE}, and Docker's has it",
+        )
 
     def test_user_mode_linux_is_next_when_one_is_named(self) -> None:
-        assert choose("auto", host_has_no_ipvs, UML_KERNEL) == ("uml", "this machine's kernel has no IPVS")
+        assert choose("auto", host_has_no_ipvs, no_docker, UML_KERNEL) == ("uml", HERE)
 
     def test_virtme_is_the_last_resort(self) -> None:
-        assert choose("auto", host_has_no_ipvs, None) == ("virtme", "this machine's kernel has no IPVS")
+        assert choose("auto", host_has_no_ipvs, no_docker, None) == ("virtme", HERE)
 
     @pytest.mark.parametrize("wanted", ["uml", "virtme"])
-    def test_a_test_kernel_asked_for_is_taken_without_a_look_at_this_machines(self, wanted: str) -> None:
-        def never() -> str | None:
-            pytest.fail("looked at this machine's kernel")
-
+    def test_a_test_kernel_asked_for_is_taken_without_a_look_at_others(self, wanted: str) -> None:
         options = parser().parse_args(["--runner", wanted, "--", "true"])
-        assert choose(options.runner, never, UML_KERNEL) == (wanted, "it was asked for")
+        assert choose(options.runner, never, never, UML_KERNEL) == (wanted, "it was asked for")
+
+    def test_docker_asked_for_is_taken_without_a_look_at_this_machines_kernel(self) -> None:
+        assert choose("docker", never, works, None) == ("docker", "it was asked for")
 
     def test_the_host_asked_for_is_refused_with_the_reason(self) -> None:
-        with pytest.raises(KernelRunError, match="this machine's kernel has no IPVS"):
-            choose("host", host_has_no_ipvs, UML_KERNEL)
+        with pytest.raises(KernelRunError, match="the runner host can't be used: this machine's kernel"):
+            choose("host", host_has_no_ipvs, never, UML_KERNEL)
+
+    def test_docker_asked_for_is_refused_with_the_reason(self) -> None:
+        with pytest.raises(KernelRunError, match="the runner docker can't be used: no Docker answers"):
+            choose("docker", never, no_docker, UML_KERNEL)
 
     def test_user_mode_linux_asked_for_without_a_kernel_is_refused_with_what_to_do(self) -> None:
         with pytest.raises(KernelRunError, match="--uml-kernel"):
-            choose("uml", host_works, None)
+            choose("uml", never, never, None)
+
+
+class TestPlaceOfTheContainerTests:
+    """Where the image is tested: `netns_tests.container.place`."""
+
+    def test_here_where_docker_and_the_kernel_will_do(self) -> None:
+        assert find(works, works, None, None) == Found(Place.HERE, "Docker answers, and the kernel has IPVS")
+
+    @pytest.mark.parametrize(
+        ("docker", "kernel", "reason"),
+        [(no_docker, never, no_docker()), (works, host_has_no_ipvs, HERE)],
+    )
+    def test_in_user_mode_linux_where_one_or_the_other_is_missing(
+        self, docker: Callable[[], str | None], kernel: Callable[[], str | None], reason: str
+    ) -> None:
+        assert find(docker, kernel, UML_KERNEL, "/usr/sbin/dockerd") == Found(Place.TEST_KERNEL, reason)
+
+    def test_nowhere_without_a_kernel_which_is_said(self) -> None:
+        found = find(no_docker, never, None, "/usr/sbin/dockerd")
+        assert found.place is Place.NOWHERE
+        assert found.reason.startswith(f"{no_docker()}, and no user-mode kernel is named")
+
+    def test_nowhere_without_a_dockerd_for_the_kernel_which_is_said(self) -> None:
+        found = find(no_docker, never, UML_KERNEL, None)
+        assert found.place is Place.NOWHERE
+        assert found.reason.endswith("dockerd is not installed for the test kernel (docker.io)")
+
+    @pytest.mark.parametrize(
+        ("place", "packages"),
+        [
+            (Place.HERE, ["mmdebstrap"]),
+            (Place.TEST_KERNEL, ["mmdebstrap", "docker.io"]),
+            (Place.NOWHERE, []),
+        ],
+    )
+    def test_only_packages_that_help_are_missed(self, place: Place, packages: list[str]) -> None:
+        assert missing_packages(lambda _: Found(place, "a reason"), lambda _: None) == packages
+        assert missing_packages(lambda _: Found(place, "a reason"), lambda program: f"/bin/{program}") == []
 
 
 class TestCommandLine:
@@ -86,6 +148,23 @@ class TestCommandLine:
             argv[kernel + 1 : argv.index("--")]
         )
         assert argv[argv.index("--") + 2 :] == ["uml", "/src/ipvsproxy", "/src/ipvsproxy/build/kernel-1"]
+
+    def test_a_container_runs_the_same_script_with_the_python_of_the_tests(self) -> None:
+        argv = docker.machine("ipvsproxy:1", GUEST).argv
+        started = argv.index("netns_tests.kernel.docker_container")
+        assert argv[started + 1 : started + 4] == [
+            "ipvsproxy:1",
+            str(GUEST.repository),
+            f"{GUEST.exchange}/alive",
+        ]
+        assert argv[-5:-2] == ["docker", str(GUEST.repository), str(GUEST.exchange)]
+        assert argv[-2:] == [f"{sys.version_info.major}.{sys.version_info.minor}", sys.base_prefix]
+
+    def test_the_environment_names_the_image(self) -> None:
+        assert (
+            parser({"IPVSPROXY_IMAGE": "registry/ipvsproxy:2"}).parse_args([]).image == "registry/ipvsproxy:2"
+        )
+        assert parser({}).parse_args([]).image == f"ipvsproxy:{__version__}"
 
     def test_virtme_boots_debians_kernel_and_writes_to_the_working_tree_only(self) -> None:
         kernel = virtme.DebianKernel("6.1.0-40-amd64", Path("/cache/6.1.0-40-amd64"))

@@ -13,10 +13,12 @@ import shutil
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netns_tests.kernel import host, uml, virtme
+from ipvsproxy import __version__
+from netns_tests.kernel import docker, host, uml, virtme
 from netns_tests.kernel.choose import choose
 from netns_tests.kernel.exchange import Exchange, command_script
 from netns_tests.kernel.machine import Guest, KernelRunError
@@ -35,9 +37,10 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     result = argparse.ArgumentParser(prog="python -m netns_tests.kernel", description=__doc__)
     result.add_argument(
         "--runner",
-        choices=["auto", "host", "virtme", "uml"],
+        choices=["auto", "host", "docker", "virtme", "uml"],
         default="auto",
-        help="auto: host if this machine's kernel has IPVS, else uml if a kernel is named, else virtme",
+        help="auto: host if this machine's kernel has IPVS, else docker if there is one with the image and IPVS, "
+        "else uml if a kernel is named, else virtme",
     )
     result.add_argument(
         "--missing-packages",
@@ -55,6 +58,12 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         default=environment.get("IPVSPROXY_UML_KERNEL") or None,
         metavar="FILE",
         help="a user-mode Linux binary (default: the environment's IPVSPROXY_UML_KERNEL)",
+    )
+    result.add_argument(
+        "--image",
+        default=environment.get("IPVSPROXY_IMAGE") or f"ipvsproxy:{__version__}",
+        metavar="NAME",
+        help="of the runner docker (default: the environment's IPVSPROXY_IMAGE, or %(default)s)",
     )
     result.add_argument("command", nargs="*", metavar="COMMAND", help="run as root, in the working tree")
     return result
@@ -81,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As Ctrl-C does: what is running is stopped and what was written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        runner, reason = choose(options.runner, host.why_not, options.uml_kernel)
+        runner, reason = choose(
+            options.runner, host.why_not, partial(docker.why_not, options.image), options.uml_kernel
+        )
         if options.missing_packages:
             print(*_missing_packages(runner))
             return 0
@@ -118,6 +129,8 @@ def _machine(runner: RunnerName, guest: Guest, options: argparse.Namespace) -> M
     match runner:
         case "host":
             return host.machine(guest)
+        case "docker":
+            return docker.machine(options.image, guest)
         case "uml":
             return uml.machine(options.uml_kernel, guest, options.memory)
         case "virtme":

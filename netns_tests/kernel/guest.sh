@@ -1,11 +1,11 @@
 #!/bin/sh
 # Make the machine that the command expects, then run the command.
 #
-#   guest.sh RUNNER REPOSITORY EXCHANGE [virtme: FROM TO …]
+#   guest.sh RUNNER REPOSITORY EXCHANGE [virtme: FROM TO …] [docker: VERSION PREFIX]
 #
 # Whatever the runner: /run is a tmpfs (so `ip netns add` works), /proc and /sys show this network namespace, lo is up,
 # /tmp and the working tree are writable. This script is PID 1 or close to it, and never ends by itself:
-# whoever started the machine stops it once the exit code is written.
+# whoever started the machine stops it once the exit code is written. A container does end, and is removed then.
 set -eu
 runner=$1 repository=$2 exchange=$3
 shift 3
@@ -16,6 +16,18 @@ case $runner in
 host)
     mount -t tmpfs -o mode=755 tmpfs /run
     mount -t sysfs sysfs /sys
+    ;;
+docker)
+    # Whoever started the container holds this lock as long as he lives: after that the command is stopped.
+    (flock "$exchange/alive" true; kill -s KILL -- -1) &
+    # /run and /tmp are the container's own and in memory already.
+    # Where the kernel has them as modules; it may have what it needs without.
+    modprobe -a ip_vs nf_conntrack nf_conntrack_netlink br_netfilter sctp 2>/dev/null || :
+    # The working tree's .venv is one of a Python at a place of the caller's: the image's own stands in for it.
+    if [ ! -e "$2/bin/python$1" ]; then
+        mkdir -p "$(dirname "$2")"
+        ln -s "$("python$1" -c 'import sys; print(sys.base_prefix)')" "$2"
+    fi
     ;;
 uml)
     # The root is the machine's own file system, mounted read-only: what must be writable is mounted over it.
@@ -53,4 +65,5 @@ code=0
 # Whole or not at all: the other side looks at any moment.
 echo "$code" >"$exchange/exit-code.new"
 mv "$exchange/exit-code.new" "$exchange/exit-code"
+[ "$runner" != docker ] || exit 0
 while :; do sleep 3600; done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-RunnerName = Literal["host", "uml", "virtme"]
+RunnerName = Literal["host", "docker", "uml", "virtme"]
 
 NOT_RUN = 125
 """Exit code when the command did not run to its end for a reason of the runner's; as in docker(1) and timeout(1)."""

@@ -1,0 +1,107 @@
+"""The command line: make the image's root file system and test the image, wherever that is possible.
+
+Exit code 0 also where it is not possible: the last line says why then, and what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from ipvsproxy import __version__
+from netns_tests.container import dockerd
+from netns_tests.container.place import Place, find, missing_packages
+from netns_tests.kernel import docker, host
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE = f"ipvsproxy:{__version__}"
+
+# What a client meets at each kind of address, and what a restart leaves alone. All that there is takes a user-mode
+# kernel with a single processor too long: RUNNER=docker runs it.
+PACKET_TESTS = (
+    "netns_tests/test_cluster_ip.py",
+    "netns_tests/test_node_ports.py",
+    "netns_tests/test_restart.py",
+)
+_SECONDS = 900
+_MEMORY = "4G"
+_PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+
+
+def main() -> int:
+    """Do what the arguments say; return the exit code."""
+    usage = argparse.ArgumentParser(prog="python -m netns_tests.container", description=__doc__)
+    usage.add_argument(
+        "--missing-packages",
+        action="store_true",
+        help="print the Debian packages that are lacking; run nothing",
+    )
+    usage.add_argument(
+        "--own-dockerd",
+        type=Path,
+        metavar="ROOTFS.tar",
+        help="in the test kernel: with a dockerd started there",
+    )
+    options = usage.parse_args()
+    if options.own_dockerd:
+        with dockerd.running():
+            # Its network goes with it.
+            return test(options.own_dockerd, IPVSPROXY_NODE_NETWORK="host")
+    kernel = Path(name) if (name := os.environ.get("IPVSPROXY_UML_KERNEL")) else None
+    find_place = partial(find, docker.unreachable, host.why_not, kernel)
+    if options.missing_packages:
+        print(*missing_packages(find_place, shutil.which))
+        return 0
+    found = find_place(shutil.which("dockerd"))
+    if found.place is Place.NOWHERE:
+        print(f"container tests: skipped: {found.reason}")
+        return 0
+    rootfs = REPOSITORY / "build" / "image" / "rootfs.tar"
+    subprocess.run([REPOSITORY / "image" / "rootfs.sh", sys.executable, rootfs], check=True)
+    print(f"container tests: {found.place.value}, because {found.reason}", flush=True)
+    return test(rootfs) if found.place is Place.HERE else in_test_kernel(rootfs)
+
+
+def test(rootfs: Path, **more: str) -> int:
+    """Import the image, test it, and run the packet tests with it; return the exit code of what failed first.
+
+    `more` goes into the environment of the image's tests.
+    """
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
+    script = REPOSITORY / "image" / "import.sh"
+    subprocess.run([script, rootfs, IMAGE, __version__, revision.stdout.strip()], check=True)
+    environment = os.environ | {"IPVSPROXY_IMAGE": IMAGE, **more}
+    image = [*_PYTEST, "--durations=12", "--junitxml=build/container-image.xml", "netns_tests/container"]
+    packets = [
+        *(sys.executable, "-m", "netns_tests.kernel", "--runner", "docker"),
+        *("--timeout", str(_SECONDS), "--junit", "build/container-packets.xml", "--"),
+        *(*_PYTEST, *PACKET_TESTS),
+    ]
+    # Its own program in place of the working tree's.
+    own = environment | {"IPVSPROXY_PROGRAM": "/opt/ipvsproxy/bin/ipvsproxy"}
+    return (
+        subprocess.run(image, cwd=REPOSITORY, check=False, env=environment).returncode
+        or subprocess.run(packets, cwd=REPOSITORY, check=False, env=own).returncode
+    )
+
+
+def in_test_kernel(rootfs: Path) -> int:
+    """Do the same in user-mode Linux, with a Docker of its own; return the exit code."""
+    kernel = [*(sys.executable, "-m", "netns_tests.kernel", "--runner", "uml"), "--memory", _MEMORY]
+    limit = ["--timeout", str(_SECONDS)]
+    inside = [sys.executable, "-m", "netns_tests.container", "--own-dockerd", str(rootfs)]
+    return subprocess.run([*kernel, *limit, "--", *inside], cwd=REPOSITORY, check=False).returncode
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)

@@ -1,0 +1,135 @@
+"""What the image is and does: its program, what it says without privileges, and a packet that it serves."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+
+from ipvsproxy import __version__
+from ipvsproxy.model.addresses import Family
+from netns_tests import manifests
+from netns_tests.bare_node import REPOSITORY
+from netns_tests.deadline import await_that
+from netns_tests.manifests import Endpoint, ManifestDirectory, Port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from testcontainers.core.container import DockerContainer
+
+    from netns_tests.container.conftest import Containers
+
+RUN = ("run", "--manifests=/manifests", "--hostname-override=node-a", "--cluster-cidr=10.244.0.0/16")
+
+# As the chart has it unless `privileged` is set.
+AS_BY_THE_CHART = {
+    "cap_drop": ["ALL"],
+    "cap_add": ["NET_ADMIN"],
+    "security_opt": ["no-new-privileges"],
+    "read_only": True,
+}
+
+
+def test_the_entrypoint_is_the_program(containers: Containers) -> None:
+    assert containers.run("--version") == (0, f"ipvsproxy {__version__}\n", "")
+
+
+def test_its_labels_say_what_it_is(image: str) -> None:
+    labels = docker.from_env().images.get(image).labels
+    assert labels["org.opencontainers.image.title"] == "ipvsproxy"
+    assert labels["org.opencontainers.image.version"] == __version__
+
+
+class TestWithoutPrivileges:
+    def test_the_agent_says_in_one_line_what_to_give_the_container(
+        self, containers: Containers, tmp_path: Path
+    ) -> None:
+        ended = containers.run(*RUN, volumes=((str(tmp_path), "/manifests", "ro"),))
+        assert (ended.code, ended.output) == (1, "")
+        assert ended.errors == (
+            "ipvsproxy: CAP_NET_ADMIN is missing: run as root, or give the container the capability NET_ADMIN\n"
+        )
+
+    def test_check_refuses_with_the_same(self, containers: Containers) -> None:
+        ended = containers.run("check")
+        assert ended.code == 77
+        assert "give the container the capability NET_ADMIN" in ended.errors
+
+
+@pytest.fixture
+def manifest_directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "manifests"
+    ports = [Port("http", 80, 8080)]
+    ManifestDirectory(directory).write(
+        "web",
+        [
+            manifests.service("web", ["10.96.0.10"], ports),
+            manifests.endpoint_slice("web-1", "web", Family.IPV4, [Endpoint("10.244.0.10", "node-a")], ports),
+        ],
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def node(containers: Containers) -> DockerContainer:
+    """Run a node with a pod; the agent's container gets its network."""
+    script = str(REPOSITORY / "netns_tests" / "container" / "node.sh")
+    container = containers.start(
+        "/node.sh",
+        entrypoint=["sh"],
+        volumes=((script, "/node.sh", "ro"),),
+        privileged=True,
+        # The machine's own network only where the machine goes with the test.
+        network_mode=os.environ.get("IPVSPROXY_NODE_NETWORK", "none"),
+    )
+    await_that(lambda: "ready" in _log(container), "the pod serves")
+    return container
+
+
+def test_it_has_what_the_agent_and_the_chart_run_and_nothing_that_builds(node: DockerContainer) -> None:
+    words = "sh nft modprobe ip iptables-legacy-save ip6tables-legacy-restore pip pip3 cc gcc make apt-get"
+    found = _output(node, "sh", "-c", f"for each in {words}; do command -v $each; done; :")
+    names = [path.rpartition("/")[2] for path in found.split()]
+    assert names == ["sh", "nft", "modprobe", "ip", "iptables-legacy-save", "ip6tables-legacy-restore"]
+
+
+@pytest.mark.parametrize("privileges", [{"privileged": True}, AS_BY_THE_CHART], ids=["privileged", "chart"])
+def test_the_agent_in_its_container_serves_a_cluster_ip(
+    containers: Containers,
+    node: DockerContainer,
+    manifest_directory: Path,
+    tmp_path: Path,
+    privileges: dict[str, object],
+) -> None:
+    network = os.environ.get("IPVSPROXY_NODE_NETWORK") or f"container:{node.get_wrapped_container().id}"
+    run_directory = (str(tmp_path / "run"), "/run/ipvsproxy", "rw")
+    volumes = [(str(manifest_directory), "/manifests", "ro"), run_directory]
+    if "privileged" not in privileges:
+        if network != "host":
+            pytest.skip("only the host's /proc/sys/net can be mounted, and its network is not the test's")
+        volumes.append(("/proc/sys/net", "/host/proc/sys/net", "rw"))
+    agent = containers.start(*RUN, volumes=volumes, network_mode=network, **privileges)
+    await_that(lambda: "first sync" in _log(agent), "the agent has synced")
+    get = "import urllib.request; print(urllib.request.urlopen('http://10.96.0.10', timeout=10).read().decode())"
+    assert _output(agent, "python3", "-c", get) == "pod, asked by 10.244.0.1\n"
+    assert "10.96.0.10" in _output(agent, "ipvsproxy", "dump")
+    assert "error" not in _output(agent, "ipvsproxy", "check", "-o", "json")
+    # What it leaves goes with the network, unless that is the machine's.
+    _output(agent, "sh", "-c", "kill -TERM 1")
+    assert agent.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
+
+
+def _log(container: DockerContainer) -> str:
+    output, errors = container.get_logs()
+    text = (output + errors).decode()
+    assert container.get_wrapped_container().status != "exited", text
+    return text
+
+
+def _output(container: DockerContainer, *command: str) -> str:
+    ended = container.exec(list(command))
+    assert ended.exit_code in {0, 3}, ended.output.decode()
+    return str(ended.output.decode())
