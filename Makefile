@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 BIN := .venv/bin
 PYTHON := $(BIN)/python
 
-# The kernel of the tests: auto, host, virtme or uml (docs/testing.md).
+# The kernel of the tests: auto, host, docker, uml or virtme (docs/testing.md).
 RUNNER ?= auto
 # More arguments for pytest or for a bench: make netns-test ARGS='-k zone'
 ARGS ?=
@@ -21,6 +21,11 @@ IPVSPROXY_UML_KERNEL ?= $(abspath $(wildcard ../shared/kernel/linux))
 export IPVSPROXY_UML_KERNEL
 
 KERNEL := $(PYTHON) -m netns_tests.kernel --runner $(RUNNER)
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ipvsproxy/__init__.py)
+REVISION = $(shell git rev-parse HEAD)
+IMAGE ?= ipvsproxy:$(VERSION)
+ROOTFS := build/image/rootfs.tar
 
 .PHONY: help
 help: ## List the targets
@@ -43,7 +48,7 @@ unit: setup ## Run the unit tests in random order, with branch coverage
 	$(PYTHON) -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
 .PHONY: netns-test
-netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|virtme|uml)
+netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|docker|uml|virtme)
 ifeq ($(ARGS),)
 	@$(MAKE) --jobs=2 netns-commands netns-agent
 else
@@ -78,6 +83,35 @@ test: ## Run all checks and tests, those on a real kernel included
 	@echo "== 2 of 2: packet tests on a real kernel"
 	@$(MAKE) netns-test
 
+.PHONY: image
+image: ## Build the image from the Dockerfile (ARGS for docker build)
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE) $(ARGS) .
+
+.PHONY: image-rootfs
+image-rootfs: setup ## Make the image's root file system without a registry
+	@command -v mmdebstrap >/dev/null || { $(call install,mmdebstrap); }
+	image/rootfs.sh $(PYTHON) $(ROOTFS)
+
+.PHONY: image-import
+image-import: ## Import that root file system into Docker
+	image/import.sh $(ROOTFS) $(IMAGE) $(VERSION) $(REVISION)
+
+.PHONY: container-test
+container-test: setup kernel-packages ## Test the image, and packets in a privileged container of it
+	@missing=$$($(PYTHON) -m netns_tests.container --missing-packages); $(call install,$$missing)
+	$(PYTHON) -m netns_tests.container
+
+.PHONY: release-check
+release-check: setup kernel-packages ## Build what is released, install it by itself, and run the demo from it
+	$(PYTHON) -m tests.release
+	@IPVSPROXY_PROGRAM="$(CURDIR)/build/release/environment/bin/ipvsproxy" $(KERNEL) --timeout 300 -- \
+		$(PYTHON) -m netns_tests.demo
+
+.PHONY: end-to-end
+end-to-end: setup kernel-packages ## Run the agent as its ServiceAccount (KUBEBUILDER_ASSETS=DIR; k3s where Docker is)
+	$(KERNEL) -- $(PYTHON) -m pytest netns_tests/end_to_end -p no:cacheprovider $(ARGS)
+	$(PYTHON) -m netns_tests.end_to_end $(ARGS)
+
 .PHONY: derived
 derived: setup ## Write what is made from code and values: docs/metrics.md, the chart's README, schema and golden files
 	$(PYTHON) -m tests.observe.metrics_document
@@ -91,16 +125,20 @@ screenshots: setup kernel-packages ## Draw the pictures of the documents anew, f
 lock: setup ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	$(call compile,requirements/run.txt)
 	$(call compile,requirements/dev.txt,--extra dev --constraint requirements/run.txt)
+	$(BIN)/uv --quiet pip compile --group build --constraint requirements/dev.txt --output-file requirements/build.txt \
+		--no-annotate $(LOCKING)
 
 .PHONY: clean
 clean: ## Remove what the other targets made here
 	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+LOCKING := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock'
+
 # $(1): the file to write; $(2): more arguments
 compile = $(BIN)/uv --quiet pip compile pyproject.toml --output-file $(1) $(2) $(ARGS) \
-	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command 'make lock'
+	$(LOCKING)
 
 # $(1): shell words, Debian packages to install; none is fine
 install = if [ -n "$(1)" ]; then \
@@ -127,6 +165,7 @@ system-packages:
 	command -v sysctl >/dev/null || missing+=" procps"; \
 	command -v iptables-legacy >/dev/null || missing+=" iptables"; \
 	command -v ipset >/dev/null || missing+=" ipset"; \
+	command -v openssl >/dev/null || missing+=" openssl"; \
 	python3 -c 'import ensurepip' 2>/dev/null || missing+=" python3-venv"; \
 	$(call install,$$missing)
 

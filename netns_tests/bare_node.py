@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from netns_tests.deadline import PATIENCE, await_that
+from netns_tests.deadline import PATIENCE, DeadlineError, await_that
 from netns_tests.manifests import ManifestDirectory
 from netns_tests.program import PROGRAM
 from tests import api_server_objects as objects
@@ -78,7 +78,10 @@ class Agent:
             assert self.process.poll() is None, f"the agent ended: {self._log.read_text()}"
             return [line for line in self.log() if wanted.items() <= line.items()]
 
-        await_that(found, f"the agent logs {wanted}")
+        try:
+            await_that(found, f"the agent logs {wanted}")
+        except DeadlineError as error:
+            raise DeadlineError(f"{error}; its log:\n{self._log.read_text()}") from None
         return found()[0]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from netns_tests import others, tables
 from netns_tests.addressing import Via, external_ip
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
+from netns_tests.program import PROGRAM
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Connection
@@ -234,7 +234,7 @@ def restart(cluster: Cluster) -> None:
 def run(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[str]:
     with cluster.node.namespace.entered():
         return subprocess.run(
-            [sys.executable, "-m", "ipvsproxy", "dump", *options],
+            [*PROGRAM, "dump", *options],
             capture_output=True,
             text=True,
             check=False,

@@ -6,7 +6,6 @@ import io
 import json
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -19,6 +18,7 @@ from ipvsproxy.model.objects import ServiceType
 from netns_tests import others, tables
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
+from netns_tests.program import PROGRAM
 from netns_tests.servers import HTTP_PORT
 from netns_tests.traffic import Connection
 
@@ -65,7 +65,7 @@ def dump(
     directory = run_directory or cluster.agent.run_directory
     with cluster.node.namespace.entered():
         return subprocess.run(
-            [*prefix, sys.executable, "-m", "ipvsproxy", "dump", f"--run-directory={directory}", *options],
+            [*prefix, *PROGRAM, "dump", f"--run-directory={directory}", *options],
             capture_output=True,
             text=True,
             check=False,

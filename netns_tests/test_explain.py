@@ -20,7 +20,7 @@ from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
-from netns_tests.traffic import Connection, Failure, failure_of
+from netns_tests.traffic import Connection, Failure, failure_of, request
 from tests import api_server_objects
 from tests.api_server import ApiServer
 
@@ -313,6 +313,29 @@ def test_a_changed_weight_is_named_and_one_of_0_gets_no_new_connections(
         cluster["web-2"].addresses[family]: "answers",
     }
     assert none["wanted"].endswith(f", but {sentence} 0 instead of 1")
+
+
+FORWARDING = {Family.IPV4: "net/ipv4/ip_forward", Family.IPV6: "net/ipv6/conf/all/forwarding"}
+
+
+def test_a_node_that_does_not_forward_keeps_the_answers_from_all_but_its_own_processes(
+    cluster: Cluster, new_service: NewService, family: Family
+) -> None:
+    target = new_service("web-1").target(family)
+    setting = FORWARDING[family]
+    cluster.node.namespace.sysctl(setting, "0")
+    try:
+        told, by_process = ask(cluster, "client", target), ask(cluster, "node", target)
+        met = failure_of(cluster["client"], target, 0.5)
+        of_node = request(cluster.node, target).server
+    finally:
+        cluster.node.namespace.sysctl(setting, "1")
+    assert (met, of_node) == (Failure.SILENCE, "web-1")
+    assert (told.returncode, by_process.returncode) == (1, 0)
+    assert (
+        f"unless:\n  {setting.replace('/', '.')} is not 1: the node does not pass answers on to clients beyond it; "
+        "set it to 1\n"
+    ) in told.stdout
 
 
 def test_a_firewall_of_the_host_that_drops_is_a_step_and_stands_against_the_result(

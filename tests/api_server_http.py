@@ -178,7 +178,8 @@ class Connection(http.server.BaseHTTPRequestHandler):
     def _authorize(self, resource: Resource, verb: str) -> None:
         """Refuse the request if its user is not known, or may not do that."""
         api = self.server.api
-        if api.token is not None and self.headers["Authorization"] != f"Bearer {api.token}":
+        scheme, _, token = (self.headers["Authorization"] or "").partition(" ")
+        if api.token is not None and (scheme.lower(), token) != ("bearer", api.token):
             raise RefusedError(401, "Unauthorized")
         if resource.name in api.forbidden:
             message = f'{resource.name} is forbidden: User "agent" cannot {verb} resource "{resource.name}"'

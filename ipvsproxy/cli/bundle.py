@@ -23,11 +23,13 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.dump import as_json, look_at_kernel
+from ipvsproxy.cli.answers import as_json
+from ipvsproxy.cli.dump import look_at_kernel
 from ipvsproxy.cli.layout import Look
 from ipvsproxy.cli.tables import Detail, render
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, ask, ask_events, ask_report
 from ipvsproxy.observe.configuration import Configuration
 from ipvsproxy.plan.sysctls import ConntrackSettings, KernelVersion, SysctlSettings, sysctl_plan
@@ -125,7 +127,7 @@ def parts(sources: Sources) -> Iterator[Part]:
             said = report()
         except IpvsProxyError:
             said = None
-        return look_at_kernel(said, sources.open_kernel, count=True)
+        return look_at_kernel(said, sources.open_kernel, ProcSysctls(sources.root / "proc/sys"))
 
     yield Part("dump.json", "what `ipvsproxy dump -o json` shows", lambda: as_json(dump()))
     yield Part(

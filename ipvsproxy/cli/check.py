@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from ipvsproxy import __version__
+from ipvsproxy.cli.answers import as_json
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.check_text import render
 from ipvsproxy.cli.kernel_settings import expected_settings
@@ -86,8 +85,7 @@ def check(arguments: CheckArguments) -> int:
     with Inspection(arguments) as inspection:
         findings = by_severity(inspection.findings())
     if arguments.output is OutputFormat.JSON:
-        result = check_result(findings, __version__)
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result).decode(), indent=2) + "\n")
+        sys.stdout.write(as_json(check_result(findings, __version__)))
     else:
         sys.stdout.write(render(findings, look_of(sys.stdout)))
     return exit_code(findings)
@@ -231,7 +229,8 @@ class Inspection:
     def _other_agent(self) -> Iterable[Finding]:
         found = holder()
         name = others.AgentName(found.process, found.may_be_agent) if found else None
-        yield others.judge_name(name, self._report.agent.pid if self._report else None)
+        silent = isinstance(self._silence, (AgentSilentError, OtherSchemaError))
+        yield others.judge_name(name, self._report.agent.pid if self._report else None, silent=silent)
 
     def _run_directory(self) -> Iterable[Finding]:
         path = self._config.run_directory

@@ -50,7 +50,8 @@ def _counts(findings: Sequence[Finding]) -> Iterator[str]:
     counts = Counter(each.severity for each in findings)
     for severity in reversed(Severity):
         if counts[severity]:
-            yield f"{counts[severity]} {severity}"
+            plural = "s" if counts[severity] > 1 and severity in {Severity.WARNING, Severity.ERROR} else ""
+            yield f"{counts[severity]} {severity}{plural}"
 
 
 def _wrapped(text: str, indent: str, look: Look) -> list[str]:

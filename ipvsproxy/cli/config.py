@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ipvsproxy.cli.answers import as_json
 from ipvsproxy.cli.arguments.parser import OutputFormat
+from ipvsproxy.cli.layout import NOTHING, Column, Table, lay_out, look_of
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.config.document import unwritten, write_file
 from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, AgentNotRunningError, ask
 from ipvsproxy.observe.configuration import Configuration, configuration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import TextIO
 
     from ipvsproxy.cli.arguments.config import ConfigArguments
+    from ipvsproxy.cli.layout import Look
     from ipvsproxy.config.layers import Effective
 
-_HEADINGS = ("SETTING", "VALUE", "FROM", "FIELD OF THE FILE")
-_SEPARATOR = " " * 3
-_NOTHING = "-"
+_COLUMNS = (Column("SETTING", is_name=True), Column("VALUE"), Column("FROM"), Column("FIELD OF THE FILE"))
 
 
 def show_config(arguments: ConfigArguments) -> int:
@@ -49,24 +50,21 @@ def show(
         except AgentNotRunningError as error:
             errors.write(f"ipvsproxy: {error}: these are the defaults, what `run` without flags goes by\n")
     if arguments.output is OutputFormat.JSON:
-        output.write(msgspec.json.format(msgspec.json.encode(found).decode(), indent=2) + "\n")
+        output.write(as_json(found))
     elif arguments.output is OutputFormat.YAML:
         output.write(msgspec.yaml.encode(found).decode())
     else:
-        output.write(table(found))
+        output.write(table(found, look_of(output)))
     return 0
 
 
-def table(found: Configuration) -> str:
+def table(found: Configuration, look: Look) -> str:
     """Return the settings one a line, and below them what is to be known of the file."""
-    file = [("--config", found.file, "flag --config", _NOTHING)] if found.file else []
-    rows = [
-        (each.flag, each.value or _NOTHING, each.origin, each.field or _NOTHING) for each in found.settings
-    ]
-    lines = [*_columns([_HEADINGS, *file, *rows])]
-    if notices := list(_notices(found)):
-        lines += ["", *notices]
-    return "\n".join(lines) + "\n"
+    file = [("--config", found.file, "flag --config", NOTHING)] if found.file else []
+    rows = [(each.flag, each.value or NOTHING, each.origin, each.field or NOTHING) for each in found.settings]
+    settings = lay_out(Table(_COLUMNS, [*file, *rows]), look)
+    notices = "".join(f"{notice}\n" for notice in _notices(found))
+    return f"{settings}\n{notices}" if notices else settings
 
 
 def _notices(found: Configuration) -> Iterator[str]:
@@ -74,15 +72,9 @@ def _notices(found: Configuration) -> Iterator[str]:
         yield f"without effect here: {', '.join(found.ignored_fields)}"
     for each in found.settings:
         if each.after_restart is not None:
-            yield f"restart needed: {found.file}: {each.field} is {each.after_restart or _NOTHING} by now"
+            yield f"restart needed: {found.file}: {each.field} is {each.after_restart or NOTHING} by now"
     if found.file_error:
         yield f"the file as it is now was refused, what was read before it stays in effect: {found.file_error}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield _SEPARATOR.join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def write_config(effective: Effective, file: Path, errors: TextIO) -> int:

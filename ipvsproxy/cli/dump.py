@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ipvsproxy.cli.answers import as_json, ask_agent, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.layout import look_of
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.tables import Detail, render, render_differences
 from ipvsproxy.errors import IpvsProxyError, UsageError
-from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.node import open_node_kernel
-from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
+from ipvsproxy.kernel.sysctl import ProcSysctls
+from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.selection import Selection, is_empty, nothing_found, only_differences
 from ipvsproxy.observe.shown import KernelStatistics
+from ipvsproxy.observe.traffic import NOT_COUNTING, RUN_ESTIMATION
 from ipvsproxy.plan.firewall import FirewallSettings
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ipvsproxy.cli.arguments.dump import DumpArguments
-    from ipvsproxy.kernel.interface import NodeKernel
+    from ipvsproxy.kernel.interface import NodeKernel, Sysctls
     from ipvsproxy.observe.schema import AgentReport, Dump
 
 _EVERYTHING = Selection()
@@ -43,7 +45,12 @@ def dump(arguments: DumpArguments) -> int:
 
         return bundle(arguments.bundle, arguments.run_directory)
     return show(
-        arguments, lambda: ask_report(arguments.run_directory), open_node_kernel, sys.stdout, sys.stderr
+        arguments,
+        lambda: ask_report(arguments.run_directory),
+        open_node_kernel,
+        ProcSysctls(),
+        sys.stdout,
+        sys.stderr,
     )
 
 
@@ -51,19 +58,23 @@ def show(
     arguments: DumpArguments,
     ask: Callable[[], AgentReport],
     open_kernel: Callable[[FirewallSettings], NodeKernel],
+    sysctls: Sysctls,
     output: TextIO,
     errors: TextIO,
 ) -> int:
     """Ask the agent, read the kernel, and write both; with the kernel alone if the agent has nothing to say."""
     selection = _selection(arguments)
-    report, silence = _ask(ask)
+    report, silence = ask_agent(ask)
     _require_agent(arguments, report, silence)
     # The kernel's counters take as long to read as all the rest: the table goes without.
-    found = look_at_kernel(report, open_kernel, selection, count=arguments.output is not OutputFormat.TABLE)
+    count = arguments.output is not OutputFormat.TABLE
+    found = look_at_kernel(report, open_kernel, sysctls if count else None, selection)
     if arguments.diff:
         found = only_differences(found)
     if silence:
         errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
+    if count and not _counts(sysctls):
+        errors.write(f"ipvsproxy: {NOT_COUNTING}\n")
     output.write(_text(found, arguments, output))
     return 1 if arguments.diff and found.differences else 0
 
@@ -71,40 +82,22 @@ def show(
 def look_at_kernel(
     report: AgentReport | None,
     open_kernel: Callable[[FirewallSettings], NodeKernel],
+    sysctls: Sysctls | None = None,
     selection: Selection = _EVERYTHING,
-    *,
-    count: bool,
 ) -> Dump:
-    """Read the kernel and put it beside the report, with the kernel's counters if `count`.
+    """Read the kernel and put it beside the report; with the settings of the kernel, also its counters.
 
     UsageError if there is nothing of what is selected, IpvsProxyError if the kernel can't be read.
     """
-    try:
-        return _compare(
-            report,
-            open_kernel(firewall_settings(report) if report else FirewallSettings()),
-            selection,
-            count=count,
-        )
-    except FirewallError as error:
-        raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
-    except OSError as error:
-        raise IpvsProxyError(f"the kernel can't be read: {error.strerror or error}") from error
+    with reading_kernel():
+        kernel = open_kernel(firewall_settings(report) if report else FirewallSettings())
+        return _compare(report, kernel, sysctls, selection)
 
 
 def _selection(arguments: DumpArguments) -> Selection:
     if arguments.address is None:
         return Selection(arguments.service, endpoint=arguments.endpoint)
     return Selection(arguments.service, *arguments.address, arguments.endpoint)
-
-
-def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:
-    """Return the report, and why there is nothing to compare the kernel with, "" if there is."""
-    try:
-        report = ask()
-    except (AgentNotRunningError, AgentSilentError) as error:
-        return None, str(error)
-    return report, "" if report.agent.synced else "the agent has not compared everything with the kernel yet"
 
 
 def _require_agent(arguments: DumpArguments, report: AgentReport | None, silence: str) -> None:
@@ -129,7 +122,13 @@ def _require_agent(arguments: DumpArguments, report: AgentReport | None, silence
         )
 
 
-def _compare(report: AgentReport | None, kernel: NodeKernel, selection: Selection, *, count: bool) -> Dump:
+def _counts(sysctls: Sysctls) -> bool:
+    return sysctls.get(RUN_ESTIMATION) != "0"
+
+
+def _compare(
+    report: AgentReport | None, kernel: NodeKernel, sysctls: Sysctls | None, selection: Selection
+) -> Dump:
     # Whoever makes a virtual server puts it on record first: read after it, the record is there.
     virtual_servers = {each.key: each for chunk in kernel.ipvs.virtual_servers() for each in chunk}
     tables = KernelTables(
@@ -137,11 +136,13 @@ def _compare(report: AgentReport | None, kernel: NodeKernel, selection: Selectio
     )
     comparison = Comparison(report, tables, selection)
     keys = comparison.virtual_servers
-    statistics = (
-        KernelStatistics(kernel.ipvs.virtual_server_statistics(), kernel.ipvs.real_server_statistics(keys))
-        if count
-        else KernelStatistics()
-    )
+    statistics = KernelStatistics()
+    if sysctls is not None:
+        statistics = KernelStatistics(
+            kernel.ipvs.virtual_server_statistics(),
+            kernel.ipvs.real_server_statistics(keys),
+            counting=_counts(sysctls),
+        )
     found = comparison.dump(kernel.ipvs.real_servers(keys), statistics)
     if selection.places and is_empty(found):
         raise UsageError(nothing_found(selection, virtual_servers, comparison.ours, tables.elsewhere))
@@ -155,8 +156,3 @@ def _text(found: Dump, arguments: DumpArguments, output: TextIO) -> str:
         return msgspec.yaml.encode(found).decode()
     detail = Detail(wide=arguments.output is OutputFormat.WIDE, excluded=arguments.endpoint is not None)
     return (render_differences if arguments.diff else render)(found, detail, look_of(output))
-
-
-def as_json(document: msgspec.Struct) -> str:
-    """Return a document as JSON for programs and people."""
-    return msgspec.json.format(msgspec.json.encode(document).decode(), indent=2) + "\n"

@@ -7,15 +7,13 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Protocol, Self
 
-import msgspec
-
+from ipvsproxy.cli.answers import as_json, ask_agent, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.explain_text import render
 from ipvsproxy.cli.privilege import require_operator
-from ipvsproxy.errors import IpvsProxyError, UsageError
+from ipvsproxy.errors import UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
-from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.listening import listeners
 from ipvsproxy.kernel.nfnetlink import NfTables
@@ -23,12 +21,13 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.routes import Routes
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError, ask_report
+from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
 from ipvsproxy.observe.explain_client import question
 from ipvsproxy.observe.traced import KernelState, keys_met, keys_wanted
 from ipvsproxy.plan.firewall import FirewallSettings
+from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
 from ipvsproxy.source.kubernetes.pods import ask_for_pod
 
@@ -80,28 +79,25 @@ def show(
     errors: TextIO,
 ) -> int:
     """Ask the agent, read the kernel, and write the explanation; from the kernel alone if no agent answers."""
-    report, silence = _ask(ask)
+    answer, silence = ask_agent(ask)
+    # Only an agent that is synced says what it wants.
+    report = None if silence else answer
     key = arguments.key
-    try:
-        with open_kernel() as kernel:
-            keys = list(keys_wanted(key, report)) if report else [key]
-            state = kernel.state(keys, firewall_settings(report) if report else FirewallSettings())
-            if not is_owned(key.address, state, report):
-                why = "".join(f"; {reason}" for reason in why_nobody_has(key.address, report))
-                address = format_address(key.address)
-                raise UsageError(
-                    f"{address}: no Service has this address, and it is no address of this node{why}"
-                )
-            asked = question(arguments.client, key, state, report, kernel.route_to, find_pod)
-    except FirewallError as error:
-        raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
-    except OSError as error:
-        raise IpvsProxyError(f"the kernel can't be read: {error.strerror or error}") from error
+    with reading_kernel(), open_kernel() as kernel:
+        keys = list(keys_wanted(key, report)) if report else [key]
+        state = kernel.state(keys, firewall_settings(report) if report else FirewallSettings())
+        if not is_owned(key.address, state, report):
+            why = "".join(f"; {reason}" for reason in why_nobody_has(key.address, report))
+            address = format_address(key.address)
+            raise UsageError(
+                f"{address}: no Service has this address, and it is no address of this node{why}"
+            )
+        asked = question(arguments.client, key, state, report, kernel.route_to, find_pod)
     if silence:
         errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
     explanation = explain(asked, state, report)
     if arguments.output is OutputFormat.JSON:
-        output.write(msgspec.json.format(msgspec.json.encode(explanation).decode(), indent=2) + "\n")
+        output.write(as_json(explanation))
     else:
         output.write(render(explanation, shutil.get_terminal_size().columns if output.isatty() else None))
     return 0 if explanation.is_well else 1
@@ -141,6 +137,7 @@ class NodeKernel:
         statuses = self._ipvs.real_servers(list(met))
         real_servers = {status.real_server.address for found in statuses.values() for status in found}
         routes = {address: self._routes.to(address) for address in real_servers}
+        sysctls = ProcSysctls()
         return KernelState(
             table=table,
             virtual_servers=virtual_servers,
@@ -150,23 +147,13 @@ class NodeKernel:
             listeners=listeners(),
             host_firewall=HostFirewallReader(self._nf_tables).look(),
             sources={address: way.source for address, way in routes.items() if way and way.source},
-            tracks_connections=ProcSysctls().get("net.ipv4.vs.conntrack") == "1",
+            tracks_connections=sysctls.get("net.ipv4.vs.conntrack") == "1",
+            forwards={family for family, name in FORWARDING.items() if sysctls.get(name) == "1"},
         )
 
     def route_to(self, address: Address) -> Route | None:
         """Return the node's way to an address; None if it has none."""
         return self._routes.to(address)
-
-
-def _ask(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:
-    """Return the report of a synced agent, or why there is none."""
-    try:
-        report = ask()
-    except (AgentNotRunningError, AgentSilentError) as error:
-        return None, str(error)
-    if report.agent.synced:
-        return report, ""
-    return None, "the agent has not compared everything with the kernel yet"
 
 
 def _find_pod(kubeconfig: Path | None, key: ObjectKey) -> Pod:

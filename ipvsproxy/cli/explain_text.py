@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ipvsproxy.cli.layout import NOTHING, Column, Look, Table, lay_out
 from ipvsproxy.config.durations import format_duration
 
 if TYPE_CHECKING:
@@ -12,8 +13,17 @@ if TYPE_CHECKING:
 
     from ipvsproxy.observe.explain_schema import ExplainedEndpoint, ExplainedStep, Explanation
 
-_HEAD = ("ENDPOINT", "STATE", "WEIGHT", "CONNECTIONS", "MAXIMUM", "SEES", "REASON")
-_FEW = 6
+_COLUMNS: Final = (
+    Column("ENDPOINT", is_name=True),
+    Column("STATE"),
+    Column("WEIGHT"),
+    Column("CONNECTIONS"),
+    Column("MAXIMUM"),
+    Column("SEES"),
+    Column("REASON"),
+)
+_INDENT: Final = "  "
+_FEW: Final = 6
 
 
 def render(explanation: Explanation, width: int | None) -> str:
@@ -22,7 +32,7 @@ def render(explanation: Explanation, width: int | None) -> str:
         *_head(explanation),
         *_sentences("assumed", explanation.assumptions),
         *_way(explanation),
-        *_endpoints(explanation.endpoints),
+        *_endpoints(explanation.endpoints, width),
         *_sentences("result", [explanation.result]),
         *_sentences("unless", explanation.unless),
         *_sentences("wanted", [explanation.wanted] if explanation.wanted else []),
@@ -34,9 +44,9 @@ def render(explanation: Explanation, width: int | None) -> str:
 
 
 def _broken(line: str, width: int | None) -> list[str]:
-    """Return the line in pieces, each after the first below the text of it; the table of endpoints stays whole."""
+    """Return the line in pieces, each after the first below the text of it."""
     indent = len(line) - len(line.lstrip())
-    if width is None or len(line) <= width or not indent or line.startswith("  ENDPOINT"):
+    if width is None or len(line) <= width or not indent:
         return [line]
     return textwrap.wrap(
         line,
@@ -87,15 +97,13 @@ def _step(number: int, step: ExplainedStep) -> Iterator[str]:
     yield from (f"        {entry}" for entry in step.entries)
 
 
-def _endpoints(endpoints: Iterable[ExplainedEndpoint]) -> Iterator[str]:
+def _endpoints(endpoints: Iterable[ExplainedEndpoint], width: int | None) -> Iterator[str]:
     rows = [_row(endpoint) for endpoint in endpoints]
     if rows:
         yield ""
         yield "endpoints:"
-        widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-        for row in (_HEAD, *rows):
-            cells = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            yield f"  {cells.rstrip()}"
+        look = Look(None if width is None else width - len(_INDENT))
+        yield from (f"{_INDENT}{line}" for line in lay_out(Table(_COLUMNS, rows), look).splitlines())
 
 
 def _row(endpoint: ExplainedEndpoint) -> tuple[str, ...]:
@@ -105,9 +113,9 @@ def _row(endpoint: ExplainedEndpoint) -> tuple[str, ...]:
     return (
         str(endpoint),
         state,
-        "-" if endpoint.weight is None else str(endpoint.weight),
-        "-" if endpoint.weight is None else str(sum(counts)),
-        str(endpoint.maximum_connections) if endpoint.maximum_connections else "-",
-        endpoint.sees or "-",
-        endpoint.reason or "-",
+        NOTHING if endpoint.weight is None else str(endpoint.weight),
+        NOTHING if endpoint.weight is None else str(sum(counts)),
+        str(endpoint.maximum_connections) if endpoint.maximum_connections else NOTHING,
+        endpoint.sees or NOTHING,
+        endpoint.reason or NOTHING,
     )

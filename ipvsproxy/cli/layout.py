@@ -134,7 +134,7 @@ def _tree(table: Table, look: Look, width: int) -> Iterator[str]:
             # The last cell speaks for itself: what state it is in, what the reason is.
             told = zip(headers, cells[:-1], strict=False)
             words = [
-                cells[-1],
+                *(last for last in cells[-1:] if last != NOTHING),
                 *words,
                 *(_glued(header, value) for header, value in told if value != NOTHING),
             ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ipvsproxy.cli.arguments import parse
 from ipvsproxy.errors import IpvsProxyError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 # As a shell reports a program that SIGINT or SIGPIPE ended: 128 and the number of the signal.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+# What the output meets on its way into a file; whatever reads the kernel or files has its own words for errors.
+_OUTPUT_FAILED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +42,19 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still in the buffer has no reader; without this the interpreter complains of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAILED:
+            raise
+        _discard_output()
+        print(f"ipvsproxy: the output can't be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
+        return IpvsProxyError.exit_code
+
+
+def _discard_output() -> None:
+    """Forget what is still in the buffer: the interpreter would complain at its end that it can't be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_missing_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.cli.layout import NOTHING, Column, Table, lay_out
-from ipvsproxy.cli.units import format_bytes
+from ipvsproxy.cli.units import compact
 from ipvsproxy.config.durations import format_duration
 from ipvsproxy.model.addresses import format_endpoint, parse_address
 from ipvsproxy.model.ipvs import VirtualServerKey
@@ -69,9 +69,9 @@ _MAIN: Final = {
     "inactive": Column("INACTIVE", 2),
     "persistent": Column("PERSISTENT", 2),
     "maximum": Column("MAXIMUM", 2),
-    "connections_per_second": Column("CONN/S", 2),
-    "in_per_second": Column("IN/S", 2),
-    "out_per_second": Column("OUT/S", 2),
+    "connections_per_second": Column("NEW/S", 2),
+    "in_per_second": Column("BYTES/S IN", 2),
+    "out_per_second": Column("BYTES/S OUT", 2),
     "state": Column("STATE", 2),
     "reason": Column("REASON", 2, joins=True),
 }
@@ -188,13 +188,13 @@ def _item(virtual_server: VirtualServer) -> str:
 
 
 def _with_rates(row: _Row, statistics: Statistics | None) -> _Row:
-    if statistics is None:
+    if statistics is None or statistics.per_second is None:
         return row
     rate = statistics.per_second
     return row._replace(
-        connections_per_second=str(rate.connections),
-        in_per_second=format_bytes(rate.bytes_in),
-        out_per_second=format_bytes(rate.bytes_out),
+        connections_per_second=compact(rate.connections),
+        in_per_second=compact(rate.bytes_in),
+        out_per_second=compact(rate.bytes_out),
     )
 
 

@@ -17,12 +17,12 @@ import msgspec
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.top_source import Node, Source
-from ipvsproxy.cli.top_table import NOT_COUNTING, plain, snapshot
+from ipvsproxy.cli.top_table import plain, snapshot
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.look_times import LookTimes
-from ipvsproxy.observe.traffic import in_order, rows_of, total_of
+from ipvsproxy.observe.traffic import NOT_COUNTING, in_order, rows_of, total_of
 from ipvsproxy.plan.firewall import FirewallSettings
 
 if TYPE_CHECKING:

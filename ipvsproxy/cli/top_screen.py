@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from ipvsproxy.cli.top_table import NOT_COUNTING, columns_of, compact, total_cells
-from ipvsproxy.observe.traffic import Order, in_order, matching, total_of
+from ipvsproxy.cli.top_table import columns_of, total_cells
+from ipvsproxy.cli.units import compact
+from ipvsproxy.observe.traffic import NOT_COUNTING, Order, in_order, matching, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.cli.answers import ask_agent, reading_kernel
 from ipvsproxy.errors import IpvsProxyError, UsageError
-from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
 from ipvsproxy.observe.traffic import (
+    RUN_ESTIMATION,
     Grouping,
     Look,
     Names,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.look_times import LookTimes
     from ipvsproxy.observe.schema import AgentInfo, AgentReport
     from ipvsproxy.observe.traffic import Wanted
-
-RUN_ESTIMATION = "net.ipv4.vs.run_estimation"
 
 # How often the agent is asked, in seconds; sooner if there are virtual servers that it did not know.
 _REPORT_AGE = 10.0
@@ -113,13 +111,9 @@ class Source:
                 yield frame
 
     def _frame(self, before: Look | None) -> Frame:
-        try:
+        with reading_kernel():
             after, ours = self._look()
             counting = self._node.sysctls.get(RUN_ESTIMATION) != "0"
-        except FirewallError as error:
-            raise IpvsProxyError(f"the nftables table can't be read: {error}") from error
-        except OSError as error:
-            raise IpvsProxyError(f"the kernel can't be read: {error.strerror or error}") from error
         return Frame(before, after, self._names, ours, self._agent, self._silence, counting)
 
     def _look(self) -> tuple[Look, list[VirtualServerKey]]:
@@ -162,20 +156,10 @@ class Source:
         return frozenset(key for key in keys if is_ours(key, bound, elements))
 
     def _ask_agent(self) -> None:
-        self._names, self._agent = _NO_NAMES, None
-        try:
-            report = self._node.ask()
-        except (AgentNotRunningError, AgentSilentError) as error:
-            self._silence = str(error)
-            return
-        finally:
-            self._asked_at = self._node.clock()
-        self._agent = report.agent
-        self._silence = ""
-        if report.agent.synced:
-            self._names = names_of(report, self._asked_at)
-        else:
-            self._silence = "the agent has not compared everything with the kernel yet"
+        report, self._silence = ask_agent(self._node.ask)
+        self._asked_at = self._node.clock()
+        self._agent = report.agent if report else None
+        self._names = names_of(report, self._asked_at) if report and not self._silence else _NO_NAMES
 
     def _require_known(self) -> None:
         service, namespace = self._wanted.service, self._wanted.namespace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.cli.units import exact
 from ipvsproxy.config.durations import format_duration
 from ipvsproxy.observe.schema import SCHEMA_VERSION, TopRates, TopRow, TopSnapshot
 from ipvsproxy.observe.traffic import Grouping, Order, Rates, state_of
@@ -16,16 +17,9 @@ if TYPE_CHECKING:
 
     Format = Callable[[float], str]
 
-NOT_COUNTING = (
-    "the kernel does not count packets and connections, net.ipv4.vs.run_estimation is 0: "
-    "`sysctl net.ipv4.vs.run_estimation=1` has it count"
-)
-"""The sentence for a kernel whose counters stand still."""
-
 TOTAL = "TOTAL"
 _SEPARATOR = " " * 3
 _NOTHING = "-"
-_SMALL = 10
 
 
 class Column(NamedTuple):
@@ -80,23 +74,6 @@ def total_cells(columns: Sequence[Column], total: Row, number: Format) -> list[s
     names = {_SERVICE.title, _VIRTUAL_SERVER.title, _ENDPOINT.title}
     cells = ["" if column.title in names else column.cell(total, number) for column in columns]
     return [TOTAL, *cells[1:]]
-
-
-def exact(number: float) -> str:
-    """Return a rate for programs: whole, but with a decimal below 10."""
-    return f"{number:.1f}" if 0 < number < _SMALL else f"{number:.0f}"
-
-
-def compact(number: float) -> str:
-    """Return a rate in at most five letters: 0.5, 12, 9999, 12.3k, 4.56M."""
-    if number < 10_000:  # noqa: PLR2004 - four digits
-        return exact(number)
-    for unit in "kMGT":
-        number /= 1000
-        if number < 999.5 or unit == "T":  # noqa: PLR2004 - what is rounded to three digits before the unit
-            break
-    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three digits in all
-    return f"{number:.{decimals}f}{unit}"
 
 
 def plain(rows: Sequence[Row], total: Row, by: Grouping) -> str:

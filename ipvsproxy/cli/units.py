@@ -1,11 +1,24 @@
-"""Numbers for people."""
+"""Numbers for people, and for programs that read what people read."""
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+from __future__ import annotations
+
+from typing import Final
+
+_SMALL: Final = 10
 
 
-def format_bytes(count: int) -> str:
-    """Return the count in the unit of powers of 1000 that leaves one to three digits before the point: `1.2 kB`."""
-    size, unit = float(count), 0
-    while round(size, 1) >= 1000 and unit < len(_UNITS) - 1:  # noqa: PLR2004 - as above
-        size, unit = size / 1000, unit + 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{count} B"
+def exact(number: float) -> str:
+    """Return a rate for programs: whole, but with a decimal below 10."""
+    return f"{number:.1f}" if 0 < number < _SMALL and number % 1 else f"{number:.0f}"
+
+
+def compact(number: float) -> str:
+    """Return a rate in at most five letters: 0.5, 12, 9999, 12.3k, 4.56M."""
+    if number < 10_000:  # noqa: PLR2004 - four digits
+        return exact(number)
+    for unit in "kMGT":
+        number /= 1000
+        if number < 999.5 or unit == "T":  # noqa: PLR2004 - what is rounded to three digits before the unit
+            break
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three digits in all
+    return f"{number:.{decimals}f}{unit}"

@@ -1,6 +1,7 @@
 """Durations in the syntax of Go's time.ParseDuration, which KubeProxyConfiguration and kube-proxy's flags use."""
 
 import re
+from typing import Final
 
 _NANOSECONDS = {
     "ns": 1,
@@ -14,14 +15,18 @@ _NANOSECONDS = {
 }
 _PART = re.compile(rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_NANOSECONDS)})")
 _DURATION = re.compile(rf"0|(?:{_PART.pattern})+")
+# In whole hours what Go can hold, which is 2**63 nanoseconds; and what Python can wait for.
+_LONGEST: Final = 2_562_047 * _NANOSECONDS["h"]
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds that `text` spells, such as 30s, 1m30s or 0; ValueError otherwise, also for a sign."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration such as 30s or 1m30s")
-    parts = _PART.findall(text)
-    return sum(round(float(number) * _NANOSECONDS[unit]) for number, unit in parts) / 10**9
+    parts = [float(number) * _NANOSECONDS[unit] for number, unit in _PART.findall(text)]
+    if sum(parts) > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a duration can be, which is 292 years")
+    return sum(map(round, parts)) / 10**9
 
 
 def format_duration(seconds: float) -> str:

@@ -30,6 +30,8 @@ from ipvsproxy.observe.explain_schema import (
     Explanation,
 )
 from ipvsproxy.observe.traced import is_full, keys_met, trace_desired, trace_kernel
+from ipvsproxy.observe.words import mentions
+from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.values import Outcome, SourceSeen, Stage
 
@@ -77,11 +79,10 @@ def is_owned(address: Address, kernel: KernelState, report: AgentReport | None) 
 
 def why_nobody_has(address: Address, report: AgentReport | None) -> list[str]:
     """Return why Services do not get an address that they ask for, in sentences."""
-    text = format_address(address)
     return [
         f"{each.kind} {each.namespace}/{each.name}: {each.field}: {each.reason}"
         for each in (report.rejections if report else ())
-        if text in each.reason.replace(",", " ").split()
+        if mentions(each.reason, address)
     ]
 
 
@@ -92,7 +93,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     key, met = question.key, _met(question.key, traced)
     desired = {each.virtual_server.key: each for each in desired_virtual_servers(report)} if report else {}
     findings = _host_firewall(family(key.address), traced, kernel)
-    unless = [*unfollowed, *map(str, findings), *_untracked(traced, kernel)]
+    unless = [*unfollowed, *map(str, findings), *_untracked(traced, kernel), *_kept(question, traced, kernel)]
     endpoints = list(_endpoints(desired.get(met), kernel, met, traced))
     situation = words.Situation(key, met, traced, kernel, desired, endpoints)
     wanted, differences = None, None
@@ -268,6 +269,13 @@ def _untracked(traced: Trace, kernel: KernelState) -> Iterator[str]:
     masqueraded = any(answer.source is SourceSeen.MASQUERADED for answer in traced.answers)
     if masqueraded and not kernel.tracks_connections:
         yield "net.ipv4.vs.conntrack is 0: what IPVS sends on is not masqueraded, whatever the rules say; set it to 1"
+
+
+def _kept(question: Question, traced: Trace, kernel: KernelState) -> Iterator[str]:
+    """Yield what keeps answers on this node: a process of the node has them without forwarding."""
+    of = family(question.key.address)
+    if traced.answers and question.packet.arrives_by is not None and of not in kernel.forwards:
+        yield f"{FORWARDING[of]} is not 1: the node does not pass answers on to clients beyond it; set it to 1"
 
 
 def _wanted(traced: Trace, wanted: Trace, differences: Sequence[str]) -> str | None:

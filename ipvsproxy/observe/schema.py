@@ -198,7 +198,7 @@ class ServiceSummary(Schema, frozen=True):
 
 
 class Traffic(Schema, frozen=True):
-    """Connections, packets and bytes, "in" from the clients, "out" to them: all that there were, or those of a second."""
+    """Connections, packets and bytes, "in" from the clients, "out" to them: all that there were, or of a second."""
 
     connections: int
     packets_in: int
@@ -208,10 +208,13 @@ class Traffic(Schema, frozen=True):
 
 
 class Statistics(Schema, frozen=True):
-    """The kernel's own count since it has the virtual server or real server, and its estimate of the last seconds."""
+    """The kernel's own count since it has the virtual server or real server, and its estimate of the last seconds.
+
+    `per_second` is None while the kernel counts nothing: then `total` is what it had counted before.
+    """
 
     total: Traffic
-    per_second: Traffic
+    per_second: Traffic | None
 
 
 class Balancing(Schema, frozen=True):
@@ -407,8 +410,8 @@ class TopRow(Schema, frozen=True):
 class TopSnapshot(Schema, frozen=True):
     """What went through in one interval; `time` is its end (RFC 3339, UTC), `by` what a row is about.
 
-    `agent` is None if none runs or none answers; then no Services are known. `counting` is false while the kernel counts
-    nothing (net.ipv4.vs.run_estimation is 0): then all rates are 0.
+    `agent` is None if none runs or none answers; then no Services are known. `counting` is false while the kernel
+    counts nothing (net.ipv4.vs.run_estimation is 0): then all rates are 0.
     """
 
     schema_version: int

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 
 class KernelStatistics(NamedTuple):
-    """The kernel's counters, as far as they were asked for."""
+    """The kernel's counters, as far as they were asked for; while it is not `counting`, they stay as they are."""
 
     virtual_servers: Mapping[VirtualServerKey, Statistics] = {}
     real_servers: Mapping[VirtualServerKey, Mapping[Place, Statistics]] = {}
+    counting: bool = True
 
 
 class About(NamedTuple):
@@ -85,6 +86,7 @@ class Pair(NamedTuple):
         reported = desired.reported if desired else None
         counted = statistics.virtual_servers.get(key) if self.found else None
         of_places = statistics.real_servers.get(key, {})
+        counting = statistics.counting
         places = self.statuses.keys() | (desired.endpoints.keys() if desired else set())
         return schema.VirtualServer(
             desired.service if desired else None,
@@ -100,12 +102,16 @@ class Pair(NamedTuple):
             self._state(elements),
             _balancing(desired.virtual_server) if desired else None,
             _balancing(self.found) if self.found else None,
-            _statistics(counted),
+            _statistics(counted, counting=counting),
             about.sets,
             about.differences,
             about.failures,
             [
-                self._shown_real_server(place, of_places.get(place), about.of_real_servers.get(place, []))
+                self._shown_real_server(
+                    place,
+                    _statistics(of_places.get(place), counting=counting),
+                    about.of_real_servers.get(place, []),
+                )
                 for place in sorted(places)
                 if endpoint in {None, place[0]}
             ],
@@ -124,7 +130,7 @@ class Pair(NamedTuple):
         return VirtualServerState.SERVING if serves else VirtualServerState.REFUSING
 
     def _shown_real_server(
-        self, place: Place, counted: Statistics | None, differences: list[str]
+        self, place: Place, statistics: schema.Statistics | None, differences: list[str]
     ) -> schema.RealServer:
         desired, status = self.desired, self.statuses.get(place)
         endpoint = desired.endpoints.get(place) if desired else None
@@ -142,19 +148,19 @@ class Pair(NamedTuple):
             drain.seconds if drain else None,
             drain.seconds_left if drain else None,
             schema.DesiredRealServer(wanted.weight, wanted.upper_threshold) if wanted else None,
-            _actual(status, counted) if status else None,
+            _actual(status, statistics) if status else None,
             differences,
         )
 
 
-def _actual(status: RealServerStatus, counted: Statistics | None) -> schema.ActualRealServer:
+def _actual(status: RealServerStatus, statistics: schema.Statistics | None) -> schema.ActualRealServer:
     return schema.ActualRealServer(
         status.real_server.weight,
         status.real_server.upper_threshold,
         status.active_connections,
         status.inactive_connections,
         status.persistent_connections,
-        _statistics(counted),
+        statistics,
     )
 
 
@@ -164,8 +170,10 @@ def _balancing(virtual_server: VirtualServer) -> schema.Balancing:
     )
 
 
-def _statistics(counted: Statistics | None) -> schema.Statistics | None:
-    return schema.Statistics(_traffic(counted.total), _traffic(counted.per_second)) if counted else None
+def _statistics(counted: Statistics | None, *, counting: bool) -> schema.Statistics | None:
+    if counted is None:
+        return None
+    return schema.Statistics(_traffic(counted.total), _traffic(counted.per_second) if counting else None)
 
 
 def _traffic(traffic: Traffic) -> schema.Traffic:

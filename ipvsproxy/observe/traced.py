@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.addresses import format_address, parse_address
+from ipvsproxy.model.addresses import Family, format_address, parse_address
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import RealServer
 from ipvsproxy.model.objects import AddressKind
@@ -38,7 +38,8 @@ class KernelState:
     `virtual_servers` are everybody's, without their real servers; those are in `statuses`, for the virtual servers that
     packets may come to. `own` are the addresses on other interfaces than the dummy, and others that are local.
     `sources` are what masquerading puts in for each real server, where that is known. `tracks_connections` is
-    net.ipv4.vs.conntrack, which masquerading needs.
+    net.ipv4.vs.conntrack, which masquerading needs; `forwards` are the IP families of which the node passes on what is
+    for others, as answers to clients beyond it are.
     """
 
     table: FoundTable
@@ -50,6 +51,7 @@ class KernelState:
     host_firewall: HostFirewall
     sources: Mapping[Address, Address] = field(default_factory=dict)
     tracks_connections: bool = True
+    forwards: AbstractSet[Family] = frozenset(Family)
 
     @property
     def elements(self) -> AbstractSet[SetElement]:

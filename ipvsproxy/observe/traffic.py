@@ -6,7 +6,7 @@ Pure. Rates are differences of counters, exact for the time between the looks, w
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import Address, format_endpoint, parse_address
 from ipvsproxy.model.ipvs import Traffic, VirtualServerKey
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.schema import AgentReport
 
 Place: TypeAlias = tuple[Address, int]
+
+RUN_ESTIMATION: Final = "net.ipv4.vs.run_estimation"
+"""The kernel setting; while it is 0, counters and the kernel's own rates stay as they are."""
+
+NOT_COUNTING: Final = (
+    f"the kernel does not count packets and connections, {RUN_ESTIMATION} is 0: "
+    f"`sysctl {RUN_ESTIMATION}=1` has it count"
+)
 
 
 class RealServerLook(NamedTuple):
@@ -253,7 +261,7 @@ def matching(rows: Iterable[Row], text: str) -> Iterator[Row]:
 
 
 def state_of(row: Row) -> str:
-    """Return what becomes of the row's clients, in the words of `dump`, without how long it goes on."""
+    """Return what becomes of the row's clients, without how long it goes on; `dump` says why nobody serves."""
     if row.draining:
         return "draining" if row.endpoint else f"{row.draining} draining"
     return "serving" if row.serving else "no endpoints"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.model.addresses import Family
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -99,10 +101,12 @@ _REUSE = KernelSetting(
     "a client that uses a port again soon waits a second for its connection",
 )
 
-_FORWARDING = KernelSetting(
-    "net.ipv4.ip_forward", "1", "the node does not pass IPv4 traffic on to pods", essential=True
+FORWARDING = {Family.IPV4: "net.ipv4.ip_forward", Family.IPV6: "net.ipv6.conf.all.forwarding"}
+"""The settings by which a node passes on what is for others."""
+IPV6_FORWARDING = FORWARDING[Family.IPV6]
+_FORWARDING_IPV4 = KernelSetting(
+    FORWARDING[Family.IPV4], "1", "the node does not pass IPv4 traffic on to pods", essential=True
 )
-IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 _FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
 
 # The service addresses are on every node: only the node that announces one may answer for it.
@@ -152,7 +156,7 @@ def sysctl_plan(settings: SysctlSettings) -> tuple[KernelSetting, ...]:
     # Later kernels do not delay such clients, and with 0 they would send them to endpoints that are going.
     if settings.kernel <= _LAST_WITH_REUSE_DELAY:
         plan.append(_REUSE)
-    plan.append(_FORWARDING)
+    plan.append(_FORWARDING_IPV4)
     if settings.ipv6:
         plan += (*_router_advertisements(settings.ipv6), _FORWARDING_IPV6)
     if settings.strict_arp:

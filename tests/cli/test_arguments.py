@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -260,6 +261,26 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
         )
 
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")  # noqa: PTH110 - at import
+def test_an_output_that_can_not_be_written_is_one_line() -> None:
+    program = "import sys; from ipvsproxy.cli.main import exit_code;sys.exit(exit_code(lambda: print('x' * 9000) or 0))"
+    with open("/dev/full", "wb") as stdout:  # noqa: PTH123 - a device
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, check=False
+        )
+
+    line = b"ipvsproxy: the output can't be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, line)
+
+
+def test_an_error_that_nobody_put_into_words_is_no_matter_of_the_output() -> None:
+    def fail() -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        exit_code(fail)
 
 
 def test_help_and_version_import_no_library() -> None:

@@ -13,6 +13,7 @@ import yaml
 from ipvsproxy.cli.arguments import parse
 from ipvsproxy.cli.arguments.config import ConfigArguments
 from ipvsproxy.cli.config import show, table, write_config
+from ipvsproxy.cli.layout import Look
 from ipvsproxy.config.layers import Layers, combine
 from ipvsproxy.config.reload import decide
 from ipvsproxy.errors import UsageError
@@ -114,7 +115,7 @@ def test_what_waits_for_a_restart_and_why_a_file_was_refused_stand_below_the_tab
     before = combine({}, None, "node-1")
     result = decide(before, combine({"kubeconfig": Path("/k")}, None, "node-1"))
     printed = table(
-        configuration(result.effective, Path("/c"), None, result.restart, "/c: bogus: unknown field")
+        configuration(result.effective, Path("/c"), None, result.restart, "/c: bogus: unknown field"), Look()
     )
 
     assert printed.splitlines()[-3:] == [
@@ -122,6 +123,13 @@ def test_what_waits_for_a_restart_and_why_a_file_was_refused_stand_below_the_tab
         "restart needed: /c: clientConnection.kubeconfig is /k by now",
         "the file as it is now was refused, what was read before it stays in effect: /c: bogus: unknown field",
     ]
+
+
+def test_on_a_narrow_terminal_a_setting_stands_above_its_value() -> None:
+    lines = table(configuration(combine({}, None, "node-1"), None, None), Look(60)).splitlines()
+    first = lines.index("--ipvs-scheduler")
+    assert lines[first + 1] == "    ipvs.scheduler, value rr, from default"
+    assert lines[lines.index("--drain-timeout") + 1] == "    value 15m, from default"
 
 
 def test_json_and_yaml_have_the_same_fields() -> None:

@@ -179,6 +179,13 @@ class Others(TypedDict, total=False):
     diff: bool
 
 
+class Settings(dict[str, str]):
+    """Kernel settings."""
+
+    def set(self, name: str, value: str) -> None:
+        self[name] = value
+
+
 def dumped(report: AgentReport | None, kernel: Kernel) -> schema.Dump:
     """Return what there is to show, with the kernel's counters."""
 
@@ -186,7 +193,7 @@ def dumped(report: AgentReport | None, kernel: Kernel) -> schema.Dump:
         kernel.firewall.reopen(settings)
         return NodeKernel(*kernel)
 
-    return look_at_kernel(report, open_kernel, count=True)
+    return look_at_kernel(report, open_kernel, Settings())
 
 
 def no_kernel(_: FirewallSettings) -> NodeKernel:
@@ -198,6 +205,7 @@ def dump(
     kernel: Kernel,
     output: OutputFormat = OutputFormat.TABLE,
     of: ObjectKey | None = None,
+    settings: Settings = Settings(),  # noqa: B008 - nothing changes it
     **others: Unpack[Others],
 ) -> Shown:
     def ask() -> AgentReport:
@@ -211,7 +219,7 @@ def dump(
 
     written, errors = io.StringIO(), io.StringIO()
     arguments = DumpArguments(output, of, Path("/run/ipvsproxy"), **others)
-    code = show(arguments, ask, open_kernel, written, errors)
+    code = show(arguments, ask, open_kernel, settings, written, errors)
     return Shown(written.getvalue(), errors.getvalue(), code)
 
 
@@ -538,6 +546,28 @@ def test_a_table_that_nft_does_not_read_is_an_error() -> None:
         dump(report_of(WEB), kernel)
 
 
+def test_rates_of_a_kernel_that_does_not_count_are_not_shown() -> None:
+    settings = Settings({"net.ipv4.vs.run_estimation": "0"})
+    wide = dump(the_report(), the_kernel(), OutputFormat.WIDE, settings=settings)
+    assert wide.errors == (
+        "ipvsproxy: the kernel does not count packets and connections, net.ipv4.vs.run_estimation is 0: "
+        "`sysctl net.ipv4.vs.run_estimation=1` has it count\n"
+    )
+    (row,) = (
+        line for line in wide.output.splitlines() if " 10.244.0.5:8080 " in line and " serving " in line
+    )
+    assert re.search(r"100 +- +- +- +serving", row)
+    document = dump(the_report(), the_kernel(), OutputFormat.JSON, WEB_NAME, settings=settings).output
+    (virtual_server,) = msgspec.json.decode(document, type=schema.Dump).virtual_servers
+    assert virtual_server.statistics is not None
+    assert (virtual_server.statistics.total.connections, virtual_server.statistics.per_second) == (2180, None)
+
+
+def test_the_table_without_rates_says_nothing_of_a_kernel_that_does_not_count() -> None:
+    settings = Settings({"net.ipv4.vs.run_estimation": "0"})
+    assert dump(the_report(), the_kernel(), settings=settings).errors == ""
+
+
 def test_without_agent_and_kernel_there_is_one_error_and_nothing_else_to_read() -> None:
     def ask() -> AgentReport:
         raise NOT_RUNNING
@@ -545,5 +575,5 @@ def test_without_agent_and_kernel_there_is_one_error_and_nothing_else_to_read() 
     arguments = DumpArguments(OutputFormat.TABLE, None, Path("/run/ipvsproxy"))
     output, errors = io.StringIO(), io.StringIO()
     with pytest.raises(KernelUnavailableError, match="the kernel has no IPVS"):
-        show(arguments, ask, no_kernel, output, errors)
+        show(arguments, ask, no_kernel, Settings(), output, errors)
     assert output.getvalue() + errors.getvalue() == ""

@@ -91,3 +91,9 @@ def test_a_bundle_is_of_everything(other: str) -> None:
     assert asked("--bundle=here.tar.gz").bundle == "here.tar.gz"
     with pytest.raises(UsageError, match="--bundle takes everything: it goes without any other flag"):
         asked("--bundle=here.tar.gz", other)
+
+
+def test_a_bundle_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        asked("--bundle=")
+    assert capsys.readouterr().err == "ipvsproxy dump: --bundle: '' is not the name of a file\n"

@@ -11,7 +11,6 @@ import pytest
 
 from ipvsproxy.cli.layout import Column, Look, Table, lay_out, look_of
 from ipvsproxy.cli.tables import Detail, render
-from ipvsproxy.cli.units import format_bytes
 from tests.cli.test_dump import dumped, the_kernel, the_report
 from tests.golden import assert_golden
 
@@ -143,18 +142,3 @@ def test_a_terminal_has_a_width_and_colours_unless_it_wants_none(
 
 def test_a_pipe_has_neither_width_nor_colours() -> None:
     assert look_of(io.StringIO(), {"TERM": "xterm"}) == Look(None, colours=False)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (164_200, "164.2 kB"),
-        (999_960, "1.0 MB"),
-        (3 * 10**18, "3.0 EB"),
-    ],
-)
-def test_bytes_have_the_unit_that_leaves_up_to_three_digits(count: int, text: str) -> None:
-    assert format_bytes(count) == text

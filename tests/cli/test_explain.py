@@ -136,11 +136,24 @@ def test_a_destination_has_a_port_and_a_protocol() -> None:
         "outside fd00::1:80",
         "outside [10.96.0.10:80",
         "pod A/b 10.96.0.10:80",
+        "0.0.0.0 10.96.0.10:80",
+        "255.255.255.255 10.96.0.10:80",
+        "224.0.0.18 10.96.0.10:80",
+        ":: [fd00::1]:80",
+        "ff02::1 [fd00::1]:80",
     ],
 )
 def test_other_words_are_refused_in_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: parse(["explain", *text.split()]).execute()) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_arrow_that_the_shell_took_for_a_redirection_is_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # What is left of: explain outside -> 10.96.0.10:80.
+    assert exit_code(lambda: parse(["explain", "outside", "-"]).execute()) == 2
+    assert "the shell took the > of -> for a redirection" in capsys.readouterr().err
 
 
 def test_the_text_has_the_way_the_endpoints_the_result_and_what_to_do(
@@ -160,9 +173,21 @@ def test_the_text_has_what_the_agent_wants_otherwise(capsys: pytest.CaptureFixtu
 def test_sentences_are_broken_at_the_width_and_lose_nothing(width: int) -> None:
     explanation = told(key("10.96.0.10"), kernel_state(WEB), report_of(WEB), STRANGER)
     text = render(explanation, width)
-    assert text.split() == render(explanation, None).split()
-    sentences = [line for line in text.splitlines() if "10.244." not in line and "ENDPOINT" not in line]
-    assert all(len(line) <= width for line in sentences if line.startswith(" "))
+    assert all(len(line) <= width for line in text.splitlines() if line.startswith(" "))
+    table = re.compile(r"^endpoints:\n(  .*\n)+", re.MULTILINE)
+    in_full = render(explanation, None)
+    assert table.sub("", text).split() == table.sub("", in_full).split()
+
+
+def test_on_a_narrow_terminal_what_is_told_of_an_endpoint_stands_below_it() -> None:
+    explanation = told(key("10.96.0.10"), kernel_state(WEB), report_of(WEB), STRANGER)
+    lines = render(explanation, 60).splitlines()
+    first = lines.index("  ENDPOINT") + 1
+    assert lines[first : first + 3] == [
+        "  10.244.1.7:8080",
+        "      ready, state answers, weight 1, connections 0,",
+        "      sees 203.0.113.1",
+    ]
 
 
 def test_every_field_is_documented() -> None:

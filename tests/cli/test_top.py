@@ -16,8 +16,8 @@ from ipvsproxy.cli.arguments import parse
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.arguments.top import TopArguments
 from ipvsproxy.cli.top import write_snapshots
-from ipvsproxy.cli.top_source import RUN_ESTIMATION, Node, Source
-from ipvsproxy.cli.top_table import compact, exact
+from ipvsproxy.cli.top_source import Node, Source
+from ipvsproxy.cli.units import compact, exact
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
 from ipvsproxy.kernel.fake_conntrack import FakeConntrack
@@ -29,7 +29,7 @@ from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
 from ipvsproxy.observe.look_times import LookTimes
-from ipvsproxy.observe.traffic import Grouping, Order, Wanted
+from ipvsproxy.observe.traffic import RUN_ESTIMATION, Grouping, Order, Wanted
 from tests.builders import address, endpoint_slice, key, real_server, service, virtual_server
 from tests.cli.top_frames import FIRST, FRAME
 from tests.observe.node import report_of, state, view_of

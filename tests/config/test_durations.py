@@ -55,6 +55,16 @@ def test_what_is_no_duration_is_refused_with_an_example_of_one(text: str) -> Non
     assert repr(text) in str(refused.value)
 
 
+def test_the_longest_duration_is_what_go_holds_in_whole_hours() -> None:
+    assert parse_duration("2562047h") == 2_562_047 * 3600
+
+
+@pytest.mark.parametrize("text", ["2562047h1s", "99999999999h", f"{'9' * 400}s"])
+def test_a_duration_that_nothing_could_wait_for_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is longer than a duration can be, which is 292 years"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -10,6 +10,7 @@ import pytest
 from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.listening import Listener
 from ipvsproxy.kernel.nft_rules import ListedRules, UnknownRule
+from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
@@ -474,6 +475,18 @@ class TestUnless:
         kernel = without(kernel_state(web(LOCAL)), tracks_connections=False)
         assert told(TARGET, kernel).unless == []
         assert told(TARGET, kernel, source=STRANGER).unless[0].startswith("net.ipv4.vs.conntrack is 0")
+
+    def test_answers_to_clients_beyond_a_node_that_does_not_forward(self) -> None:
+        kernel = without(kernel_state(web(LOCAL)), forwards=frozenset({Family.IPV6}))
+        assert told(TARGET, kernel, source=STRANGER).unless == [
+            "net.ipv4.ip_forward is not 1: the node does not pass answers on to clients beyond it; set it to 1"
+        ]
+
+
+def test_a_process_of_a_node_that_does_not_forward_has_its_answers() -> None:
+    kernel = without(kernel_state(web(LOCAL)), forwards=frozenset({Family.IPV6}))
+    explained = told(TARGET, kernel, source=None)
+    assert (explained.outcome, explained.unless) == (ExplainedOutcome.ANSWERED, [])
 
 
 def test_an_address_is_somebodys_if_the_node_has_it_or_a_service_asks_for_it() -> None:

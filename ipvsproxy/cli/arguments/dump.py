@@ -103,6 +103,12 @@ def read_place(text: str) -> ServicePlace:
     return ServicePlace(address, port, Protocol[found["protocol"].upper()] if found["protocol"] else None)
 
 
+def _read_file(text: str) -> str:
+    if not text:
+        raise ValueError("'' is not the name of a file")
+    return text
+
+
 def _read(namespace: argparse.Namespace, _hostname: str) -> DumpArguments:
     arguments = DumpArguments(
         namespace.output,
@@ -147,6 +153,7 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--bundle",
         metavar="FILE",
+        type=readable(_read_file),
         help="write an archive for a bug report instead, states, rules, versions and recent events, to a new FILE "
         "(.tar.gz), or to standard output if FILE is -",
     )

@@ -51,6 +51,9 @@ _DESTINATION = re.compile(
     r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<ipv4>[^:/]*)):(?P<port>[0-9]{1,5})(?:/(?P<protocol>[a-z]+))?"
 )
 _LAST_PORT = 65535
+# The first bytes of multicast addresses, by the length of an address.
+_MULTICAST = {4: range(224, 240), 16: range(255, 256)}
+_BROADCAST = parse_address("255.255.255.255")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class ExplainArguments:
 def read_question(text: str) -> tuple[Client, VirtualServerKey]:
     """Read `CLIENT to ADDRESS:PORT[/PROTOCOL]`; ValueError says what is wrong."""
     words = [word for word in text.replace("->", " ").split() if word != "to"]
+    if words and words[-1] == "-":
+        raise ValueError(
+            "the shell took the > of -> for a redirection, into a file named like the destination: "
+            "write `to` instead, or quote the arrow"
+        )
     match words:
         case ["pod", name, destination]:
             return PodNamed(read_object_key(name)), read_destination(destination)
@@ -103,11 +111,14 @@ def _read_client(text: str) -> Client:
     if text == "outside":
         return HostOutside()
     try:
-        return HostAt(parse_address(text))
+        address = parse_address(text)
     except ValueError:
         raise ValueError(
             f"{text!r} is no client: an IP address, node, outside, or pod NAMESPACE/NAME"
         ) from None
+    if not any(address) or address[0] in _MULTICAST[len(address)] or address == _BROADCAST:
+        raise ValueError(f"{text!r} is no client: no host sends from that address")
+    return HostAt(address)
 
 
 def _read(namespace: argparse.Namespace, _hostname: str) -> ExplainArguments:

@@ -106,8 +106,11 @@ def judge_ports(ports: Sequence[Port]) -> list[Finding]:
     ]
 
 
-def judge_name(holder: AgentName | None, answering: int | None) -> Finding:
-    """Judge who holds the agent's name; `answering` is the process of the agent that answers, None if none does."""
+def judge_name(holder: AgentName | None, answering: int | None, *, silent: bool = False) -> Finding:
+    """Judge who holds the agent's name; `answering` is the process of the agent that answers, None if none does.
+
+    `silent`: somebody listens on the agent's socket, and does not say who.
+    """
     if holder is None or holder.process == answering:
         return Finding(Check.OTHER_AGENT, Severity.OK, "no other agent runs in this network namespace")
     process = f"process {holder.process}" if holder.process else "a process that can't be seen from here"
@@ -126,6 +129,11 @@ def judge_name(holder: AgentName | None, answering: int | None) -> Finding:
             f"the agent's name is held by {process}, and the agent that answers calls itself {answering}: "
             "one agent in a container, seen from outside, or two in different network namespaces",
             "ss -xlp src @ipvsproxy",
+        )
+    if silent:
+        return unknown(
+            Check.OTHER_AGENT,
+            f"{process} has the agent's name, and the agent does not say whether it is that one",
         )
     return Finding(
         Check.OTHER_AGENT,

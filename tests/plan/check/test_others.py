@@ -73,3 +73,11 @@ def test_who_holds_the_name_is_the_agent_or_another_one(
     found = judge_name(name, answering)
     assert found.severity is severity
     assert words in found.meaning
+
+
+def test_an_agent_that_does_not_say_who_it_is_may_be_the_one_with_the_name() -> None:
+    found = judge_name(AgentName(5, may_be_agent=True), None, silent=True)
+    assert found.severity is Severity.UNKNOWN
+    assert (
+        "process 5 has the agent's name, and the agent does not say whether it is that one" in found.meaning
+    )
