@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -504,15 +505,29 @@ def test_an_agent_of_another_schema_version_is_an_error_and_all_else_is_looked_a
     assert found.of("kernel-version")[0][0] == "ok"
 
 
-def test_without_the_right_to_configure_the_network_one_line_says_so(node: Node) -> None:
+def check_by(node: Node, *privileges: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with these options of setpriv."""
     with node.namespace.entered():
-        completed = subprocess.run(
-            ["setpriv", "--bounding-set=-net_admin", *PROGRAM, "check"],
+        return subprocess.run(
+            ["setpriv", *privileges, *PROGRAM, "check"],
             capture_output=True,
             text=True,
             check=False,
             cwd=REPOSITORY,
         )
+
+
+def test_a_root_without_the_right_to_configure_the_network_is_told_what_can_be_seen(node: Node) -> None:
+    completed = check_by(node, "--bounding-set=-net_admin")
+    assert (completed.returncode, completed.stderr) == (1, "")
+    found = completed.stdout
+    assert "CAP_NET_ADMIN is missing: the agent can't run here" in " ".join(found.split())
+    assert "give the container the capability NET_ADMIN" in found
+    assert f"Linux {os.uname().release}" in found
+
+
+def test_without_root_one_line_says_so(node: Node) -> None:
+    completed = check_by(node, "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
     assert (completed.returncode, completed.stdout) == (77, "")
     assert completed.stderr == (
         "ipvsproxy: CAP_NET_ADMIN is missing: run as root, or give the container the capability NET_ADMIN\n"

@@ -40,8 +40,10 @@ def require_net_admin(status: Path = _PROC_SELF / "status") -> None:
 
 def read_privileges(proc_self: Path = _PROC_SELF) -> Privileges:
     """Read what the process may do. OSError."""
-    users = (proc_self / "uid_map").read_text().split()
-    return Privileges(_has_capability(CAP_SYS_MODULE, proc_self / "status"), users == _ALL_USERS)
+    users, status = (proc_self / "uid_map").read_text().split(), proc_self / "status"
+    return Privileges(
+        _has_capability(CAP_NET_ADMIN, status), _has_capability(CAP_SYS_MODULE, status), users == _ALL_USERS
+    )
 
 
 def read_nft_program(run: Callable[[Sequence[str], bytes], Completed] = run_nft) -> NftProgram | None:

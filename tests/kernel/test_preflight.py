@@ -101,12 +101,17 @@ def test_a_kernel_without_nf_tables_is_refused_before_nft_runs() -> None:
         (
             "000001ffffffffff",
             "0 0 4294967295",
-            Privileges(may_load_modules=True, initial_user_namespace=True),
+            Privileges(may_configure_network=True, may_load_modules=True, initial_user_namespace=True),
         ),
         (
             "0000000000001000",
             "0 100000 65536",
-            Privileges(may_load_modules=False, initial_user_namespace=False),
+            Privileges(may_configure_network=True, may_load_modules=False, initial_user_namespace=False),
+        ),
+        (
+            "0000000000000000",
+            "0 0 4294967295",
+            Privileges(may_configure_network=False, may_load_modules=False, initial_user_namespace=True),
         ),
     ],
 )

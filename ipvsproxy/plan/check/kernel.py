@@ -40,8 +40,12 @@ class NftProgram(NamedTuple):
 
 
 class Privileges(NamedTuple):
-    """What the process may do: load modules (CAP_SYS_MODULE), and whether it is outside of user namespaces."""
+    """What the process may do, and whether it is outside of user namespaces.
 
+    It may configure the network with CAP_NET_ADMIN, and load modules with CAP_SYS_MODULE.
+    """
+
+    may_configure_network: bool
     may_load_modules: bool
     initial_user_namespace: bool
 
@@ -135,7 +139,7 @@ def _judge_loadable(name: str, *, by_hand: bool, forbidden: bool) -> Finding:
 
 
 def judge_privileges(privileges: Privileges, *, must_load: bool) -> list[Finding]:
-    """Judge what the process may do; that it has CAP_NET_ADMIN is known. `must_load`: a module, by hand."""
+    """Judge what the process may do. `must_load`: a module, by hand."""
     if not privileges.initial_user_namespace:
         return [
             Finding(
@@ -143,6 +147,16 @@ def judge_privileges(privileges: Privileges, *, must_load: bool) -> list[Finding
                 Severity.ERROR,
                 "this is a user namespace, where nobody can configure IPVS: the agent can't run here",
                 "run it as the host's root (a pod with hostUsers: true)",
+            )
+        ]
+    if not privileges.may_configure_network:
+        return [
+            Finding(
+                Check.PRIVILEGE,
+                Severity.ERROR,
+                "CAP_NET_ADMIN is missing: the agent can't run here, and what only the kernel's tables tell is not "
+                "looked at",
+                "run it as the host's root, or give the container the capability NET_ADMIN",
             )
         ]
     findings = [Finding(Check.PRIVILEGE, Severity.OK, "CAP_NET_ADMIN, outside of user namespaces")]

@@ -117,9 +117,19 @@ def test_each_scheduler_is_a_module_and_counts_once() -> None:
 
 def test_a_user_namespace_is_an_error_and_nothing_else_matters_then() -> None:
     (found,) = judge_privileges(
-        Privileges(may_load_modules=False, initial_user_namespace=False), must_load=True
+        Privileges(may_configure_network=True, may_load_modules=False, initial_user_namespace=False),
+        must_load=True,
     )
     assert found.severity is Severity.ERROR
+
+
+def test_without_the_right_to_configure_the_network_no_agent_can_run() -> None:
+    (found,) = judge_privileges(
+        Privileges(may_configure_network=False, may_load_modules=True, initial_user_namespace=True),
+        must_load=True,
+    )
+    assert found.severity is Severity.ERROR
+    assert found.mend == "run it as the host's root, or give the container the capability NET_ADMIN"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +138,10 @@ def test_a_user_namespace_is_an_error_and_nothing_else_matters_then() -> None:
 def test_the_right_to_load_modules_is_missed_only_where_one_must_be_loaded(
     *, may_load: bool, must_load: bool, said: int
 ) -> None:
-    found = judge_privileges(Privileges(may_load, initial_user_namespace=True), must_load=must_load)
+    found = judge_privileges(
+        Privileges(may_configure_network=True, may_load_modules=may_load, initial_user_namespace=True),
+        must_load=must_load,
+    )
     assert [each.severity for each in found] == [Severity.OK, Severity.INFO][:said]
 
 
