@@ -83,20 +83,21 @@ _SVG = """\
 
 
 class Picture(NamedTuple):
-    """A picture, and how it comes about; a program that goes on is left with `q` once `shows` is on the screen."""
+    """A picture, how it comes about, and what it has to show; `goes_on` if the program does not end by itself."""
 
     name: str
     words: tuple[str, ...]
     columns: int
     rows: int
-    shows: tuple[str, ...] = ()
+    shows: tuple[str, ...]
+    goes_on: bool = False
 
 
 PICTURES = (
-    Picture("dump", ("dump",), 120, 60),
-    Picture("explain", ("explain", "outside", "to", "198.19.0.10:80"), 116, 60),
-    Picture("top", ("top",), 110, 12, ("  last ",)),
-    Picture("check", ("check",), 116, 60),
+    Picture("dump", ("dump",), 120, 60, ("DIFFERENCE",)),
+    Picture("explain", ("explain", "outside", "to", "198.19.0.10:80"), 116, 60, ("result:",)),
+    Picture("top", ("top",), 110, 12, ("  last ",), goes_on=True),
+    Picture("check", ("check",), 116, 60, ("error", "ok")),
 )
 
 
@@ -180,10 +181,9 @@ def _serve(
 def _draw(cluster: Cluster, picture: Picture, file: Path) -> None:
     command = cluster.agent.command(*picture.words)
     with Terminal(command, picture.columns, picture.rows, cluster.node) as terminal:
-        if picture.shows:
-            terminal.await_text(*picture.shows)
-        else:
+        if not picture.goes_on:
             terminal.await_end()
+        terminal.await_text(*picture.shows)
         lines = terminal.contents()
     file.write_text(_svg(picture, lines))
 

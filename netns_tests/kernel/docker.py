@@ -7,10 +7,12 @@ programs are the image's; the tests and what they import come from the working t
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import docker
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.errors import APIError, ContainerError, DockerException, ImageNotFound
 
 from netns_tests.kernel.machine import Machine
@@ -24,11 +26,26 @@ _TIMEOUT = 60
 
 def unreachable() -> str | None:
     """Return why there is no Docker to be used, None if it answers."""
+    nobody = f"no Docker answers at {os.environ.get('DOCKER_HOST') or 'its usual socket'}"
+    if not _listens(os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET):
+        return nobody
     try:
         docker.from_env(timeout=_TIMEOUT).ping()
     except DockerException:
-        return f"no Docker answers at {os.environ.get('DOCKER_HOST') or 'its usual socket'}"
+        return nobody
     return None
+
+
+def _listens(host: str) -> bool:
+    """Say whether somebody listens on a unix socket; of other addresses the client itself has to find out.
+
+    The client leaves a socket open where nobody does.
+    """
+    scheme, _, path = host.partition("://")
+    if not scheme.endswith("unix"):
+        return True
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(f"/{path.lstrip('/')}") == 0
 
 
 def without_image(image: str) -> str | None:
