@@ -218,6 +218,15 @@ def test_ipvs_makes_the_endpoint_the_source_of_replies(service: UdpService) -> N
     assert entry.endpoint == service.endpoint("first")
 
 
+def forget_first(service: UdpService, flows: int) -> None:
+    """Forget the flows of the real server that was deleted, as many as the kernel has not expired itself.
+
+    It does so in its own time, with expire_nodest_conn (expire_nodest_conn_handler(), ip_vs_ctl.c).
+    """
+    assert service.conntrack.forget([Flow(service.key, service.endpoint("first"))]) <= flows
+    assert service.endpoint("first") not in [each.endpoint for each in service.entries()]
+
+
 def test_the_next_datagram_after_an_endpoint_is_gone_finds_a_living_one(service: UdpService) -> None:
     service.create()
     service.add("first")
@@ -226,7 +235,7 @@ def test_the_next_datagram_after_an_endpoint_is_gone_finds_a_living_one(service:
     service.add("second")
     assert client.ask(service.key)[0] == "first"
     service.delete("first")
-    assert service.conntrack.forget([Flow(service.key, service.endpoint("first"))]) == 1
+    forget_first(service, 1)
     assert client.ask(service.key)[0] == "second"
 
 
@@ -238,7 +247,7 @@ def test_flows_of_the_other_endpoint_keep_their_entry(service: UdpService) -> No
     served_by = {client: client.ask(service.key)[0] for client in clients}
     assert sorted(served_by.values()) == ["first", "first", "second", "second"]
     service.delete("first")
-    assert service.conntrack.forget([Flow(service.key, service.endpoint("first"))]) == 2
+    forget_first(service, 2)
     assert [each.endpoint for each in service.entries()] == [service.endpoint("second")] * 2
     assert {client.ask(service.key)[0] for client in clients} == {"second"}
 
