@@ -97,7 +97,7 @@ PICTURES = (
     Picture("dump", ("dump",), 120, 60, ("DIFFERENCE",)),
     Picture("explain", ("explain", "outside", "to", "198.19.0.10:80"), 116, 60, ("result:",)),
     Picture("top", ("top",), 110, 12, ("  last ",), goes_on=True),
-    Picture("check", ("check",), 116, 60, ("error", "ok")),
+    Picture("check", ("check",), 116, 60, ("host-firewall",)),
 )
 
 
