@@ -11,7 +11,7 @@ from ipvsproxy.cli.arguments.parser import (
     OutputFormat,
     add_output,
     add_run_directory,
-    read_object_key,
+    add_service,
     readable,
 )
 from ipvsproxy.errors import UsageError
@@ -127,12 +127,7 @@ def _read(namespace: argparse.Namespace, _hostname: str) -> DumpArguments:
 
 def _add_flags(parser: Parser) -> None:
     add_output(parser, *OutputFormat)
-    parser.add_argument(
-        "--service",
-        metavar="NAMESPACE/NAME",
-        type=readable(read_object_key),
-        help="this Service only; a NAME alone is of the namespace default (default: all Services)",
-    )
+    add_service(parser)
     parser.add_argument(
         "--address",
         metavar="ADDRESS[:PORT]",

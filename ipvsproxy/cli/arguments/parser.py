@@ -114,6 +114,16 @@ def add_run_directory(parser: Parser) -> None:
     parser.set_defaults(run_directory=setting.read(""))
 
 
+def add_service(parser: Parser) -> None:
+    """Add --service, for a command that shows one or all."""
+    parser.add_argument(
+        "--service",
+        metavar="NAMESPACE/NAME",
+        type=readable(read_object_key),
+        help="this Service only; a NAME alone is of the namespace default (default: all Services)",
+    )
+
+
 def add_output(parser: Parser, *formats: OutputFormat) -> None:
     """Add -o/--output for these formats, of which the first is the default."""
 

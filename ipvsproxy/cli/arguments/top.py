@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ipvsproxy.cli.arguments.parser import (
     Command,
     OutputFormat,
     add_output,
     add_run_directory,
-    read_object_key,
+    add_service,
     readable,
 )
 from ipvsproxy.config.durations import format_duration, parse_duration
+from ipvsproxy.config.readers import one_of
 from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.observe.look_times import PERIOD
 from ipvsproxy.observe.traffic import Grouping, Order, Wanted
 
 if TYPE_CHECKING:
     import argparse
-    import enum
-    from collections.abc import Callable
     from pathlib import Path
 
     from ipvsproxy.cli.arguments.parser import Parser
-
-    Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 _EPILOG = """\
 examples:
@@ -90,22 +87,17 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--by",
         metavar="WHAT",
-        type=readable(_one_of(Grouping)),
+        type=readable(one_of(Grouping)),
         help=f"what a row is about: {', '.join(Grouping)} (default: service, with --endpoint: endpoint)",
     )
     parser.add_argument(
         "--sort",
         metavar="COLUMN",
-        type=readable(_one_of(Order)),
+        type=readable(one_of(Order)),
         default=Order.BYTES,
         help=f"{', '.join(Order)}; packets and bytes in both directions (default: {Order.BYTES})",
     )
-    parser.add_argument(
-        "--service",
-        metavar="NAMESPACE/NAME",
-        type=readable(read_object_key),
-        help="this Service only; a NAME alone is of the namespace default (default: all Services)",
-    )
+    add_service(parser)
     parser.add_argument(
         "--namespace", metavar="NAMESPACE", help="the Services of this namespace only (default: of all)"
     )
@@ -131,15 +123,6 @@ def _add_flags(parser: Parser) -> None:
         "(default: 1 where output or input is no terminal, or with -o json)",
     )
     add_run_directory(parser)
-
-
-def _one_of(choices: type[Choice]) -> Callable[[str], Choice]:
-    def read(text: str) -> Choice:
-        if text not in list(choices):
-            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
-        return choices(text)
-
-    return read
 
 
 def _read_interval(text: str) -> float:
