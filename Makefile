@@ -78,10 +78,12 @@ bench: setup kernel-packages ## Measure, on a real kernel (BENCH=name for one)
 
 .PHONY: test
 test: ## Run all checks and tests, those on a real kernel included
-	@echo "== 1 of 2: checks and unit tests"
+	@echo "== 1 of 3: checks and unit tests"
 	@$(MAKE) check
-	@echo "== 2 of 2: packet tests on a real kernel"
+	@echo "== 2 of 3: packet tests on a real kernel"
 	@$(MAKE) netns-test
+	@echo "== 3 of 3: the image, and packet tests in a privileged container of it"
+	@$(MAKE) container-test
 
 .PHONY: image
 image: ## Build the image from the Dockerfile (ARGS for docker build)
@@ -99,7 +101,7 @@ image-import: ## Import that root file system into Docker
 .PHONY: container-test
 container-test: setup kernel-packages ## Test the image, and packets in a privileged container of it
 	@missing=$$($(PYTHON) -m netns_tests.container --missing-packages); $(call install,$$missing)
-	$(PYTHON) -m netns_tests.container
+	$(PYTHON) -m netns_tests.container -- $(ARGS)
 
 .PHONY: release-check
 release-check: setup kernel-packages ## Build what is released, install it by itself, and run the demo from it

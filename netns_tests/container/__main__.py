@@ -13,23 +13,27 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipvsproxy import __version__
 from netns_tests.container import dockerd
 from netns_tests.container.place import Place, find, missing_packages
 from netns_tests.kernel import docker, host
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"ipvsproxy:{__version__}"
 
 # What a client meets at each kind of address, and what a restart leaves alone. All that there is takes a user-mode
-# kernel with a single processor too long: RUNNER=docker runs it.
-PACKET_TESTS = (
+# kernel with a single processor half an hour.
+PACKET_TESTS = [
     "netns_tests/test_cluster_ip.py",
     "netns_tests/test_node_ports.py",
     "netns_tests/test_restart.py",
-)
-_SECONDS = 900
+]
+_SECONDS = 3000
 _MEMORY = "4G"
 _PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 
@@ -48,11 +52,18 @@ def main() -> int:
         metavar="ROOTFS.tar",
         help="in the test kernel: with a dockerd started there",
     )
+    usage.add_argument(
+        "tests",
+        nargs="*",
+        metavar="ARGUMENT",
+        help=f"for pytest in the container (default: {' '.join(PACKET_TESTS)})",
+    )
     options = usage.parse_args()
+    tests = options.tests or PACKET_TESTS
     if options.own_dockerd:
         with dockerd.running():
             # Its network goes with it.
-            return test(options.own_dockerd, IPVSPROXY_NODE_NETWORK="host")
+            return test(options.own_dockerd, tests, IPVSPROXY_NODE_NETWORK="host")
     kernel = Path(name) if (name := os.environ.get("IPVSPROXY_UML_KERNEL")) else None
     find_place = partial(find, docker.unreachable, host.why_not, kernel)
     if options.missing_packages:
@@ -65,11 +76,11 @@ def main() -> int:
     rootfs = REPOSITORY / "build" / "image" / "rootfs.tar"
     subprocess.run([REPOSITORY / "image" / "rootfs.sh", sys.executable, rootfs], check=True)
     print(f"container tests: {found.place.value}, because {found.reason}", flush=True)
-    return test(rootfs) if found.place is Place.HERE else in_test_kernel(rootfs)
+    return test(rootfs, tests) if found.place is Place.HERE else in_test_kernel(rootfs, tests)
 
 
-def test(rootfs: Path, **more: str) -> int:
-    """Import the image, test it, and run the packet tests with it; return the exit code of what failed first.
+def test(rootfs: Path, tests: Sequence[str], **more: str) -> int:
+    """Import the image, test it, and run packet tests with it; return the exit code of what failed first.
 
     `more` goes into the environment of the image's tests.
     """
@@ -83,7 +94,7 @@ def test(rootfs: Path, **more: str) -> int:
     packets = [
         *(sys.executable, "-m", "netns_tests.kernel", "--runner", "docker"),
         *("--timeout", str(_SECONDS), "--junit", "build/container-packets.xml", "--"),
-        *(*_PYTEST, *PACKET_TESTS),
+        *(*_PYTEST, *tests),
     ]
     # Its own program in place of the working tree's.
     own = environment | {"IPVSPROXY_PROGRAM": "/opt/ipvsproxy/bin/ipvsproxy"}
@@ -93,11 +104,11 @@ def test(rootfs: Path, **more: str) -> int:
     )
 
 
-def in_test_kernel(rootfs: Path) -> int:
+def in_test_kernel(rootfs: Path, tests: Sequence[str]) -> int:
     """Do the same in user-mode Linux, with a Docker of its own; return the exit code."""
     kernel = [*(sys.executable, "-m", "netns_tests.kernel", "--runner", "uml"), "--memory", _MEMORY]
     limit = ["--timeout", str(_SECONDS)]
-    inside = [sys.executable, "-m", "netns_tests.container", "--own-dockerd", str(rootfs)]
+    inside = [sys.executable, "-m", "netns_tests.container", "--own-dockerd", str(rootfs), "--", *tests]
     return subprocess.run([*kernel, *limit, "--", *inside], cwd=REPOSITORY, check=False).returncode
 
 

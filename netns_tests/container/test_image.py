@@ -86,15 +86,15 @@ def node(containers: Containers) -> DockerContainer:
         # The machine's own network only where the machine goes with the test.
         network_mode=os.environ.get("IPVSPROXY_NODE_NETWORK", "none"),
     )
-    await_that(lambda: "ready" in _log(container), "the pod serves")
+    _await_line(container, "ready")
     return container
 
 
 def test_it_has_what_the_agent_and_the_chart_run_and_nothing_that_builds(node: DockerContainer) -> None:
-    words = "sh nft modprobe ip iptables-legacy-save ip6tables-legacy-restore pip pip3 cc gcc make apt-get"
-    found = _output(node, "sh", "-c", f"for each in {words}; do command -v $each; done; :")
-    names = [path.rpartition("/")[2] for path in found.split()]
-    assert names == ["sh", "nft", "modprobe", "ip", "iptables-legacy-save", "ip6tables-legacy-restore"]
+    has = "sh nft modprobe ip conntrack iptables-legacy-save ip6tables-legacy-restore"
+    has_not = "pip pip3 cc gcc make"
+    found = _output(node, "sh", "-c", f"for each in {has} {has_not}; do command -v $each; done; :")
+    assert [path.rpartition("/")[2] for path in found.split()] == has.split()
 
 
 @pytest.mark.parametrize("privileges", [{"privileged": True}, AS_BY_THE_CHART], ids=["privileged", "chart"])
@@ -113,21 +113,35 @@ def test_the_agent_in_its_container_serves_a_cluster_ip(
             pytest.skip("only the host's /proc/sys/net can be mounted, and its network is not the test's")
         volumes.append(("/proc/sys/net", "/host/proc/sys/net", "rw"))
     agent = containers.start(*RUN, volumes=volumes, network_mode=network, **privileges)
-    await_that(lambda: "first sync" in _log(agent), "the agent has synced")
+    _await_line(agent, "first sync")
     get = "import urllib.request; print(urllib.request.urlopen('http://10.96.0.10', timeout=10).read().decode())"
     assert _output(agent, "python3", "-c", get) == "pod, asked by 10.244.0.1\n"
     assert "10.96.0.10" in _output(agent, "ipvsproxy", "dump")
     assert "error" not in _output(agent, "ipvsproxy", "check", "-o", "json")
-    # What it leaves goes with the network, unless that is the machine's.
     _output(agent, "sh", "-c", "kill -TERM 1")
     assert agent.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
+    # The network may be the machine's: nothing is left in it.
+    cleanup = containers.start("cleanup", "--yes", volumes=volumes, network_mode=network, **privileges)
+    assert cleanup.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
+    assert "virtual server" in _log(cleanup)
+
+
+def _await_line(container: DockerContainer, words: str) -> None:
+    """Wait until a container's output has these words; AssertionError with the output if it ends before."""
+
+    def is_there() -> bool:
+        container.reload()
+        ended = container.status == "exited"
+        log = _log(container)
+        assert words in log or not ended, log
+        return words in log
+
+    await_that(is_there, f"a container's output has {words!r}")
 
 
 def _log(container: DockerContainer) -> str:
     output, errors = container.get_logs()
-    text = (output + errors).decode()
-    assert container.get_wrapped_container().status != "exited", text
-    return text
+    return str((output + errors).decode())
 
 
 def _output(container: DockerContainer, *command: str) -> str:
