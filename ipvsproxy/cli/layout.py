@@ -41,7 +41,8 @@ _COLOURS: Final = {
     "missing": _RED,
     "differs": _RED,
     "unwanted": _RED,
-    "not": _RED,
+    "not": _FAINT,
+    "rejected": _RED,
 }
 """By the first word of the column STATE, or a later one that is worse."""
 
@@ -205,6 +206,11 @@ class _Paint:
         words = [word.rstrip(",:") for word in row[self._state].split()]
         # What is wrong stands behind what becomes of the clients, as in "serving, differs".
         word = "differs" if {"differs", "failed"} & {*words} else words[0]
+        # A Service without a clusterIP is not programmed either; of a wide table the reason has a column of its own.
+        if word == "not" and any(
+            cell.startswith("rejected") for text in row[self._state :] for cell in text.split()
+        ):
+            word = "rejected"
         return [_COLOURS.get(word, "") if index == self._state else "" for index in range(len(row))]
 
 

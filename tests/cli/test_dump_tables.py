@@ -119,6 +119,21 @@ def test_a_virtual_server_that_differs_is_red_whatever_becomes_of_its_clients() 
     assert lay_out(table, Look(colours=True)).endswith("\x1b[31mserving, differs\x1b[0m\n")
 
 
+@pytest.mark.parametrize(
+    ("cells", "colour"),
+    [
+        (("not programmed, type ExternalName", ""), "\x1b[2m"),
+        (("not programmed, rejected: 0 is not a port", ""), "\x1b[31m"),
+        (("not programmed", "rejected: 0 is not a port"), "\x1b[31m"),
+    ],
+)
+def test_a_service_without_virtual_servers_is_red_only_if_it_was_rejected(
+    cells: tuple[str, str], colour: str
+) -> None:
+    table = Table((Column("STATE"), Column("REASON")), [cells])
+    assert f"{colour}{cells[0]}" in lay_out(table, Look(colours=True))
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -36,9 +36,9 @@ def refusal(kubeconfig: Path | None) -> str:
     ("contents", "reason"),
     [
         ("", "Invalid kube-config. {} file is empty"),
-        ("- 1\n", "is no kubeconfig"),
+        ("- 1\n", "is no kubeconfig: it has no mapping with lists of clusters, contexts and users"),
         ("just text\n", "is no kubeconfig"),
-        ("a: [\n", "is no kubeconfig: while parsing"),
+        ("a: [\n", "is no YAML: while parsing"),
         ("kind: Config\n", "current-context"),
         (CONTEXT, "Expected object with name test"),
         (

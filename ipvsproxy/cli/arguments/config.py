@@ -66,7 +66,7 @@ def _add_flags(parser: Parser) -> None:
 
 def _read_action(text: str) -> str:
     if text != "show":
-        raise ValueError(f"{text!r} is not show")
+        raise ValueError(f"the one action is `ipvsproxy config show`; {text!r} is none")
     return text
 
 

@@ -267,6 +267,7 @@ def _configure_in_pod(configuration: Any) -> None:  # noqa: ANN401 - the client 
 
 def _configure(configuration: Any, kubeconfig: Path) -> None:  # noqa: ANN401 - the client ships no usable types
     """Configure what the file says; UsageError names the file and what is wrong with it."""
+    import yaml  # noqa: PLC0415 - comes with the next one
     from kubernetes import config  # noqa: PLC0415 - half a second and 30 MB: only with an API server
 
     try:
@@ -283,8 +284,13 @@ def _configure(configuration: Any, kubeconfig: Path) -> None:  # noqa: ANN401 - 
         raise UsageError(f"{place}: {error.strerror or error}") from error
     except config.ConfigException as error:
         raise UsageError(f"kubeconfig {kubeconfig}: {_one_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"kubeconfig {kubeconfig}: is no YAML: {_one_line(error)}") from error
     except Exception as error:
         # YAML of another shape makes the loader trip in many ways.
-        raise UsageError(f"kubeconfig {kubeconfig}: is no kubeconfig: {_one_line(error)}") from error
+        raise UsageError(
+            f"kubeconfig {kubeconfig}: is no kubeconfig: it has no mapping with lists of clusters, contexts and users, "
+            f"and a current-context ({_one_line(error)})"
+        ) from error
     if not configuration.host:
         raise UsageError(f"kubeconfig {kubeconfig}: the cluster of its current context has no server")
