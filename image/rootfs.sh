@@ -3,6 +3,7 @@
 #
 # Debian by mmdebstrap, and in it /opt/ipvsproxy, from the same packages and the same locked wheels as by the Dockerfile.
 # PYTHON has pip and hatchling. SOURCE_DATE_EPOCH is the time of all that is made here: the last commit's, unless given.
+# The wheel in it is hatchling's own, as everywhere.
 # What was downloaded is kept for the next time, in XDG_CACHE_HOME: Debian for a day, so that its updates come in.
 set -euo pipefail
 python=$1 output=$2
@@ -12,8 +13,8 @@ repository=$(dirname "$here")
 suite=bookworm
 python_version=3.11
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/ipvsproxy/images
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repository" log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+epoch=${SOURCE_DATE_EPOCH:-$(git -C "$repository" log -1 --format=%ct)}
+unset SOURCE_DATE_EPOCH
 
 # The mounts below are this process's own, and end with it.
 if [ "${INSIDE:-}" != "$$" ]; then
@@ -49,7 +50,7 @@ bootstrap_debian() {
     fi
     say "making Debian $suite with $packages"
     mkdir "$scratch/tmp"
-    TMPDIR=$scratch/tmp mmdebstrap --quiet --mode=root --variant=essential \
+    SOURCE_DATE_EPOCH=$(date +%s) TMPDIR=$scratch/tmp mmdebstrap --quiet --mode=root --variant=essential \
         --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include="${packages// /,}" \
         --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
@@ -58,6 +59,7 @@ bootstrap_debian() {
         "$suite" "$scratch/debian.tar" "${sources[@]}" >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
     mv "$scratch/debian.tar" "$debian.$$"
     mv "$debian.$$" "$debian"
+    find "$cache" -name 'debian-*.tar' -mmin +1440 -delete
 }
 
 fetch_wheels
@@ -65,16 +67,19 @@ bootstrap_debian
 root=$scratch/root
 mkdir "$root"
 tar --extract --file "$debian" --directory "$root"
+# What came about while Debian was made has one time, that of its beginning: it is made new, whenever that was.
+find "$root" -newermt "@$(($(stat -c %Y "$root/var/lib/dpkg/status") - 1))" -exec touch --no-dereference {} +
 
 # What installs is put beside, and is gone afterwards.
 work=$root/tmp/work
 mkdir "$work" "$work/pip"
 cp -r "$("$python" -c 'import pip; print(pip.__path__[0])')" "$work/pip/"
 cp -r "$wheels" "$work/wheels"
-(cd "$repository" && "$python" -m hatchling build --target wheel --directory "$work/wheels") 2>/dev/null
+(cd "$repository" && "$python" -m hatchling build --target wheel --directory "$work/wheels") >"$scratch/log" 2>&1 \
+    || { cat "$scratch/log" >&2; exit 1; }
 cp "$here/install.sh" "$repository/requirements/run.txt" "$work/"
 # With none of this machine's settings for pip.
-env --ignore-environment PATH="$PATH" PYTHONPATH=/tmp/work/pip SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+env --ignore-environment PATH="$PATH" PYTHONPATH=/tmp/work/pip \
     chroot "$root" sh /tmp/work/install.sh /tmp/work/wheels /tmp/work/run.txt >&2
 rm -r "$work"
 # Of the machine that it was made on; the container's own are mounted there.
@@ -82,6 +87,6 @@ rm -r "$work"
 : >"$root/etc/hostname"
 
 tar --create --file "$output.new" --directory "$root" --sort=name --numeric-owner --xattrs --xattrs-include='*' \
-    --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime --pax-option=delete=atime,delete=ctime .
+    --mtime="@$epoch" --clamp-mtime --pax-option=delete=atime,delete=ctime .
 mv "$output.new" "$output"
 say "$output, $(du --human-readable --apparent-size "$output" | cut -f 1)"

@@ -140,6 +140,8 @@ def follow(node: Node, advice: str) -> None:
 
 
 def test_a_fresh_node_has_no_fault_and_lists_what_the_agent_will_do(node: Node) -> None:
+    # A namespace may have it from the kernel's first one.
+    node.namespace.sysctl("net/ipv4/ip_forward", "0")
     found = check(node, *FLAGS)
     assert (found.code, found.severities()) == (0, {})
     forwarding = found.the("kernel-setting", "net.ipv4.ip_forward")

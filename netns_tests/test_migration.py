@@ -69,18 +69,19 @@ class Clients:
     Some connect anew for each request; others keep their connections, and single ones are open all the time.
     """
 
-    def __init__(self, cluster: Cluster, service: ServiceUnderTest, *, kept_on_node: bool = True) -> None:
-        """Prepare them; without `kept_on_node` the node's processes do not keep their connections."""
+    def __init__(self, cluster: Cluster, service: ServiceUnderTest, *, on_node: bool = True) -> None:
+        """Prepare them; without `on_node` none is a process of the node."""
         pod, outside, node = cluster["client"], cluster["outside"], cluster.node
         cluster_ip = {family: service.target(family) for family in Family}
         node_port = {family: service.target(family, via=Via.NODE_PORT) for family in Family}
-        on_node = Style.KEPT_ALIVE if kept_on_node else Style.EACH_ITS_OWN
         self._loads = [
             Load(pod, cluster_ip[Family.IPV4], Style.EACH_ITS_OWN, 1, PAUSE),
             Load(outside, node_port[Family.IPV6], Style.EACH_ITS_OWN, 1, PAUSE),
-            Load(node, cluster_ip[Family.IPV6], on_node, 1, PAUSE),
         ]
-        kept = [(pod, cluster_ip), (outside, node_port), *([(node, cluster_ip)] if kept_on_node else [])]
+        kept = [(pod, cluster_ip), (outside, node_port)]
+        if on_node:
+            self._loads.append(Load(node, cluster_ip[Family.IPV6], Style.KEPT_ALIVE, 1, PAUSE))
+            kept.append((node, cluster_ip))
         self._open = [(origin, target) for origin, targets in kept for target in targets.values()]
         self._connections: list[Connection] = []
         self._stack = contextlib.ExitStack()
@@ -216,9 +217,11 @@ def test_a_node_goes_back_to_mode_iptables_and_connections_go_on_until_the_clean
         leave_mode_iptables(cluster, kube_proxy.services_of(cluster, [service]))
         clients.go_on()
     # A process of the node has the ClusterIP for its own address, too, as long as the interface has it.
-    with Clients(cluster, service, kept_on_node=False) as clients:
+    with Clients(cluster, service, on_node=False) as clients:
         cleaned = agent.cleanup("--yes")
         assert (cleaned.returncode, cleaned.stderr) == (0, "")
+        clients.go_on()
+    with Clients(cluster, service) as clients:
         clients.go_on()
     assert "24 virtual servers, the interface kube-ipvs0, the nftables table" in cleaned.stdout
     assert tables.virtual_servers(node) == {}

@@ -108,7 +108,7 @@ class TestPlaceOfTheContainerTests:
     def test_nowhere_without_a_dockerd_for_the_kernel_which_is_said(self) -> None:
         found = find(no_docker, never, UML_KERNEL, None)
         assert found.place is Place.NOWHERE
-        assert found.reason.endswith("dockerd is not installed for the test kernel (docker.io)")
+        assert "dockerd is not installed for the test kernel: apt-get install docker.io" in found.reason
 
     @pytest.mark.parametrize(
         ("place", "packages"),
@@ -119,8 +119,20 @@ class TestPlaceOfTheContainerTests:
         ],
     )
     def test_only_packages_that_help_are_missed(self, place: Place, packages: list[str]) -> None:
-        assert missing_packages(lambda _: Found(place, "a reason"), lambda _: None) == packages
-        assert missing_packages(lambda _: Found(place, "a reason"), lambda program: f"/bin/{program}") == []
+        def find_place(_: str | None) -> Found:
+            return Found(place, "a reason")
+
+        assert missing_packages(find_place, lambda _: None, starts_services=False) == packages
+        assert missing_packages(find_place, lambda program: f"/bin/{program}", starts_services=False) == []
+
+    def test_no_docker_is_installed_where_it_would_be_started(self) -> None:
+        def find_place(dockerd: str | None) -> Found:
+            return find(no_docker, never, UML_KERNEL, dockerd)
+
+        assert missing_packages(find_place, lambda _: None, starts_services=True) == []
+        assert missing_packages(find_place, {"dockerd": "/bin/dockerd"}.get, starts_services=True) == [
+            "mmdebstrap"
+        ]
 
 
 class TestCommandLine:

@@ -16,12 +16,17 @@ import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.observe import agent_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SOCKET_NAME: Final = "ipvsproxy"
 
+_LOCK_NAME: Final = "agent.lock"
+_OWN_FILES: Final = frozenset({_LOCK_NAME, agent_socket.SOCKET_NAME})
+_OWNER_ONLY: Final = 0o700
+_PERMISSIONS: Final = 0o777
 _ROOT: Final = 0
 # struct ucred (unix(7)): process, user and group.
 _CREDENTIALS: Final = struct.Struct("=iII")
@@ -52,9 +57,10 @@ class AgentLock:
 
 def _lock_file(directory: Path) -> int:
     """Return the descriptor that holds the lock, with this process's number in the file."""
-    path = directory / "agent.lock"
+    path = directory / _LOCK_NAME
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+        _close_to_others(directory)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise IpvsProxyError(
@@ -71,6 +77,16 @@ def _lock_file(directory: Path) -> int:
     os.ftruncate(file, 0)
     os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file
+
+
+def _close_to_others(directory: Path) -> None:
+    """Let only its owner enter a directory that is the agent's alone: kubelets and Docker make it for everybody.
+
+    Any other, such as /run, stays as it is, and `check` warns.
+    """
+    open_to_others = directory.stat().st_mode & ~_OWNER_ONLY & _PERMISSIONS
+    if open_to_others and _OWN_FILES.issuperset(each.name for each in directory.iterdir()):
+        directory.chmod(_OWNER_ONLY)
 
 
 def _take_name(name: str) -> socket.socket | None:

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"ipvsproxy:{__version__}"
 
-# What a client meets at each kind of address, and what a restart leaves alone. All that there is takes a user-mode
-# kernel with a single processor half an hour.
-PACKET_TESTS = [
-    "netns_tests/test_cluster_ip.py",
-    "netns_tests/test_node_ports.py",
-    "netns_tests/test_restart.py",
-]
+# In a test kernel what a client meets at each kind of address, and what a restart leaves alone: all that there is takes
+# a user-mode kernel, which has a single processor, half an hour.
+PACKET_TESTS = {
+    Place.HERE: ["netns_tests", "--ignore=netns_tests/container"],
+    Place.TEST_KERNEL: [f"netns_tests/test_{name}.py" for name in ("cluster_ip", "node_ports", "restart")],
+}
 _SECONDS = 3000
+# As sd_booted(3) says.
+_SYSTEMD = Path("/run/systemd/system")
 _MEMORY = "4G"
 _PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 
@@ -56,18 +57,17 @@ def main() -> int:
         "tests",
         nargs="*",
         metavar="ARGUMENT",
-        help=f"for pytest in the container (default: {' '.join(PACKET_TESTS)})",
+        help="for pytest in the container (default: all packet tests, in a test kernel a part of them)",
     )
     options = usage.parse_args()
-    tests = options.tests or PACKET_TESTS
     if options.own_dockerd:
         with dockerd.running():
             # Its network goes with it.
-            return test(options.own_dockerd, tests, IPVSPROXY_NODE_NETWORK="host")
+            return test(options.own_dockerd, options.tests, IPVSPROXY_NODE_NETWORK="host")
     kernel = Path(name) if (name := os.environ.get("IPVSPROXY_UML_KERNEL")) else None
     find_place = partial(find, docker.unreachable, host.why_not, kernel)
     if options.missing_packages:
-        print(*missing_packages(find_place, shutil.which))
+        print(*missing_packages(find_place, shutil.which, starts_services=_SYSTEMD.exists()))
         return 0
     found = find_place(shutil.which("dockerd"))
     if found.place is Place.NOWHERE:
@@ -75,7 +75,11 @@ def main() -> int:
         return 0
     rootfs = REPOSITORY / "build" / "image" / "rootfs.tar"
     subprocess.run([REPOSITORY / "image" / "rootfs.sh", sys.executable, rootfs], check=True)
-    print(f"container tests: {found.place.value}, because {found.reason}", flush=True)
+    tests = options.tests or PACKET_TESTS[found.place]
+    print(
+        f"container tests: {found.place.value}, because {found.reason}; packets: {' '.join(tests)}",
+        flush=True,
+    )
     return test(rootfs, tests) if found.place is Place.HERE else in_test_kernel(rootfs, tests)
 
 

@@ -43,18 +43,26 @@ def find(
     if uml_kernel is None:
         return Found(Place.NOWHERE, f"{reason}, and no user-mode kernel is named (IPVSPROXY_UML_KERNEL)")
     if dockerd is None:
-        return Found(Place.NOWHERE, f"{reason}, and dockerd is not installed for the test kernel (docker.io)")
+        return Found(
+            Place.NOWHERE,
+            f"{reason}, and dockerd is not installed for the test kernel: "
+            "apt-get install docker.io, which starts it here, too",
+        )
     return Found(Place.TEST_KERNEL, reason)
 
 
 def missing_packages(
-    find_place: Callable[[str | None], Found], which: Callable[[str], str | None]
+    find_place: Callable[[str | None], Found],
+    which: Callable[[str], str | None],
+    *,
+    starts_services: bool,
 ) -> list[str]:
     """Return the Debian packages without which there is no place, or no image; none where packages do not help.
 
-    `find_place` is `find` for a given dockerd, `which` returns where a program is.
+    `find_place` is `find` for a given dockerd, `which` returns where a program is. Where installing a service starts
+    it, a Docker would change the machine's own network: that is left to its owner.
     """
-    place = find_place("dockerd").place
+    place = find_place(which("dockerd") if starts_services else "dockerd").place
     packages = {"mmdebstrap": "mmdebstrap", "dockerd": "docker.io"}
     needed = {
         Place.HERE: ["mmdebstrap"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import docker
@@ -97,6 +99,12 @@ def test_it_has_what_the_agent_and_the_chart_run_and_nothing_that_builds(node: D
     assert [path.rpartition("/")[2] for path in found.split()] == has.split()
 
 
+@pytest.mark.parametrize("module", ["json", "ipvsproxy"])
+def test_nothing_has_to_be_compiled_at_its_start(node: DockerContainer, module: str) -> None:
+    output = _output(node, "/opt/ipvsproxy/bin/python", "-v", "-c", f"import {module}")
+    assert re.search(rf"{module}/__pycache__/__init__\S+ matches ", output)
+
+
 @pytest.mark.parametrize("privileges", [{"privileged": True}, AS_BY_THE_CHART], ids=["privileged", "chart"])
 def test_the_agent_in_its_container_serves_a_cluster_ip(
     containers: Containers,
@@ -117,7 +125,10 @@ def test_the_agent_in_its_container_serves_a_cluster_ip(
     get = "import urllib.request; print(urllib.request.urlopen('http://10.96.0.10', timeout=10).read().decode())"
     assert _output(agent, "python3", "-c", get) == "pod, asked by 10.244.0.1\n"
     assert "10.96.0.10" in _output(agent, "ipvsproxy", "dump")
-    assert "error" not in _output(agent, "ipvsproxy", "check", "-o", "json")
+    found = json.loads(_output(agent, "ipvsproxy", "check", "-o", "json"))["findings"]
+    severities = {each["check"]: each["severity"] for each in found}
+    assert "error" not in severities.values()
+    assert severities["run-directory"] == "ok"
     _output(agent, "sh", "-c", "kill -TERM 1")
     assert agent.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
     # The network may be the machine's: nothing is left in it.

@@ -74,6 +74,9 @@ class ControlPlane(Protocol):
     def compact(self) -> None:
         """Have it know no change from before now; all connections break."""
 
+    def events(self) -> list[Object]:
+        """Return the Events that there are, of events.k8s.io/v1."""
+
     def asked(self) -> list[Asked]:
         """Return the requests that the agent has sent and that were authenticated."""
 

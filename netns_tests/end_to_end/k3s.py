@@ -129,7 +129,8 @@ class K3s(KubernetesApi):
 
     def stop(self) -> None:
         self._held.touch()
-        self._run("sh", "-c", f"kill $(cat {_FILES}/server.pid)")
+        # At once: told to end it might wait for the agent's watches.
+        self._run("sh", "-c", f"kill -KILL $(cat {_FILES}/server.pid)")
         await_that(lambda: not self.is_ready(), "the API server has ended")
 
     def start(self) -> None:

@@ -105,13 +105,23 @@ class KubernetesApi:
             self.delete(self._binding)
             self._binding = None
 
+    def events(self) -> list[Object]:
+        return list(self._request("GET", "/apis/events.k8s.io/v1/events")["items"])
+
     def asked(self) -> list[Asked]:
         with self._administration.log.open() as log:
             return list(audit.read(line for line in log if line.endswith("\n")))
 
     def is_ready(self) -> bool:
-        """Say whether it serves, and has the namespace that the ServiceAccount is to be in."""
-        return self._answers("/readyz") and self._answers(f"/api/v1/namespaces/{ACCOUNT_NAMESPACE}")
+        """Say whether it serves, and has made what it makes by itself: the ServiceAccount's namespace, a Service.
+
+        It takes no Services before it has one of its own: their ClusterIPs have no network until then.
+        """
+        made = (
+            f"/api/v1/namespaces/{ACCOUNT_NAMESPACE}",
+            f"{_PATHS['Service'].format('default')}/kubernetes",
+        )
+        return all(map(self._answers, ("/readyz", *made)))
 
     def _answers(self, path: str) -> bool:
         with contextlib.suppress(urllib3.exceptions.HTTPError, RequestFailedError):

@@ -11,7 +11,7 @@ from netns_tests.end_to_end.certificates import Certificate
 from netns_tests.end_to_end.control_plane import Asked, Right, granted
 from tests.api_server import ApiServer
 from tests.api_server_http import RefusedError
-from tests.api_server_state import RESOURCES
+from tests.api_server_state import EVENTS, RESOURCES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +84,9 @@ class OwnServer:
         self.stop()
         self._api.state.compact()
         self.start()
+
+    def events(self) -> list[Object]:
+        return self._api.state.objects(EVENTS)
 
     def asked(self) -> list[Asked]:
         return list(self._asked)

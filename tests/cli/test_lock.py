@@ -14,6 +14,7 @@ from ipvsproxy.cli.lock import AgentLock, AlreadyRunningError
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 NOBODY = 65534
@@ -95,6 +96,21 @@ def test_the_lock_is_free_again_after_its_release(tmp_path: Path, name: str) -> 
 def test_the_run_directory_is_for_its_owner_only(tmp_path: Path, name: str) -> None:
     AgentLock(tmp_path / "run", name).release()
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("others", "mode"), [((), 0o700), (("agent.lock", "agent.sock"), 0o700), (("sshd.pid",), 0o755)]
+)
+def test_a_run_directory_that_somebody_made_for_all_is_closed_unless_others_use_it(
+    tmp_path: Path, name: str, others: Sequence[str], mode: int
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    directory.chmod(0o755)
+    for each in others:
+        (directory / each).touch()
+    AgentLock(directory, name).release()
+    assert directory.stat().st_mode & 0o777 == mode
 
 
 def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:

@@ -69,6 +69,11 @@ def test_every_build_argument_is_used() -> None:
     assert [name for name in names if not re.search(rf"\$\{{?{name}\b", text)] == []
 
 
+def test_what_changes_with_each_commit_comes_after_what_takes_long() -> None:
+    names = [each.name for each in FINAL]
+    assert names.index("ARG") > max(number for number, name in enumerate(names) if name in {"RUN", "COPY"})
+
+
 def test_nothing_is_installed_unlocked() -> None:
     (download,) = (line for line in values("RUN", DOCKERFILE) if "-m pip" in line)
     for command in download.split("&&"):

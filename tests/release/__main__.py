@@ -107,8 +107,8 @@ def _build(directory: Path, *options: str) -> None:
         [*command, "--python", sys.executable, "--out-dir", str(directory), *options],
         check=True,
         cwd=REPOSITORY,
-        # In a zip archive files have a time; that of its own does not depend on the tree.
-        env=os.environ | {"SOURCE_DATE_EPOCH": "1577836800"},
+        # In a zip archive files have a time: hatchling's own, which is the same in every place.
+        env={name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"},
     )
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Whoever gets the source can check it as its authors do, and install it in their ways.
 IN_THE_SOURCE = (
-    *("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "pyproject.toml"),
+    *(".dockerignore", "CHANGELOG.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "SECURITY.md"),
+    "pyproject.toml",
     *("bench", "charts", "docs", "examples", "image", "ipvsproxy", "netns_tests", "requirements", "tests"),
 )
 ENTRY_POINTS = "[console_scripts]\nipvsproxy = ipvsproxy.cli.main:main\n"

@@ -21,6 +21,7 @@ def stated() -> dict[str, str]:
     newest = re.search(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     return {
         "ipvsproxy/__init__.py": __version__,
+        "the chart's version": str(chart["version"]),
         "the chart's appVersion": str(chart["appVersion"]),
         "CHANGELOG.md's first entry": newest[1] if newest else "none",
     }
