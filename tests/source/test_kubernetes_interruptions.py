@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,15 @@ def test_objects_deleted_during_an_outage_are_found_by_the_next_list(
         agent.witness.log_line("resource version expired, listing anew", resource="services")
 
 
+def test_a_place_that_is_gone_leads_to_a_new_list_without_a_pause(server: ApiServer, tmp_path: Path) -> None:
+    patient = dataclasses.replace(BRISK, first_pause=1e6, longest_pause=1e6)
+    with following(server, tmp_path, patient) as agent:
+        agent.wait_until_synced()
+        all_watch(server)
+        server.inject(SERVICES, event("ERROR", status(410, "too old resource version")))
+        server.wait_for(lambda: sum("sendInitialEvents" in query for query in server.asked(SERVICES)) == 2)
+
+
 def test_an_outage_changes_nothing_in_the_store(server: ApiServer, tmp_path: Path) -> None:
     with following(server, tmp_path) as agent:
         agent.wait_until_synced()
@@ -128,6 +138,18 @@ def test_a_connection_that_falls_silent_is_given_up(server: ApiServer, tmp_path:
         server.state.apply(service("mail", "10.96.0.2"))
         agent.wait_for_names("mail", "web")
         agent.witness.log_line("watch interrupted", reason="nothing came for 0.2 s")
+
+
+def test_a_server_that_takes_a_connection_and_shakes_no_hands_is_given_up_as_one_that_takes_none(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
+        port = listening.getsockname()[1]
+        kubeconfig.write_text(kubeconfig.read_text().replace(server.url, f"https://127.0.0.1:{port}"))
+        api = client.ApiServer(kubeconfig, dataclasses.replace(BRISK, connect=0.05))
+        with pytest.raises(ApiError, match=r"^no connection within 0\.05 s$"), api.get(SERVICES.path, {}, 60):
+            pass
 
 
 def test_the_kernel_probes_idle_connections(server: ApiServer, tmp_path: Path) -> None:

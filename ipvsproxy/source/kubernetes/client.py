@@ -13,6 +13,7 @@ import http
 import http.client
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -84,6 +85,7 @@ class ApiServer:
         """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used."""
         self._kubeconfig = kubeconfig
         self._limits = limits
+        self._no_connection = f"no connection within {limits.connect:g} s"
         self._renewal = threading.Lock()
         self._lock = threading.Lock()
         self._open: set[urllib3.BaseHTTPResponse] = set()
@@ -174,17 +176,22 @@ class ApiServer:
         """Turn what the libraries raise into an ApiError with a readable reason."""
         from kubernetes.client import ApiException  # noqa: PLC0415 - half a second and 30 MB: only with an API server
 
+        began = time.monotonic()
         try:
             yield
         except urllib3.exceptions.ReadTimeoutError as error:
             # ETIMEDOUT, the kernel's own verdict, arrives as a timeout too.
-            by_kernel = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
-            reason = _innermost(error) if by_kernel else f"nothing came for {silence:g} s"
-            raise ApiError(reason) from error
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                raise ApiError(_innermost(error)) from error
+            # And so does a TLS handshake that takes longer than the connection may.
+            in_handshake = time.monotonic() - began < silence
+            raise ApiError(
+                self._no_connection if in_handshake else f"nothing came for {silence:g} s"
+            ) from error
         except urllib3.exceptions.NewConnectionError as error:
             raise ApiError(_innermost(error)) from error
         except urllib3.exceptions.ConnectTimeoutError:
-            raise ApiError(f"no connection within {self._limits.connect:g} s") from None
+            raise ApiError(self._no_connection) from None
         except ApiException as error:
             # Only for TLS: the type and the message on a line each.
             raise ApiError(str(error.reason).rpartition("\n")[2]) from error

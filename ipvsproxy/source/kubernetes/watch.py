@@ -101,6 +101,8 @@ class Watcher(Generic[Value]):
         self._place = ""
         self._use_pages = False
         self._progressed = False
+        self._place_is_gone = False
+        self._listed_at_once = False
         self._trouble = ""
         self._reported: dict[ObjectKey, tuple[Rejection, ...]] = {}
 
@@ -123,10 +125,16 @@ class Watcher(Generic[Value]):
     def _next_pause(self, state: tenacity.RetryCallState) -> float:
         """Return how many seconds to wait after a failure; one after events is the first of a new row.
 
-        A list is no event: a watch that fails after each list, again and again, gets longer pauses.
+        A list is no event: a watch that fails after each list, again and again, gets longer pauses. That the place to
+        resume from is gone says nothing against the server, which answered: the list that it calls for comes at once,
+        but not a second time before an event.
         """
         if self._progressed:
             state.attempt_number = 1
+            self._listed_at_once = False
+        elif self._place_is_gone and not self._listed_at_once:
+            self._listed_at_once = True
+            return 0
         return self._backoff(state)
 
     def _follow(self) -> None:
@@ -137,7 +145,9 @@ class Watcher(Generic[Value]):
                 self._list_pages()
             self._watch()
         except Exception as error:
-            if not isinstance(error, ApiError) or error.status not in _PLACE_IS_GOOD:
+            status = error.status if isinstance(error, ApiError) else None
+            self._place_is_gone = status == http.HTTPStatus.GONE
+            if status not in _PLACE_IS_GOOD:
                 self._place = ""
             if not self._stopping.is_set():
                 self._health.failed(str(error))
