@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
-from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
+from ipvsproxy.observe.agent_socket import ANSWER_TIMEOUT, AgentNotRunningError, AgentSilentError, ask_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import TextIO
 
     from ipvsproxy.observe.schema import AgentReport
+
+_UNUSUAL: Final = 2.0  # seconds
+
+
+def await_report(directory: Path, notices: TextIO, unusual: float = _UNUSUAL) -> AgentReport:
+    """Return the agent's report; errors as `ask_report`. After `unusual` seconds a line says what is waited for."""
+    line = f"ipvsproxy: the agent has not answered for {unusual:g} s; waiting up to {ANSWER_TIMEOUT:g} s\n"
+    notice = threading.Timer(unusual, notices.write, [line])
+    notice.daemon = True
+    notice.start()
+    try:
+        return ask_report(directory)
+    finally:
+        notice.cancel()
 
 
 def ask_agent(ask: Callable[[], AgentReport]) -> tuple[AgentReport | None, str]:

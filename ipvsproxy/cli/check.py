@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.answers import as_json
+from ipvsproxy.cli.answers import as_json, await_report
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.check_text import render
 from ipvsproxy.cli.kernel_settings import expected_settings
@@ -44,7 +44,6 @@ from ipvsproxy.observe.agent_socket import (
     AgentSilentError,
     OtherSchemaError,
     ask,
-    ask_report,
 )
 from ipvsproxy.observe.check import (
     check_result,
@@ -162,7 +161,7 @@ class Inspection:
         self,
     ) -> tuple[AgentReport | None, AgentNotRunningError | AgentSilentError | OtherSchemaError | None]:
         try:
-            return ask_report(self._arguments.config.run_directory), None
+            return await_report(self._arguments.config.run_directory, sys.stderr), None
         except (AgentNotRunningError, AgentSilentError, OtherSchemaError) as error:
             return None, error
 

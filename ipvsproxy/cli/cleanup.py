@@ -11,6 +11,7 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ipvsproxy.cli.answers import await_report
 from ipvsproxy.cli.dialog import Dialog, counted, listed
 from ipvsproxy.cli.lock import AgentLock, AlreadyRunningError, holder
 from ipvsproxy.cli.privilege import require_operator
@@ -20,7 +21,6 @@ from ipvsproxy.kernel.ipsets import IpSets
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServer
-from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.plan.cleanup import NodeTables, removal_of_ours
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
 from ipvsproxy.plan.kube_proxy import IPSETS
@@ -50,7 +50,7 @@ def cleanup(arguments: CleanupArguments) -> int:
     dialog = Dialog(sys.stdin, sys.stdout, sys.stderr, dry_run=arguments.dry_run, assume_yes=arguments.yes)
 
     def ask() -> AgentReport:
-        return ask_report(arguments.run_directory)
+        return await_report(arguments.run_directory, sys.stderr)
 
     try:
         if arguments.kube_proxy:

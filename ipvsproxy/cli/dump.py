@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ipvsproxy.cli.answers import as_json, ask_agent, reading_kernel
+from ipvsproxy.cli.answers import as_json, ask_agent, await_report, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.layout import look_of
 from ipvsproxy.cli.privilege import require_operator
@@ -16,7 +16,6 @@ from ipvsproxy.cli.tables import Detail, render, render_differences
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.sysctl import ProcSysctls
-from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.selection import Selection, is_empty, nothing_found, only_differences
@@ -46,7 +45,7 @@ def dump(arguments: DumpArguments) -> int:
         return bundle(arguments.bundle, arguments.run_directory)
     return show(
         arguments,
-        lambda: ask_report(arguments.run_directory),
+        lambda: await_report(arguments.run_directory, sys.stderr),
         open_node_kernel,
         ProcSysctls(),
         sys.stdout,

@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Protocol, Self
 
-from ipvsproxy.cli.answers import as_json, ask_agent, reading_kernel
+from ipvsproxy.cli.answers import as_json, ask_agent, await_report, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.explain_text import render
 from ipvsproxy.cli.privilege import require_operator
@@ -21,7 +21,6 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.routes import Routes
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
 from ipvsproxy.observe.explain_client import question
@@ -62,7 +61,7 @@ def explain_packet(arguments: ExplainArguments) -> int:
     require_operator()
     return show(
         arguments,
-        lambda: ask_report(arguments.run_directory),
+        lambda: await_report(arguments.run_directory, sys.stderr),
         NodeKernel,
         lambda key: _find_pod(arguments.kubeconfig, key),
         sys.stdout,
