@@ -43,6 +43,7 @@ KINDS = (
     Kind("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     Kind("monitoring.coreos.com", "podmonitors", "PodMonitor"),
     Kind("monitoring.coreos.com", "servicemonitors", "ServiceMonitor"),
+    Kind("monitoring.coreos.com", "prometheusrules", "PrometheusRule"),
 )
 
 

@@ -1,7 +1,7 @@
 """The files of the chart that follow from others: `python -m tests.chart.derived` writes them, the tests compare them.
 
 * README.md: the table of the values, from the comments in values.yaml.
-* values.schema.json: what `config` may have, from the fields that the agent reads.
+* values.schema.json: what `config` may have, from the fields that the agent reads, and `affinity`, from the API's type.
 * tests/chart/golden: the manifests of a few sets of values.
 """
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from tests.chart.config_schema import config_schema
+from tests.chart.api_schema import affinity_schema
+from tests.chart.config_schema import NETWORK, config_schema
 from tests.chart.engine import CHART, FROM_KUBECONFIG, GIVEN, merged, render_exactly
 
 if TYPE_CHECKING:
@@ -26,11 +27,17 @@ GOLDEN = Path(__file__).parent / "golden"
 
 _BEGIN, _END = "<!-- from values.yaml -->\n", "<!-- end -->\n"
 
-# Each of the chart's switches is thrown in one of these.
+# In one of these each value that is true or false is not what it is by default.
 SETS: Mapping[str, Mapping[str, object]] = {
     "default": GIVEN,
     "monitored": merged(
-        GIVEN, {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}
+        GIVEN,
+        {
+            "metrics": {
+                name: {"enabled": True}
+                for name in ("podMonitor", "serviceMonitor", "prometheusRule", "dashboard")
+            }
+        },
     ),
     "privileged": merged(
         FROM_KUBECONFIG,
@@ -38,6 +45,7 @@ SETS: Mapping[str, Mapping[str, object]] = {
             "privileged": True,
             "loadModules": False,
             "readPods": True,
+            "config": {"ipvs": {"strictARP": True}},
             "imagePullSecrets": ["registry"],
             "updateStrategy": {"type": "OnDelete"},
         },
@@ -51,6 +59,10 @@ class Value(NamedTuple):
     path: str
     default: str
     comment: str
+
+    @property
+    def is_switch(self) -> bool:
+        return self.default in {"true", "false"}
 
 
 def documented_values() -> list[Value]:
@@ -96,9 +108,13 @@ def _cell(text: str) -> str:
 
 
 def schema() -> str:
-    """Return the schema with the part `config` as it should be."""
+    """Return the schema with the parts `config` and `affinity` as they should be."""
     whole = json.loads(SCHEMA.read_text())
     whole["properties"]["config"] = config_schema()
+    whole["properties"]["affinity"], definitions = affinity_schema()
+    own = {name: each for name, each in whole["definitions"].items() if not name.startswith("V1")}
+    whole["definitions"] = own | definitions
+    whole["definitions"]["network"]["pattern"] = f"^{NETWORK}$"
     return json.dumps(whole, indent=2) + "\n"
 
 

@@ -26,6 +26,15 @@ FROM_KUBECONFIG: Mapping[str, Any] = {"apiServer": {"kubeconfig": "/var/lib/kube
 Object = dict[str, Any]
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which some programs take the first and others the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - of the base class
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key twice in {keys}"
+        return super().construct_mapping(node, deep)
+
+
 class Rendered(NamedTuple):
     """What an install would create, and tell."""
 
@@ -34,7 +43,7 @@ class Rendered(NamedTuple):
 
     @property
     def objects(self) -> list[Object]:
-        return [document for document in yaml.safe_load_all(self.manifest) if document]
+        return [document for document in yaml.load_all(self.manifest, _StrictLoader) if document]
 
     def one(self, kind: str) -> Object:
         """Return the one object of the kind."""
@@ -47,18 +56,20 @@ class Rendered(NamedTuple):
 
 def render(values: Mapping[str, Any] | None = None, release: str = "ipvsproxy") -> Rendered:
     """Render with GIVEN and these values; helm.HelmError as at install."""
-    return _render(json.dumps(merged(GIVEN, values or {})), release)
+    return _render(json.dumps(merged(GIVEN, values or {})), release, NAMESPACE)
 
 
-def render_exactly(values: Mapping[str, Any], release: str = "ipvsproxy") -> Rendered:
+def render_exactly(
+    values: Mapping[str, Any], release: str = "ipvsproxy", namespace: str = NAMESPACE
+) -> Rendered:
     """Render with these values and the chart's own defaults, nothing more."""
-    return _render(json.dumps(values), release)
+    return _render(json.dumps(values), release, namespace)
 
 
-def refusal(values: Mapping[str, Any]) -> str:
+def refusal(values: Mapping[str, Any], release: str = "ipvsproxy") -> str:
     """Return why these values are refused, "" if they are not."""
     try:
-        render_exactly(values)
+        render_exactly(values, release)
     except helm.HelmError as error:
         return str(error)
     return ""
@@ -105,8 +116,8 @@ def chart() -> Any:  # noqa: ANN401 - of a library that may not be there
 
 
 @functools.lru_cache(maxsize=256)
-def _render(values: str, release: str) -> Rendered:
-    templates = chart().render(json.loads(values), name=release, namespace=NAMESPACE)
+def _render(values: str, release: str, namespace: str) -> Rendered:
+    templates = chart().render(json.loads(values), name=release, namespace=namespace)
     notes = templates.pop("ipvsproxy/templates/NOTES.txt")
     return Rendered("".join(_documents(templates)), notes)
 

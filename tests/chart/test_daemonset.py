@@ -10,7 +10,7 @@ import pytest
 from ipvsproxy.config.settings import SETTINGS
 from ipvsproxy.kernel.sysctl import MOUNTED, find_root
 from ipvsproxy.plan.sysctls import ConntrackSettings, Ipv6Found, KernelVersion, SysctlSettings, sysctl_plan
-from tests.chart.engine import FROM_KUBECONFIG, at, container, named, pod, render, render_exactly
+from tests.chart.engine import FROM_KUBECONFIG, at, container, helm, named, pod, render, render_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,12 @@ def test_nodes_get_a_new_agent_one_at_a_time_after_the_old_one_has_ended() -> No
 
 def test_nodes_get_a_new_agent_when_their_pod_is_deleted() -> None:
     assert daemonset(render(at("updateStrategy.type", "OnDelete")))["updateStrategy"] == {"type": "OnDelete"}
+
+
+def test_a_large_number_of_a_values_file_stays_whole() -> None:
+    values = helm.values_from_yaml("updateStrategy: {maxUnavailable: 1000000}")
+
+    assert max_unavailable(render(values)) == 1000000
 
 
 def test_an_agent_has_time_to_end() -> None:
@@ -202,6 +208,12 @@ def test_the_api_server_is_reached_without_its_service() -> None:
     assert pod(render())["automountServiceAccountToken"] is True
 
 
+def test_the_services_of_the_namespace_are_not_in_the_environment() -> None:
+    """Some 2,000 of them are longer than a program's environment can be."""
+    for rendered in (render(), render_exactly(FROM_KUBECONFIG)):
+        assert pod(rendered)["enableServiceLinks"] is False
+
+
 def test_the_api_server_is_reached_as_a_kubeconfig_of_the_node_says() -> None:
     rendered = render_exactly(FROM_KUBECONFIG)
 
@@ -251,6 +263,19 @@ def max_unavailable(rendered: Rendered) -> object:
     return daemonset(rendered)["updateStrategy"]["rollingUpdate"]["maxUnavailable"]
 
 
+WITHOUT_FARGATE = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [
+                {
+                    "matchExpressions": [
+                        {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}
+                    ]
+                }
+            ]
+        }
+    }
+}
 TOLERATION = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}
 
 
@@ -261,6 +286,8 @@ TOLERATION = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedu
         ("tolerations", [TOLERATION], of_pod("tolerations")),
         ("tolerations", [], lambda rendered: pod(rendered).get("tolerations", [])),
         ("nodeSelector", {"kubernetes.io/os": "linux", "a.example/b": "c"}, of_pod("nodeSelector")),
+        ("affinity", WITHOUT_FARGATE, of_pod("affinity")),
+        ("affinity", {}, lambda rendered: pod(rendered).get("affinity", {})),
         ("resources", {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {}}, of_container("resources")),
         ("updateStrategy.maxUnavailable", "10%", max_unavailable),
         ("updateStrategy.maxUnavailable", 3, max_unavailable),

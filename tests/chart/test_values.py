@@ -30,6 +30,7 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("metrics.prometheusRule.x", 1, "at '/metrics/prometheusRule': additional properties 'x' not allowed"),
         ("metrics.dashboard.x", 1, "at '/metrics/dashboard': additional properties 'x' not allowed"),
         ("tolerations", [{"keys": "a"}], "at '/tolerations/0': additional properties 'keys' not allowed"),
+        ("affinity.nodeAfinity", {}, "at '/affinity': additional properties 'nodeAfinity' not allowed"),
         # A value of another type.
         ("privileged", "true", f"at '/privileged': {TRUE_AS_TEXT}"),
         ("loadModules", "false", f"at '/loadModules': {TRUE_AS_TEXT}"),
@@ -49,9 +50,13 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("apiServer.host", "[fd00::1]", "at '/apiServer/host': '[fd00::1]' does not match"),
         ("apiServer.kubeconfig", "kube.conf", "at '/apiServer/kubeconfig': 'kube.conf' does not match"),
         ("image.repository", "", "at '/image/repository': '' does not match"),
+        ("image.repository", "a//b", "at '/image/repository': 'a//b' does not match"),
+        ("image.repository", "ipvsproxy:1.2", "at '/image/repository': 'ipvsproxy:1.2' does not match"),
         ("image.digest", "abc", "at '/image/digest': 'abc' does not match"),
+        ("apiServer.kubeconfig", "/a/../b", "at '/apiServer/kubeconfig': '/a/../b' does not match"),
         ("image.pullPolicy", "always", "at '/image/pullPolicy': value must be one of 'IfNotPresent'"),
         ("imagePullSecrets", ["My Secret"], "at '/imagePullSecrets/0': 'My Secret' does not match"),
+        ("priorityClassName", "a..b", "at '/priorityClassName': 'a..b' does not match"),
         ("priorityClassName", "", "at '/priorityClassName': '' does not match"),
         ("agent.logLevel", "warn", "at '/agent/logLevel': value must be one of 'debug', 'info', 'warning', 'error'"),
         ("agent.drainTimeout", "15", "at '/agent/drainTimeout': '15' does not match"),
@@ -59,6 +64,8 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("agent.allowedExternalIPs", ["192.0.2.1"], "at '/agent/allowedExternalIPs/0': '192.0.2.1' does not match"),
         ("config.ipvs.scheduler", "random", "at '/config/ipvs/scheduler': value must be one of"),
         ("config.detectLocalMode", "Bridge", "at '/config/detectLocalMode': value must be one of"),
+        ("agent.allowedExternalIPs", ["10.0.0.0/33"], "at '/agent/allowedExternalIPs/0': '10.0.0.0/33' does not match"),
+        ("config.clusterCIDR", "10.256.0.0/16", "at '/config/clusterCIDR': '10.256.0.0/16' does not match"),
         ("config.clusterCIDR", "10.244.0.0", "at '/config/clusterCIDR': '10.244.0.0' does not match"),
         ("config.healthzBindAddress", "none", "at '/config/healthzBindAddress': 'none' does not match"),
         ("config.healthzBindAddress", "0.0.0.0", "at '/config/healthzBindAddress': '0.0.0.0' does not match"),
@@ -69,10 +76,17 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("updateStrategy.maxUnavailable", 0, "at '/updateStrategy/maxUnavailable': minimum: got 0, want 1"),
         ("updateStrategy.maxUnavailable", "0%", "at '/updateStrategy/maxUnavailable': '0%' does not match"),
         ("tolerations", [{"operator": "In"}], "at '/tolerations/0/operator': value must be one of 'Exists', 'Equal'"),
+        ("tolerations", [{"key": "a b"}], "at '/tolerations/0/key': 'a b' does not match"),
+        ("tolerations", [{"effect": "NoExecute"}], "at '/tolerations/0': missing property 'operator'"),
+        ("tolerations", [{"operator": "Equal"}], "at '/tolerations/0/operator': value must be 'Exists'"),
+        ("tolerations", [{"operator": "Exists", "value": "a"}], "at '/tolerations/0/value': value must be ''"),
+        ("tolerations", [{"key": "a", "tolerationSeconds": 9}], "at '/tolerations/0': missing property 'effect'"),
+        ("nodeSelector", {"a..b/c": "d"}, "at '/nodeSelector': additional properties 'a..b/c' not allowed"),
         ("resources.requests.memory", "128 MB", "at '/resources/requests/memory': '128 MB' does not match"),
         ("metrics.podMonitor.interval", "30", "at '/metrics/podMonitor/interval': '30' does not match"),
         ("metrics.podMonitor.labels", {"a b": "c"}, "at '/metrics/podMonitor/labels': additional properties 'a b'"),
         ("metrics.dashboard.labels", {"a": "b c"}, "at '/metrics/dashboard/labels/a': 'b c' does not match"),
+        ("updateStrategy.maxUnavailable", 2**31, "at '/updateStrategy/maxUnavailable': maximum: got"),
         # A section that is taken away.
         ("metrics", None, "at '': missing property 'metrics'"),
         ("metrics.podMonitor", None, "at '/metrics': missing property 'podMonitor'"),
@@ -87,6 +101,27 @@ def test_a_wrong_value_is_refused_with_its_path(path: str, value: object, messag
     assert message in refusal(merged(GIVEN, at(path, value)))
 
 
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ({"key": "a", "operator": "in"}, "/operator': value must be one of 'In'"),
+        ({"key": "a", "operator": "In", "values": [1]}, "/values/0': got number, want string"),
+        ({"key": "a", "operator": "In", "value": "b"}, "': additional properties 'value' not allowed"),
+        ({"operator": "Exists"}, "': missing property 'key'"),
+        ({"key": "a b", "operator": "Exists"}, "/key': 'a b' does not match"),
+        ({"key": "a", "operator": "In"}, "': missing property 'values'"),
+        ({"key": "a", "operator": "NotIn", "values": []}, "/values': minItems: got 0, want 1"),
+        ({"key": "a", "operator": "Exists", "values": ["b"]}, "/values': maxItems: got 1, want 0"),
+        ({"key": "a", "operator": "Gt", "values": ["1", "2"]}, "/values': maxItems: got 2, want 1"),
+    ],
+)
+def test_an_affinity_that_the_api_does_not_know_is_refused(expression: object, message: str) -> None:
+    path = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
+    place = f"at '/{path.replace('.', '/')}/0/matchExpressions/0"
+
+    assert f"{place}{message}" in refusal(merged(GIVEN, at(path, [{"matchExpressions": [expression]}])))
+
+
 def test_the_api_server_is_not_named_twice() -> None:
     assert "apiServer.kubeconfig: names the API server already" in refusal(merged(GIVEN, FROM_KUBECONFIG))
 
@@ -98,6 +133,45 @@ def test_metrics_that_prometheus_cannot_reach_are_refused_with_a_monitor(monitor
 
     assert "config.metricsBindAddress: Prometheus can't reach" in refusal(merged(GIVEN, values))
     assert refusal(merged(GIVEN, at("config.metricsBindAddress", address))) == ""
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        at("config.healthzBindAddress", "127.0.0.1:10249"),
+        {"config": {"metricsBindAddress": "127.0.0.1:9000", "healthzBindAddress": "[::]:9000"}},
+    ],
+)
+def test_health_and_metrics_are_not_at_the_same_port(values: dict[str, object]) -> None:
+    assert "config.metricsBindAddress: the port is that of config.healthzBindAddress" in refusal(
+        merged(GIVEN, values)
+    )
+    assert refusal(merged(GIVEN, merged(values, at("config.metricsBindAddress", "none")))) == ""
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        "ipvsproxy",
+        "localhost:5000/ipvsproxy",
+        "registry.example.com/net-work/a__b/c-d.e",
+        "192.0.2.1:443/x/y",
+    ],
+)
+def test_the_image_may_be_in_any_registry(repository: str) -> None:
+    assert refusal(merged(GIVEN, at("image.repository", repository))) == ""
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {"operator": "Exists", "effect": "NoSchedule"},
+        {"key": "a.example/b", "operator": "Exists", "value": ""},
+        {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 5},
+    ],
+)
+def test_taints_may_be_tolerated_one_by_one(toleration: object) -> None:
+    assert refusal(merged(GIVEN, at("tolerations", [toleration]))) == ""
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "fd00::10", "::1", "api.example.com", "localhost"])

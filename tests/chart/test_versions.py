@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ from tests.chart.derived import GOLDEN, SETS
 from tests.chart.engine import CHART, GIVEN, NAMESPACE, at, helm, merged
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = [f"1.{minor}" for minor in range(29, 37)]
+# The official client has the number of the newest Kubernetes that it was made from.
+NEWEST = int(importlib.metadata.version("kubernetes").partition(".")[0])
+VERSIONS = [f"1.{minor}" for minor in range(29, NEWEST + 1)]
 TOO_OLD = "1.28"
 INSTALLS = {
     **{version: (version, SETS["monitored"]) for version in VERSIONS},

@@ -10,7 +10,7 @@
 {{/* What the pods are selected by; it can't change without a new DaemonSet. */}}
 {{- define "ipvsproxy.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "ipvsproxy.labels" -}}
@@ -18,6 +18,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* The labels of an object of `root`, with those that the values give it. */}}
+{{- define "ipvsproxy.labelsWith" -}}
+{{- merge (dict) .labels (include "ipvsproxy.labels" .root | fromYaml) | toYaml -}}
 {{- end -}}
 
 {{- define "ipvsproxy.image" -}}
@@ -79,5 +84,13 @@ httpGet:
 {{- $metrics := .Values.config.metricsBindAddress | default "" -}}
 {{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^(none$|127[.]|\\[::1\\])" $metrics) -}}
 {{- fail (printf "config.metricsBindAddress: Prometheus can't reach %s; leave it empty for the pod's own IP" $metrics) -}}
+{{- end -}}
+{{- $healthzPort := include "ipvsproxy.port" (include "ipvsproxy.healthzBindAddress" .) -}}
+{{- if eq $healthzPort (include "ipvsproxy.port" (include "ipvsproxy.metricsBindAddress" .)) -}}
+{{- fail (printf "config.metricsBindAddress: the port is that of config.healthzBindAddress, %s; a pod can't have it twice" $healthzPort) -}}
+{{- end -}}
+{{- $name := include "ipvsproxy.name" . -}}
+{{- if and .Values.metrics.serviceMonitor.enabled (not (regexMatch "^[a-z][a-z0-9-]*$" $name)) -}}
+{{- fail (printf "metrics.serviceMonitor.enabled: no Service can have the name %s, which has to begin with a letter and have no dot; give the release another name, or enable metrics.podMonitor in its place" $name) -}}
 {{- end -}}
 {{- end -}}
