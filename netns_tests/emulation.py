@@ -12,6 +12,9 @@ Case = TypeVar("Case")
 
 IS_EMULATED = "QEMU TCG" in Path("/proc/cpuinfo").read_text(encoding="ascii")
 
+SLOWNESS = 20 if IS_EMULATED else 1
+"""How many times as long as elsewhere a computation takes, about."""
+
 # No divisor of the clients, families and protocols that cases take in turns, so that all of them come up.
 _STRIDE = 7
 

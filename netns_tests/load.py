@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from netns_tests.deadline import await_that
+from netns_tests.emulation import SLOWNESS
 from netns_tests.traffic import Connection, NoAnswerError, request
 
 if TYPE_CHECKING:
@@ -34,9 +35,12 @@ class Load:
     def __init__(
         self, origin: Host, target: Target, style: Style, clients: int = 3, pause: float = _PAUSE
     ) -> None:
-        """Prepare the clients, which wait so many seconds between two requests; they start with the block."""
+        """Prepare the clients, which wait so many seconds between two requests; they start with the block.
+
+        An emulated processor gets longer pauses: it would be busy with the clients alone.
+        """
         self.failures: list[str] = []
-        self._pause = pause
+        self._pause = pause * SLOWNESS
         self._origin = origin
         self._target = target
         self._stopping = threading.Event()

@@ -17,7 +17,11 @@ BLOCK = r"(?m)^```\w*\n((?:.*\n)*?)```$"
 CODE = "\n".join([*re.findall(BLOCK, PAGE), *re.findall(r"`([^`\n]+)`", re.sub(BLOCK, "", PAGE))])
 # Alone on a line, or what a container is to run.
 COMMANDS = sorted(
-    set(re.findall(r"(?m)(?:^|-- |\| )(ipvsproxy (?:check|cleanup|config|dump|explain|run|top)\b[^<\n]*)", CODE))
+    set(
+        re.findall(
+            r"(?m)(?:^|-- |\| )(ipvsproxy (?:check|cleanup|config|dump|explain|run|top)\b[^<\n]*)", CODE
+        )
+    )
 )
 FILES = ("config.conf", "/dev/stdin")
 
