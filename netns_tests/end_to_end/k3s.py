@@ -92,8 +92,11 @@ class K3s(KubernetesApi):
 
     def __init__(self, directory: Path) -> None:
         """Start the container, and return once the API server serves."""
-        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where it is asked for
+        from testcontainers.core.config import testcontainers_config  # noqa: PLC0415 - only where it is asked for
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - the same
 
+        # Testcontainers' own clean-up is one more image.
+        testcontainers_config.ryuk_disabled = True
         self._held = directory / "held"
         administration = Administration(directory)
         # Not testcontainers' K3SContainer: that waits for a node, and there is none.
