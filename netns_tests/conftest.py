@@ -13,6 +13,7 @@ import pytest
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
 from netns_tests.cluster import Cluster
+from netns_tests.emulation import IS_EMULATED, each_seventh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -33,6 +34,17 @@ def pytest_configure() -> None:
     # One process holds all namespaces, and the sockets of all servers in them.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose what is tried on an emulated processor, of each test something; whoever asks for one test gets all of it."""
+    if not IS_EMULATED or config.option.keyword or any("::" in argument for argument in config.args):
+        return
+    choosing = [item for item in items if not item.get_closest_marker("chosen")]
+    kept = dict(zip(choosing, each_seventh(item.nodeid for item in choosing), strict=True))
+    config.hook.pytest_deselected(items=[item for item in choosing if not kept[item]])
+    items[:] = [item for item in items if kept.get(item, True)]
 
 
 @pytest.hookimpl(wrapper=True)

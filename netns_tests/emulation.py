@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 Case = TypeVar("Case")
 
@@ -22,3 +23,15 @@ _STRIDE = 7
 def selected(cases: Sequence[Case]) -> Sequence[Case]:
     """Return the cases that are tried on this processor: all of them, or each seventh on an emulated one."""
     return cases[::_STRIDE] if IS_EMULATED else cases
+
+
+def each_seventh(tests: Iterable[str]) -> Iterator[bool]:
+    """Say of each test whether it is tried on an emulated processor; a test is named `path::name[parameters]`.
+
+    It is each seventh of those with one name and other parameters, beginning with the first: the order is random.
+    """
+    seen: Counter[str] = Counter()
+    for test in tests:
+        name, _, _ = test.partition("[")
+        yield seen[name] % _STRIDE == 0
+        seen[name] += 1

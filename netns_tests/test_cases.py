@@ -104,6 +104,7 @@ def cluster(case: Case, programmed: Callable[[Environment], Programmed]) -> Clus
     return programmed(case.environment).cluster
 
 
+@pytest.mark.chosen
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("case", TRIED, ids=lambda case: case.title)
 def test_the_client_meets_what_the_table_says(

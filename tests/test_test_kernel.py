@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 
 from ipvsproxy import __version__
 from netns_tests.container.place import Found, Place, find, missing_packages
+from netns_tests.emulation import each_seventh
 from netns_tests.kernel import docker, uml, virtme
 from netns_tests.kernel.__main__ import command_environment, parser
 from netns_tests.kernel.choose import choose
@@ -133,6 +135,11 @@ class TestPlaceOfTheContainerTests:
         assert missing_packages(find_place, {"dockerd": "/bin/dockerd"}.get, starts_services=True) == [
             "mmdebstrap"
         ]
+
+
+def test_an_emulated_processor_gets_something_of_each_test() -> None:
+    tests = ["a::one", *(f"a::two[{number}]" for number in range(8)), "b::two[0]"]
+    assert list(compress(tests, each_seventh(tests))) == ["a::one", "a::two[0]", "a::two[7]", "b::two[0]"]
 
 
 class TestCommandLine:
