@@ -38,7 +38,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose what is tried on an emulated processor, of each test something; whoever asks for one test gets all of it."""
+    """Choose what is tried on an emulated processor, of each test something; who names a test gets all of it."""
     if not IS_EMULATED or config.option.keyword or any("::" in argument for argument in config.args):
         return
     choosing = [item for item in items if not item.get_closest_marker("chosen")]
