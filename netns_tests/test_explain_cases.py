@@ -18,9 +18,8 @@ from ipvsproxy.observe.explain import explain, is_owned
 from ipvsproxy.observe.explain_client import question
 from ipvsproxy.observe.explain_schema import EndpointState, ExplainedOutcome
 from netns_tests.case_language import SERVER_PORTS, Answered, Outcome
-from netns_tests.cases import CASES
 from netns_tests.cluster import Cluster
-from netns_tests.test_cases import Programmed
+from netns_tests.test_cases import TRIED, Programmed
 from netns_tests.topology import Kind
 from netns_tests.traffic import Failure
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from netns_tests.case_language import Case, Environment
 
 # A ping has no port, and explain asks for one.
-ASKABLE = [case for case in CASES if case.protocol]
+ASKABLE = [case for case in TRIED if case.protocol]
 ENVIRONMENTS = list(dict.fromkeys(case.environment for case in ASKABLE))
 OUTCOMES = {
     ExplainedOutcome.REFUSED: Outcome.REFUSED,
