@@ -33,8 +33,8 @@ PACKET_TESTS = {
     Place.TEST_KERNEL: [f"netns_tests/test_{name}.py" for name in ("cluster_ip", "node_ports", "restart")],
 }
 _SECONDS = 3000
-# As sd_booted(3) says.
-_SYSTEMD = Path("/run/systemd/system")
+# With it Debian's packages start no services, as in containers (invoke-rc.d(8)).
+_POLICY = Path("/usr/sbin/policy-rc.d")
 _MEMORY = "4G"
 _PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 
@@ -67,7 +67,7 @@ def main() -> int:
     kernel = Path(name) if (name := os.environ.get("IPVSPROXY_UML_KERNEL")) else None
     find_place = partial(find, docker.unreachable, host.why_not, kernel)
     if options.missing_packages:
-        print(*missing_packages(find_place, shutil.which, starts_services=_SYSTEMD.exists()))
+        print(*missing_packages(find_place, shutil.which, starts_services=not _POLICY.exists()))
         return 0
     found = find_place(shutil.which("dockerd"))
     if found.place is Place.NOWHERE:
