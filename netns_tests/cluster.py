@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.observe.agent_socket import ask_report
 from netns_tests import addressing, manifests, tables
 from netns_tests.addressing import Reachable, Via
 from netns_tests.agent import Agent
@@ -188,6 +189,10 @@ class ServiceUnderTest:
                 for number in [port.node_port if via is Via.NODE_PORT else port.port]
             }
         )
+
+    def await_sync(self) -> None:
+        """Wait until the agent has done all that what it has begun with calls for: it answers between two syncs."""
+        ask_report(self._cluster.agent.run_directory)
 
     def await_real_servers(self, target: Target, expected: set[tuple[str, int]]) -> None:
         """Wait until new connections to one of its addresses go to exactly these addresses and ports."""

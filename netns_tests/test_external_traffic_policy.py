@@ -70,6 +70,8 @@ def local_service(new_service: NewService, *pods: str) -> ServiceUnderTest:
     service.await_pods(*pods)
     for via in (Via.NODE_PORT, Via.EXTERNAL_IP, Via.LOAD_BALANCER_IP):
         service.await_pods(*(pod for pod in pods if pod in {"web-1", "web-2"}), via=via)
+    # At its end the agent has UDP flows to addresses that are redirected now begin anew, and these are.
+    service.await_sync()
     return service
 
 
