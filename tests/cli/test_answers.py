@@ -23,8 +23,9 @@ class Ending(io.StringIO):
         self._listening = listening
 
     def write(self, text: str) -> int:
+        written = super().write(text)
         self._listening.accept()[0].close()
-        return super().write(text)
+        return written
 
 
 def test_whoever_waits_for_an_agent_that_hangs_is_told(tmp_path: Path) -> None:
