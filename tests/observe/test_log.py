@@ -48,6 +48,8 @@ def _own_standard_logging() -> Iterator[None]:
     """Leave the standard library's logging as it was."""
     root = logging.getLogger()
     handlers = root.handlers[:]
+    # Another test may have taken the warnings, which it has not given back, and pytest has since.
+    logging.captureWarnings(capture=False)
     yield
     root.handlers[:] = handlers
     logging.captureWarnings(capture=False)
