@@ -14,6 +14,7 @@ from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
 from netns_tests.cluster import Cluster
 from netns_tests.emulation import IS_EMULATED, each_seventh
+from tests import hypothesis_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,7 @@ _IN_DOCKER = Path("/.dockerenv").exists()
 
 
 def pytest_configure() -> None:
+    hypothesis_profile.load()
     if os.geteuid() != 0 or not Path("/proc/net/ip_vs").exists():
         pytest.exit(
             "these tests need root on a kernel with IPVS: run them with `make netns-test`", returncode=2

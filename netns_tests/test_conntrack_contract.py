@@ -22,11 +22,10 @@ from ipvsproxy.kernel.nfnetlink import NETLINK_NETFILTER
 from ipvsproxy.model.addresses import Family, format_address
 from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServer, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from netns_tests.deadline import await_that
+from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.namespaces import Namespace
 from netns_tests.servers import DATAGRAM_PORT, Servers
 from netns_tests.topology import Topology
-from netns_tests.traffic import PATIENCE
 from tests.builders import address, key, virtual_server
 from tests.kernel.conntrack_kernel import NEW, dumped
 from tests.kernel.contract_conntrack import ENTRY, ENTRY6, ConntrackContract

@@ -11,8 +11,7 @@ import pytest
 
 from ipvsproxy.model.objects import ServiceType, TrafficPolicy
 from netns_tests import addressing
-from netns_tests.deadline import await_that
-from netns_tests.traffic import PATIENCE
+from netns_tests.deadline import PATIENCE, await_that
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,7 +30,7 @@ from ipvsproxy.kernel.netlink import (
 )
 from ipvsproxy.kernel.netlink_codec import decode_attributes, encode_message
 from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServer, RealServerStatus, Statistics
-from netns_tests.deadline import await_that
+from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.namespaces import Namespace
 from tests.builders import address, key, virtual_server
 from tests.kernel.contract_addresses import IPV4, IPV6, AddressesContract
@@ -124,7 +124,10 @@ def test_an_open_connection_is_counted(namespace: Namespace, ipvs: Ipvs, node: K
     create(ipvs, virtual_server(WEB, server_address))
     node.addresses.ensure_interface()
     assert node.addresses.apply([WEB.address], []) == {}
-    with socket.create_server(("192.0.2.1", 8080)), socket.create_connection(("10.96.0.1", 80), timeout=5):
+    with (
+        socket.create_server(("192.0.2.1", 8080)),
+        socket.create_connection(("10.96.0.1", 80), timeout=PATIENCE),
+    ):
         assert ipvs.real_servers([WEB]) == {WEB: [RealServerStatus(server_address, 1, 0)]}
 
 
@@ -138,7 +141,7 @@ def test_what_goes_through_is_counted_at_the_virtual_server_and_at_its_real_serv
     assert node.addresses.apply([WEB.address], []) == {}
     with socket.create_server(("192.0.2.1", 8080)):
         for _ in range(3):
-            socket.create_connection(("10.96.0.1", 80), timeout=5).close()
+            socket.create_connection(("10.96.0.1", 80), timeout=PATIENCE).close()
     await_that(
         lambda: ipvs.virtual_server_statistics()[WEB].total.connections == 3, "three connections are counted"
     )

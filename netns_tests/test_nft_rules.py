@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as examples
 
 from ipvsproxy.kernel.nfnetlink import NfTables
@@ -33,7 +33,7 @@ def test_each_bit_of_the_mark_is_read_back(nf_tables: NfTables, bit: int) -> Non
 
 
 @given(FIREWALL_SETTINGS)
-@examples(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=8)
 def test_what_the_agent_installs_is_read_back_as_it_was_planned(
     nf_tables: NfTables, settings: FirewallSettings
 ) -> None:

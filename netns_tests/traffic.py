@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
+from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from netns_tests.topology import Host
-
-PATIENCE = 30.0
-"""Seconds before an answer that must come is given up."""
 
 # IP_RECVERR, IPV6_RECVERR (linux/in.h, linux/in6.h): without, an SCTP socket takes no notice of ICMP errors.
 _RECEIVE_ERRORS = {Family.IPV4: (socket.IPPROTO_IP, 11), Family.IPV6: (socket.IPPROTO_IPV6, 25)}

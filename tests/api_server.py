@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from netns_tests.deadline import PATIENCE
 from tests import api_server_objects
 from tests.api_server_http import Listener, RefusedError, bookmark
 from tests.api_server_state import State
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tests.api_server_state import Resource
 
 BOOKMARK_PERIOD = 60.0  # seconds, as kube-apiserver's
-PATIENCE = 20.0  # seconds until a test gives up
 
 
 class ApiServer:

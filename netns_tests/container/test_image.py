@@ -14,7 +14,7 @@ from ipvsproxy import __version__
 from ipvsproxy.model.addresses import Family
 from netns_tests import manifests
 from netns_tests.bare_node import REPOSITORY
-from netns_tests.deadline import await_that
+from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.manifests import Endpoint, ManifestDirectory, Port
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_the_agent_in_its_container_serves_a_cluster_ip(
         volumes.append(("/proc/sys/net", "/host/proc/sys/net", "rw"))
     agent = containers.start(*RUN, volumes=volumes, network_mode=network, **privileges)
     _await_line(agent, "first sync")
-    get = "import urllib.request; print(urllib.request.urlopen('http://10.96.0.10', timeout=10).read().decode())"
+    get = "import urllib.request; print(urllib.request.urlopen('http://10.96.0.10').read().decode())"
     assert _output(agent, "python3", "-c", get) == "pod, asked by 10.244.0.1\n"
     assert "10.96.0.10" in _output(agent, "ipvsproxy", "dump")
     found = json.loads(_output(agent, "ipvsproxy", "check", "-o", "json"))["findings"]
@@ -130,10 +130,10 @@ def test_the_agent_in_its_container_serves_a_cluster_ip(
     assert "error" not in severities.values()
     assert severities["run-directory"] == "ok"
     _output(agent, "sh", "-c", "kill -TERM 1")
-    assert agent.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
+    assert agent.get_wrapped_container().wait(timeout=PATIENCE)["StatusCode"] == 0
     # The network may be the machine's: nothing is left in it.
     cleanup = containers.start("cleanup", "--yes", volumes=volumes, network_mode=network, **privileges)
-    assert cleanup.get_wrapped_container().wait(timeout=60)["StatusCode"] == 0
+    assert cleanup.get_wrapped_container().wait(timeout=PATIENCE)["StatusCode"] == 0
     assert "virtual server" in _log(cleanup)
 
 

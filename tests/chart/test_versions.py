@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from netns_tests.deadline import PATIENCE
 from tests.chart.derived import GOLDEN, SETS
 from tests.chart.engine import CHART, GIVEN, NAMESPACE, at, helm, merged
 
@@ -45,7 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Installed]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert completed.returncode == 0, completed.stderr

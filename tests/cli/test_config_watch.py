@@ -10,7 +10,8 @@ import pytest
 
 from ipvsproxy.cli.config_watch import LONGEST, QUIET, ConfigurationWatch
 from ipvsproxy.source.directory import Changed
-from tests.observe.http_clients import DEADLINE, Events
+from netns_tests.deadline import PATIENCE
+from tests.observe.http_clients import Events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +107,7 @@ def watching(directory: Path, read: threading.Semaphore) -> Iterator[Configurati
     watch.start()
     yield watch
     watch.stop()
-    watch.join(DEADLINE)
+    watch.join(PATIENCE)
 
 
 @pytest.mark.usefixtures("watching")
@@ -116,7 +117,7 @@ def test_a_config_map_that_the_kubelet_swaps_is_noticed(directory: Path, read: t
     (directory / "..data_tmp").symlink_to("..2")
     (directory / "..data_tmp").rename(directory / "..data")
 
-    assert read.acquire(timeout=DEADLINE)
+    assert read.acquire(timeout=PATIENCE)
 
 
 @pytest.mark.usefixtures("watching")
@@ -124,7 +125,7 @@ def test_a_file_that_an_editor_replaces_is_noticed(directory: Path, read: thread
     (directory / ".config.swp").write_text("two")
     (directory / ".config.swp").rename(directory / "config.conf")
 
-    assert read.acquire(timeout=DEADLINE)
+    assert read.acquire(timeout=PATIENCE)
 
 
 def refused(_: Path) -> Directory:
@@ -138,9 +139,9 @@ def test_where_the_kernel_refuses_to_watch_asking_is_what_remains(read: threadin
     )
     watch.start()
     watch.ask()
-    assert read.acquire(timeout=DEADLINE)
+    assert read.acquire(timeout=PATIENCE)
     watch.stop()
-    watch.join(DEADLINE)
+    watch.join(PATIENCE)
     assert events.capture.entries == [
         {
             "event": "configuration file not watched",
@@ -162,7 +163,7 @@ def test_a_reading_that_fails_is_logged_and_is_not_the_last(read: threading.Sema
     watch.start()
     for _ in range(2):
         watch.ask()
-        assert read.acquire(timeout=DEADLINE)
+        assert read.acquire(timeout=PATIENCE)
     watch.stop()
-    watch.join(DEADLINE)
+    watch.join(PATIENCE)
     assert events.names[1:] == ["configuration not read again"] * 2

@@ -15,6 +15,7 @@ import pytest
 from ipvsproxy.cli.ending import ENDING, OTHERS, Ending
 from ipvsproxy.config.settings import LogFormat, LogLevel
 from ipvsproxy.observe.log import Threshold, configure
+from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,4 +102,4 @@ def be_signalled_in_the_midst_of_a_line() -> None:
 def test_a_signal_in_the_midst_of_a_log_line_ends_the_wait() -> None:
     here = f"from {__name__} import {be_signalled_in_the_midst_of_a_line.__name__} as do; do()"
     # In a process of its own: one that waits for the log, which its own thread is writing, would never end.
-    subprocess.run([sys.executable, "-c", here], check=True, cwd=REPOSITORY, timeout=60)
+    subprocess.run([sys.executable, "-c", here], check=True, cwd=REPOSITORY, timeout=PATIENCE)

@@ -15,6 +15,7 @@ from ipvsproxy.cli.lock import AgentLock
 from ipvsproxy.config.settings import LogFormat
 from ipvsproxy.kernel.interface import KernelUnavailableError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
+from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ class Node:
             ["unshare", "--net", "sh", "-c", script, "sh", *command],
             check=True,
             cwd=self.directory,
-            timeout=60,
+            timeout=PATIENCE,
         )
         code, *texts = (
             (self.directory / name).read_text() for name in ("code", "stdout", "stderr", "before", "after")

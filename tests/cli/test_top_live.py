@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Self
 import pyte
 import pytest
 
+from netns_tests.deadline import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 60.0  # seconds; only a fault takes as long
 ALTERNATE_SCREEN, NORMAL_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
@@ -87,12 +88,12 @@ class Terminal:
         """Return once the screen fits."""
         end = time.monotonic() + PATIENCE
         while not condition(self.lines):
-            assert self._read(end), "\n".join(self.lines)
+            assert self._read(end), "the screen is not as it should be:\n" + "\n".join(self.lines)
 
     def await_end(self) -> int:
         end = time.monotonic() + PATIENCE
         while self.process.poll() is None:
-            assert time.monotonic() < end
+            assert time.monotonic() < end, "the program does not end:\n" + "\n".join(self.lines)
             self._read(time.monotonic() + 0.05)
         while self._read(time.monotonic()):
             pass

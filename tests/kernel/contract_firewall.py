@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
@@ -219,7 +219,7 @@ class FirewallContract:
         firewall.change(elements, [])
         assert firewall.read() == FirewallState(elements, intact=True)
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=20)
     @given(ELEMENTS_SIDE_BY_SIDE, st.data())
     def test_whatever_comes_and_goes_is_read_back(
         self, node: Node, elements: frozenset[SetElement], data: st.DataObject

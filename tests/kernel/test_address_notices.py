@@ -18,6 +18,7 @@ from ipvsproxy.kernel.address_codec import InterfaceAddress, decode_address
 from ipvsproxy.kernel.address_notices import AddressNotices, NoticeQueue
 from ipvsproxy.kernel.netlink_codec import HEADER
 from ipvsproxy.model.addresses import Family, family
+from netns_tests.deadline import PATIENCE
 from tests.builders import address
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-PATIENCE = 60
 OWN, OTHER = 7, 2
 NEW_LINK, DELETED_LINK, NEW_ADDRESS, DELETED_ADDRESS = 16, 17, 20, 21
 TENTATIVE, DUPLICATE = 0x40, 0x08

@@ -12,6 +12,7 @@ import structlog
 from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.observe.http_connection import Limits
 from ipvsproxy.observe.http_server import HttpServer, Place
+from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,11 +23,8 @@ LOOPBACK = parse_address("127.0.0.1")
 OTHER_LOOPBACK = parse_address("127.0.0.2")
 IPV6_LOOPBACK = parse_address("::1")
 
-# A test that gets nothing for so long has failed.
-DEADLINE = 30.0
-
 # A test that is about a limit says which one.
-PATIENT = Limits(request_timeout=60, idle_timeout=60)
+PATIENT = Limits(request_timeout=PATIENCE, idle_timeout=PATIENCE)
 
 
 class Answer(NamedTuple):
@@ -63,7 +61,7 @@ def http_server(events: Events | None = None, limits: Limits = PATIENT) -> Itera
 
 
 def get(port: int, path: str = "/", host: str = "127.0.0.1", method: str = "GET") -> Answer:
-    connection = http.client.HTTPConnection(host, port, timeout=DEADLINE)
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     with contextlib.closing(connection):
         return ask(connection, path, method)
 
@@ -76,7 +74,7 @@ def ask(connection: http.client.HTTPConnection, path: str = "/", method: str = "
 
 def refuses(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        with socket.create_connection((host, port), timeout=DEADLINE):
+        with socket.create_connection((host, port), timeout=PATIENCE):
             return False
     except ConnectionRefusedError:
         return True
@@ -84,7 +82,7 @@ def refuses(port: int, host: str = "127.0.0.1") -> bool:
 
 @contextlib.contextmanager
 def client(port: int, host: str = "127.0.0.1") -> Iterator[socket.socket]:
-    with socket.create_connection((host, port), timeout=DEADLINE) as connection:
+    with socket.create_connection((host, port), timeout=PATIENCE) as connection:
         yield connection
 
 

@@ -23,6 +23,7 @@ from ipvsproxy.observe.agent_socket import (
     OtherSchemaError,
     ask_report,
 )
+from netns_tests.deadline import PATIENCE
 from tests.builders import endpoint_slice, service
 from tests.observe.node import report_of, state
 
@@ -198,12 +199,12 @@ def test_the_end_does_not_wait_for_an_answer_that_is_being_made(tmp_path: Path) 
 
     def slow() -> msgspec.Struct:
         begun.set()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         return REPORT
 
     with agent(tmp_path, {"report": slow}) as listening, connection(tmp_path) as client:
         client.sendall(b'{"command":"report"}\n')
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE)
         listening.stop()
         assert client.recv(1) == b""
         go_on.set()

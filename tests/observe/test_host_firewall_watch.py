@@ -10,7 +10,8 @@ import pytest
 from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.observe.host_firewall import HostFirewallWatch
 from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
-from tests.observe.http_clients import DEADLINE, Events
+from netns_tests.deadline import PATIENCE
+from tests.observe.http_clients import Events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,7 @@ class TestInItsThread:
         watch.start()
         yield watch, looks
         watch.stop()
-        watch.join(DEADLINE)
+        watch.join(PATIENCE)
         assert "host-firewall" not in {thread.name for thread in threading.enumerate()}
 
     def test_it_looks_when_it_is_asked_and_not_before(
@@ -127,7 +128,7 @@ class TestInItsThread:
         watch, looks = looked
         assert not looks.acquire(blocking=False)
         watch.ask()
-        assert looks.acquire(timeout=DEADLINE)
+        assert looks.acquire(timeout=PATIENCE)
 
     def test_a_look_that_fails_is_logged_and_followed_by_the_next(
         self, host: Host, events: Events, looked: tuple[HostFirewallWatch, threading.Semaphore]
@@ -135,7 +136,7 @@ class TestInItsThread:
         watch, looks = looked
         host.broken = True
         watch.ask()
-        assert looks.acquire(timeout=DEADLINE)
+        assert looks.acquire(timeout=PATIENCE)
         watch.ask()
-        assert looks.acquire(timeout=DEADLINE)
+        assert looks.acquire(timeout=PATIENCE)
         assert events.names == ["host firewall look failed"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ipvsproxy.observe.http_connection import Connections, HttpConnection, Later, Response
-from tests.observe.http_clients import PATIENT, Events
+from ipvsproxy.observe.http_connection import Connections, HttpConnection, Later, Limits, Response
+from tests.observe.http_clients import Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LIMITS = Limits(request_timeout=60, idle_timeout=60)
 REQUEST = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n"
 
 
@@ -26,7 +27,7 @@ class Client(asyncio.Transport):
         self.ended = False
         self.gone = False
         self.making: list[Callable[[], None]] = []
-        self.connection = HttpConnection(self.handle, PATIENT, (Connections(8),), self.defer, Events().log)
+        self.connection = HttpConnection(self.handle, LIMITS, (Connections(8),), self.defer, Events().log)
         self.connection.connection_made(self)
 
     def handle(self, path: str) -> Response | Later:

@@ -16,8 +16,8 @@ import urllib3
 from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.observe.http_connection import Later, Response
 from ipvsproxy.observe.http_server import ConfiguredListener, Place
+from netns_tests.deadline import PATIENCE
 from tests.observe.http_clients import (
-    DEADLINE,
     IPV6_LOOPBACK,
     LOOPBACK,
     OTHER_LOOPBACK,
@@ -60,7 +60,7 @@ def send_for_ever(connection: socket.socket, chunk: bytes) -> None:
 
 
 def keep_alive(port: int) -> contextlib.closing[http.client.HTTPConnection]:
-    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE))
+    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
 
 
 def test_an_answer_has_a_date_a_length_and_its_type() -> None:
@@ -90,7 +90,7 @@ def test_a_pool_of_connections_is_served() -> None:
     with http_server() as server, urllib3.PoolManager() as pool:
         port = server.listen(loopback(), says("hello")).port
         url = f"http://127.0.0.1:{port}/"
-        assert [pool.request("GET", url, timeout=DEADLINE).data for _ in range(5)] == [b"hello"] * 5
+        assert [pool.request("GET", url, timeout=PATIENCE).data for _ in range(5)] == [b"hello"] * 5
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_a_listener_that_comes_after_the_end_is_nobody_s_error() -> None:
         pass
     for thread in threading.enumerate():
         if thread.name == "http":
-            thread.join(DEADLINE)
+            thread.join(PATIENCE)
     place = loopback(free_port())
     server.listen(place, says("hello"))
     assert refuses(place.port)
@@ -526,7 +526,7 @@ def test_an_answer_that_takes_long_holds_up_no_other() -> None:
     answering = threading.Event()
 
     def slowly() -> Response:
-        assert answering.wait(DEADLINE)
+        assert answering.wait(PATIENCE)
         return Response(200, b"at last")
 
     with http_server() as server:

@@ -14,8 +14,8 @@ from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.node_port_health import FIELD, NodePortHealth
 from ipvsproxy.plan.services import HealthCheck
+from netns_tests.deadline import PATIENCE
 from tests.observe.http_clients import (
-    DEADLINE,
     IPV6_LOOPBACK,
     LOOPBACK,
     OTHER_LOOPBACK,
@@ -73,7 +73,7 @@ def port() -> int:
 @contextlib.contextmanager
 def load_balancer(port: int) -> Iterator[http.client.HTTPConnection]:
     """Provide a connection that has been used, and is kept."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         ask(connection)
         yield connection
 
@@ -306,5 +306,5 @@ def test_updates_and_questions_may_come_from_many_threads(world: World, port: in
         answers = {ask(connection).status for _ in range(20)}
     stop.set()
     for thread in threads:
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
     assert (answers, failures) == ({200}, [])

@@ -16,6 +16,7 @@ from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.firewall import FirewallSettings, PodNetworks
+from netns_tests.deadline import PATIENCE
 from tests.builders import (
     address,
     endpoint_slice,
@@ -550,7 +551,7 @@ def test_an_address_that_the_node_has_elsewhere_is_served_but_neither_bound_nor_
 def test_a_view_is_answered_by_the_loop_and_stopping_ends_it(running: World) -> None:
     loop = threading.Thread(target=running.controller.run)
     loop.start()
-    view = running.controller.view(timeout=10)
+    view = running.controller.view(timeout=PATIENCE)
     running.controller.stop()
     loop.join(10)
     assert not loop.is_alive()

@@ -384,4 +384,4 @@ def _recorded(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
 
 
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestLaws.settings = settings(max_examples=100, stateful_step_count=25)

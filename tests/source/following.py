@@ -11,6 +11,7 @@ import structlog
 from ipvsproxy.source.kubernetes.client import Limits
 from ipvsproxy.source.kubernetes.source import KubernetesSource
 from ipvsproxy.source.store import Store
+from netns_tests.deadline import PATIENCE
 from tests import builders
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ipvsproxy.model.reasons import Rejection
     from tests.api_server import ApiServer
 
-PATIENCE = 20.0  # seconds until a test gives up; none waits so long when all is well
 BRISK = Limits(first_pause=0.001, longest_pause=0.01)
 
 

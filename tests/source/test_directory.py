@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.source.directory import Changed, DirectoryWatch
+from netns_tests.deadline import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +195,7 @@ def test_wake_ends_the_wait_under_way_or_the_next_one(watch: DirectoryWatch) -> 
     waiting = threading.Thread(target=lambda: ended.append(watch.wait(None)), daemon=True)
     waiting.start()
     watch.wake()
-    waiting.join(timeout=60)
+    waiting.join(PATIENCE)
     assert ended == [NOTHING]
 
 

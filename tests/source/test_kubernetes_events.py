@@ -15,12 +15,13 @@ from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.kubernetes import KubernetesSource, client
 from ipvsproxy.source.kubernetes.events import ATTEMPTS, NODES_PER_SECOND, QUEUE_LENGTH, EventPublisher, event
 from ipvsproxy.source.store import Store
+from netns_tests.deadline import PATIENCE
 from tests import builders
 from tests.api_server_events import problem_of
 from tests.api_server_http import RefusedError
 from tests.api_server_objects import service
 from tests.api_server_state import EVENTS
-from tests.source.following import BRISK, PATIENCE, Witness
+from tests.source.following import BRISK, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

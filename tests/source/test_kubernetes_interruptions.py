@@ -13,11 +13,12 @@ import pytest
 
 from ipvsproxy.source.kubernetes import client
 from ipvsproxy.source.kubernetes.client import ApiError
+from netns_tests.deadline import PATIENCE
 from tests.api_server_http import event, status
 from tests.api_server_objects import node, service
 from tests.api_server_state import SERVICES
 from tests.builders import WEB
-from tests.source.following import BRISK, PATIENCE, Agent, ObservedStore, following
+from tests.source.following import BRISK, Agent, ObservedStore, following
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,6 +15,7 @@ from ipvsproxy.model.objects import Node, ObjectKey
 from ipvsproxy.source.directory import DirectoryWatch
 from ipvsproxy.source.manifest_file import read_manifest
 from ipvsproxy.source.manifests import ManifestSource, combine
+from netns_tests.deadline import PATIENCE
 from tests.builders import NODE, WEB
 from tests.source.following import ObservedStore, Witness
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.manifest_file import Manifest
 
-PATIENCE = 60
 RETURN_TIME = 3600.0
 
 

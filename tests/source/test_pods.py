@@ -11,8 +11,9 @@ from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.source.kubernetes.client import ApiServer as Client
 from ipvsproxy.source.kubernetes.client import Limits
 from ipvsproxy.source.kubernetes.pods import Pod, ask_for_pod
+from netns_tests.deadline import PATIENCE
 from tests import api_server_objects as objects
-from tests.api_server import PATIENCE, ApiServer
+from tests.api_server import ApiServer
 from tests.builders import addresses
 
 if TYPE_CHECKING:

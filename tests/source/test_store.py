@@ -13,6 +13,7 @@ from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import EndpointSlice, ObjectKey
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.store import ServiceState, Store
+from netns_tests.deadline import PATIENCE
 from tests.builders import NODE, WEB, addresses, endpoint_slice, node, service
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ class TestTellingOfRejections:
             # In another thread: a lock that is still held would let its own one in.
             looking = threading.Thread(target=lambda: seen.append(observed.rejections()), daemon=True)
             looking.start()
-            looking.join(timeout=60)
+            looking.join(PATIENCE)
 
         observed = Store(look)
         observed.reject(self.PORT)
@@ -387,7 +388,7 @@ def test_a_change_by_another_thread_ends_the_wait(synced: Store, change: str) ->
     waiting = threading.Thread(target=lambda: ended.append(synced.wait(None)), daemon=True)
     waiting.start()
     changes[change]()
-    waiting.join(timeout=60)
+    waiting.join(PATIENCE)
     assert ended == [True]
 
 
@@ -398,7 +399,7 @@ def test_the_last_delivery_ends_the_wait(store: Store) -> None:
     store.replace_slices([])
     store.replace_services([])
     store.replace_node(None)
-    waiting.join(timeout=60)
+    waiting.join(PATIENCE)
     assert ended == [True]
 
 
