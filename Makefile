@@ -47,6 +47,12 @@ unit: setup ## Run the unit tests in random order, with branch coverage
 	@$(PYTHON) -m tests.rules.promtool
 	$(PYTHON) -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
+.PHONY: newest
+newest: setup ## Run the unit tests with the newest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) build/newest
+	$(BIN)/uv pip install --quiet --python build/newest/bin/python --upgrade --editable '.[dev]' --group build
+	build/newest/bin/python -m pytest --numprocesses=auto $(ARGS)
+
 .PHONY: netns-test
 netns-test: setup kernel-packages ## Run the packet tests on a real kernel (RUNNER=auto|host|docker|uml|virtme)
 ifeq ($(ARGS),)

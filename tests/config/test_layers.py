@@ -305,19 +305,24 @@ def test_a_field_that_is_wrong_is_named_with_its_path(file: Path, text: str, mes
 
 
 @pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        (HEADER + "ipvs: a: b\n", "FILE: line 3: "),
+        (HEADER + "\tipvs: {}\n", "FILE: line 3: "),
+        (HEADER + "---\n" + HEADER, "FILE: line 3: "),
+        (HEADER + "bindAddress: 2001-02-31\n", "FILE: is not YAML: "),
+        (b"\xff\xfe\x00", "FILE: is not YAML: "),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_refused_with_the_line(
+    file: Path, text: str | bytes, beginning: str
+) -> None:
+    assert refusal(file, text).startswith(beginning)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEADER + "ipvs: a: b\n", "FILE: line 3: mapping values are not allowed here"),
-        (
-            HEADER + "\tipvs: {}\n",
-            "FILE: line 3: while scanning for the next token: found character '\\t' that cannot start any token",
-        ),
-        (
-            HEADER + "---\n" + HEADER,
-            "FILE: line 3: expected a single document in the stream: but found another document",
-        ),
-        (HEADER + "bindAddress: 2001-02-31\n", "FILE: is not YAML: day is out of range for month"),
-        (b"\xff\xfe\x00", "FILE: is not YAML: unacceptable character #x0000: truncated data"),
         ("", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
         ("- a\n", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
         (

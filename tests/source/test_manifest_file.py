@@ -151,39 +151,28 @@ def test_a_document_that_is_no_api_object_is_told_and_the_others_count(text: str
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "reason"),
+    ("text", "line"),
     [
-        (f"{NODE}a: b: c\n", 4, "mapping values are not allowed"),
-        ("a: [1\nb: 2\n", 2, "while parsing a flow sequence"),
-        ("a: *b\n", 1, "undefined alias"),
-        ("a: 1\nb: \x01\n", 2, "characters are not allowed"),
-        (f"{NODE}---\na: !!bool maybe\n", 5, "a value does not suit its tag: 'maybe'"),
-        ("a:\n  b: !!python/object:os.system x\n", 2, "could not determine a constructor for the tag"),
-        ("\n" + "[" * 101 + "]" * 101, 2, "is nested deeper than 100 levels"),
-        ("[" * 1_000_000, 1, "is nested deeper than 100 levels"),
+        (f"{NODE}a: b: c\n", 4),
+        ("a: [1\nb: 2\n", 2),
+        ("a: *b\n", 1),
+        ("a: 1\nb: \x01\n", 2),
+        (f"{NODE}---\na: !!bool maybe\n", 5),
+        ("a:\n  b: !!python/object:os.system x\n", 2),
+        ("\n" + "[" * 101 + "]" * 101, 2),
+        ("[" * 1_000_000, 1),
     ],
 )
-def test_yaml_that_does_not_parse_is_refused_with_its_line(text: str, line: int, reason: str) -> None:
-    found = refused(text)
-    assert found[0] == line
-    assert reason in found[1]
+def test_yaml_that_does_not_parse_is_refused_with_its_line(text: str, line: int) -> None:
+    assert refused(text)[0] == line
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "reason"),
-    [
-        ('{\n"a": 1,\n}', 3, "Expecting property name enclosed in double quotes"),
-        ("", 1, "Expecting value"),
-        ('{"a": 1}\n{"b": 2}', 2, "Extra data"),
-        (
-            "[" * 1_000_000,
-            1,
-            "is nested too deeply",
-        ),
-    ],
+    ("text", "line"),
+    [('{\n"a": 1,\n}', 3), ("", 1), ('{"a": 1}\n{"b": 2}', 2), ("[" * 1_000_000, 1)],
 )
-def test_json_that_does_not_parse_is_refused_with_its_line(text: str, line: int, reason: str) -> None:
-    assert refused(text, "web.json") == (line, reason)
+def test_json_that_does_not_parse_is_refused_with_its_line(text: str, line: int) -> None:
+    assert refused(text, "web.json")[0] == line
 
 
 def test_text_in_another_encoding_is_refused_with_its_line() -> None:
