@@ -61,22 +61,25 @@ else
 	$(KERNEL) --junit build/netns-tests.xml -- $(PYTHON) -m pytest netns_tests -p no:cacheprovider $(ARGS)
 endif
 
-# Two kernels, beside one another: a kernel uses one CPU. Either half takes about as long as the other.
+# Two kernels, beside one another: a kernel uses one CPU. Either half takes about as long as the other. Each line says
+# which half it is from.
+PREFIXED = 2>&1 | sed --unbuffered 's/^/$@: /'
 TABLE_AND_COMMANDS := $(wildcard $(addprefix netns_tests/test_,\
 	cases.py explain*.py check.py cleanup.py configuration.py dump*.py metrics.py migration.py top.py troubleshooting.py))
 
 .PHONY: netns-commands
 netns-commands:
-	$(KERNEL) --junit build/netns-commands.xml -- $(PYTHON) -m pytest $(TABLE_AND_COMMANDS) -p no:cacheprovider
+	$(KERNEL) --junit build/netns-commands.xml -- \
+		$(PYTHON) -m pytest $(TABLE_AND_COMMANDS) -p no:cacheprovider $(PREFIXED)
 
 .PHONY: netns-agent
 netns-agent:
 	$(KERNEL) --junit build/netns-agent.xml -- \
-		$(PYTHON) -m pytest netns_tests $(addprefix --ignore ,$(TABLE_AND_COMMANDS)) -p no:cacheprovider
+		$(PYTHON) -m pytest netns_tests $(addprefix --ignore ,$(TABLE_AND_COMMANDS)) -p no:cacheprovider $(PREFIXED)
 
 .PHONY: demo
 demo: setup kernel-packages ## Show the agent at work, on a real kernel
-	@$(KERNEL) --timeout 300 -- $(PYTHON) -m netns_tests.demo
+	@$(KERNEL) -- $(PYTHON) -m netns_tests.demo
 
 .PHONY: bench
 bench: setup kernel-packages ## Measure, on a real kernel (BENCH=name for one)
@@ -112,7 +115,7 @@ container-test: setup kernel-packages ## Test the image, and packets in a privil
 .PHONY: release-check
 release-check: setup kernel-packages ## Build what is released, install it by itself, and run the demo from it
 	$(PYTHON) -m tests.release
-	@IPVSPROXY_PROGRAM="$(CURDIR)/build/release/environment/bin/ipvsproxy" $(KERNEL) --timeout 300 -- \
+	@IPVSPROXY_PROGRAM="$(CURDIR)/build/release/environment/bin/ipvsproxy" $(KERNEL) -- \
 		$(PYTHON) -m netns_tests.demo
 
 .PHONY: end-to-end
@@ -127,7 +130,7 @@ derived: setup ## Write what is made from code and values: docs/metrics.md, the 
 
 .PHONY: screenshots
 screenshots: setup kernel-packages ## Draw the pictures of the documents anew, from the real programs
-	$(KERNEL) --timeout 300 -- $(PYTHON) -m netns_tests.screenshots docs/images
+	$(KERNEL) -- $(PYTHON) -m netns_tests.screenshots docs/images
 
 .PHONY: lock
 lock: setup ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)

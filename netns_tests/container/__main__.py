@@ -32,7 +32,6 @@ PACKET_TESTS = {
     Place.HERE: ["netns_tests", "--ignore=netns_tests/container"],
     Place.TEST_KERNEL: [f"netns_tests/test_{name}.py" for name in ("cluster_ip", "node_ports", "restart")],
 }
-_SECONDS = 3000
 # With it Debian's packages start no services, as in containers (invoke-rc.d(8)).
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _MEMORY = "4G"
@@ -97,7 +96,7 @@ def test(rootfs: Path, tests: Sequence[str], **more: str) -> int:
     image = [*_PYTEST, "--durations=12", "--junitxml=build/container-image.xml", "netns_tests/container"]
     packets = [
         *(sys.executable, "-m", "netns_tests.kernel", "--runner", "docker"),
-        *("--timeout", str(_SECONDS), "--junit", "build/container-packets.xml", "--"),
+        *("--junit", "build/container-packets.xml", "--"),
         *(*_PYTEST, *tests),
     ]
     # Its own program in place of the working tree's.
@@ -111,9 +110,8 @@ def test(rootfs: Path, tests: Sequence[str], **more: str) -> int:
 def in_test_kernel(rootfs: Path, tests: Sequence[str]) -> int:
     """Do the same in user-mode Linux, with a Docker of its own; return the exit code."""
     kernel = [*(sys.executable, "-m", "netns_tests.kernel", "--runner", "uml"), "--memory", _MEMORY]
-    limit = ["--timeout", str(_SECONDS)]
     inside = [sys.executable, "-m", "netns_tests.container", "--own-dockerd", str(rootfs), "--", *tests]
-    return subprocess.run([*kernel, *limit, "--", *inside], cwd=REPOSITORY, check=False).returncode
+    return subprocess.run([*kernel, "--", *inside], cwd=REPOSITORY, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -48,7 +48,11 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         help="print the Debian packages that the runner lacks; run nothing",
     )
     result.add_argument(
-        "--timeout", type=float, default=3000, metavar="SECONDS", help="for the command (%(default)s)"
+        "--timeout",
+        type=float,
+        default=1800,
+        metavar="SECONDS",
+        help="the command is stopped when it writes nothing for so long (%(default)s)",
     )
     result.add_argument("--memory", default="2G", help="the test kernel's (%(default)s); host has its own")
     result.add_argument("--junit", type=Path, metavar="FILE", help="write pytest's JUnit report there")

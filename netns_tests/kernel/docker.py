@@ -85,7 +85,6 @@ def machine(image: str, guest: Guest) -> Machine:
             *(image, str(guest.repository), str(guest.exchange / "alive")),
             *guest.argv("docker", *python),
         ],
-        boot_limit=120,
     )
 
 

@@ -52,4 +52,4 @@ def _has_ipvs() -> bool:
 
 def machine(guest: Guest) -> Machine:
     """Return this machine's kernel; nothing boots, so it starts at once."""
-    return Machine("namespaces on this machine's own kernel", guest.argv("host"), boot_limit=30)
+    return Machine("namespaces on this machine's own kernel", guest.argv("host"))

@@ -11,7 +11,7 @@ NOT_RUN = 125
 """Exit code when the command did not run to its end for a reason of the runner's; as in docker(1) and timeout(1)."""
 
 TIMED_OUT = 124
-"""Exit code when the command ran into its time limit; as in timeout(1)."""
+"""Exit code when the command was stopped because it stalled; as in timeout(1)."""
 
 
 class KernelRunError(Exception):
@@ -28,8 +28,6 @@ class Machine(NamedTuple):
 
     description: str
     argv: list[str]
-    boot_limit: float
-    """Seconds from its start until it must have begun with the command."""
 
 
 class Guest(NamedTuple):

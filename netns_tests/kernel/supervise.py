@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 0.05
 _ANNOUNCE_EVERY = 5.0
+# Seconds. A machine of any speed, however busy, boots within this time.
+BOOT_LIMIT = 600.0
 
 
 def contained(argv: list[str]) -> list[str]:
@@ -34,8 +36,9 @@ def contained(argv: list[str]) -> list[str]:
 def judge(machine: Machine, seen: Seen, *, ended: bool, seconds: float, limit: float) -> int | None:
     """Return the command's exit code once there is one, None while there is reason to wait.
 
-    `seconds` count from the machine's start, or, once the command has started, from then; `limit` is the command's.
-    Raises KernelRunError when no exit code will come.
+    `seconds` is the time since the machine was started, or since the running command last wrote something. A command
+    that writes nothing for longer than `limit` seconds stalls; how long it takes as a whole does not matter. Raises
+    KernelRunError when no exit code will come.
     """
     if seen.exit_code is not None:
         return seen.exit_code
@@ -44,17 +47,22 @@ def judge(machine: Machine, seen: Seen, *, ended: bool, seconds: float, limit: f
     if ended:
         what = "ended while the command ran" if seen.started else "ended before the command could start"
         raise KernelRunError(f"the kernel {what}: {machine.description}")
-    if not seen.started and seconds > machine.boot_limit:
-        raise KernelRunError(
-            f"the kernel did not boot within {machine.boot_limit:.0f} s: {machine.description}"
-        )
+    if not seen.started and seconds > BOOT_LIMIT:
+        raise KernelRunError(f"the kernel did not boot within {BOOT_LIMIT:.0f} s: {machine.description}")
     if seen.started and seconds > limit:
-        raise KernelRunError(f"the command was stopped: not done after {limit:.0f} s (--timeout)", TIMED_OUT)
+        raise KernelRunError(
+            f"the command was stopped: it wrote nothing for {limit:.0f} s (--timeout)", TIMED_OUT
+        )
     return None
 
 
 def supervise(
-    machine: Machine, exchange: Exchange, limit: float, sink: BinaryIO, announce: Callable[[str], None]
+    machine: Machine,
+    exchange: Exchange,
+    limit: float,
+    sink: BinaryIO,
+    announce: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Run the machine until its command ends; return the command's exit code.
 
@@ -66,21 +74,22 @@ def supervise(
         exchange.output.open("w+b") as output,
         _running(machine.argv, console) as process,
     ):
-        began = time.monotonic()
+        began = clock()
         up = False
         announced = 0.0
         while True:
             # Asked first: whatever was written before the end is then there to be read.
             ended = process.poll() is not None
             seen = exchange.look()
-            seconds = time.monotonic() - began
+            seconds = clock() - began
             if seen.started and not up:
                 announce(f"up after {seconds:.1f} s")
-                up, began, seconds = True, time.monotonic(), 0.0
+                up, began, seconds = True, clock(), 0.0
             if not up and seconds - announced >= _ANNOUNCE_EVERY:
                 announced = seconds
                 announce(f"still booting after {seconds:.0f} s")
-            _copy(output, sink)
+            if _copy(output, sink):
+                began, seconds = clock(), 0.0
             try:
                 exit_code = judge(machine, seen, ended=ended, seconds=seconds, limit=limit)
             except KernelRunError:
@@ -92,11 +101,13 @@ def supervise(
                 process.wait(_LOOK_EVERY)
 
 
-def _copy(output: BinaryIO, sink: BinaryIO) -> None:
-    """Write what was added to `output` to `sink`."""
-    if data := output.read():
+def _copy(output: BinaryIO, sink: BinaryIO) -> bool:
+    """Write what was added to `output` to `sink`; return whether there was anything."""
+    data = output.read()
+    if data:
         sink.write(data)
         sink.flush()
+    return bool(data)
 
 
 @contextlib.contextmanager

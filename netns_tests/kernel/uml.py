@@ -29,5 +29,4 @@ def machine(kernel: Path, guest: Guest, memory: str) -> Machine:
     return Machine(
         f"user-mode Linux, {kernel}",
         ["taskset", "--cpu-list", str(cpu), str(kernel), *root, *console, f"init={init}", "--", *arguments],
-        boot_limit=60,
     )

@@ -126,5 +126,4 @@ def machine(kernel: DebianKernel, guest: Guest, memory: str) -> Machine:
             *("--run", str(kernel.image), f"--rwdir={guest.repository}", *shared),
             *("--exec", shlex.join(guest.argv("virtme", *remounts))),
         ],
-        boot_limit=240,
     )
