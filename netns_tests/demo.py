@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from ipvsproxy.model.addresses import Family
 from netns_tests.cluster import Cluster, ServiceUnderTest
 from netns_tests.deadline import DeadlineError
+from netns_tests.emulation import IS_EMULATED
 from netns_tests.load import Load, Style
 from netns_tests.manifests import Port
 from netns_tests.servers import HTTP_PORT
+from netns_tests.terminal import Terminal
 from netns_tests.topology import Kind, Topology
 from netns_tests.traffic import NoAnswerError, request
 
@@ -35,6 +37,9 @@ BOLD, RED, GREEN = "1", "31", "32"
 
 _REQUESTS_OF_A_STEP = 300
 _WIDTH_OF_A_BAR = 40
+_INDENT = "   "
+# What commands print fits a terminal of 100 columns; it has as many lines as they could need.
+_COLUMNS, _ROWS = 100, 200
 
 
 class Demo:
@@ -58,11 +63,18 @@ class Demo:
         with self._new_connections, self._kept_connections:
             self._scale("web-1", "web-2", "web-3", "web-4", "web-5")
             self._scale("web-4", "web-5")
-            self._dump()
+            self._show("dump")
+            client = self._cluster["client"].addresses[Family.IPV4]
+            self._show("explain", client, "to", f"{ADDRESSES[Family.IPV4]}:80")
+            self._show("check")
             self._kill_and_restart()
         return self._sum_up()
 
     def _show_cluster(self) -> None:
+        if IS_EMULATED:
+            _print(
+                "This machine emulates a processor for the test kernel. The times below mean nothing.", BOLD
+            )
         self._headline("Two nodes, five pods with HTTP servers and a client, each a network namespace")
         network = self._cluster.network
         for host in network.of(Kind.NODE) + network.of(Kind.POD):
@@ -92,10 +104,13 @@ class Demo:
         self._bars(self._kept_connections.answers_from_now(_REQUESTS_OF_A_STEP))
         self._line(self._load())
 
-    def _dump(self) -> None:
-        self._headline("What `ipvsproxy dump` says on node-a")
-        for line in self._cluster.agent.dump().splitlines():
-            self._line(line)
+    def _show(self, *words: str) -> None:
+        self._headline(f"What `ipvsproxy {' '.join(words)}` says on node-a")
+        command, node = self._cluster.agent.command(*words), self._cluster.node
+        with Terminal(command, _COLUMNS - len(_INDENT), _ROWS, node) as terminal:
+            terminal.await_end()
+            for line in terminal.contents():
+                self._line(line.plain)
 
     def _kill_and_restart(self) -> None:
         self._headline("Under load, the agent is killed with SIGKILL, and started again")
@@ -128,7 +143,7 @@ class Demo:
         _print(f"\n{self._steps}. {text}", BOLD)
 
     def _line(self, text: str, style: str = "") -> None:
-        _print(f"   {text}", style)
+        _print(f"{_INDENT}{text}".rstrip(), style)
 
     def _bars(self, answers: Mapping[str, int]) -> None:
         largest = max(answers.values())
