@@ -124,7 +124,8 @@ end-to-end: setup kernel-packages ## Run the agent as its ServiceAccount (KUBEBU
 	$(PYTHON) -m netns_tests.end_to_end $(ARGS)
 
 .PHONY: derived
-derived: setup ## Write what is made from code and values: docs/metrics.md, the chart's README, schema and golden files
+derived: setup ## Write what is made from code and values: docs/metrics.md, docs/man, the chart's README, schema and golden files
+	$(PYTHON) -m tests.cli.man_pages
 	$(PYTHON) -m tests.observe.metrics_document
 	$(PYTHON) -m tests.chart.derived
 

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.arguments import check, cleanup, config, dump, explain, run, top
+from ipvsproxy.cli.arguments import check, cleanup, completion, config, dump, explain, run, top
 from ipvsproxy.cli.arguments.parser import EXIT_CODES, Parser
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ COMMANDS = (
     top.COMMAND,
     check.COMMAND,
     cleanup.COMMAND,
+    completion.COMMAND,
 )
+
+_HELP = "help"
 
 _EXAMPLES = """\
 examples:
@@ -46,6 +49,21 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
     SystemExit with code 2 after one line on standard error if a word is wrong, and with code 0 after --help or
     --version. UsageError if the configuration file is wrong, or settings contradict each other.
     """
+    top, commands = parsers()
+    # `ipvsproxy help dump` is `ipvsproxy dump --help`.
+    words = [*argv[1:], "--help"] if argv[:1] == [_HELP] else argv
+    namespace, unknown = top.parse_known_args(words)
+    if unknown:
+        commands.get(namespace.command, top).refuse(unknown[0])
+    if namespace.command is None:
+        *others, last = commands
+        top.error(f"a command is missing: {', '.join(others)} or {last}; {top.prog} --help describes them")
+    (chosen,) = (command for command in COMMANDS if command.name == namespace.command)
+    return chosen.read(namespace, hostname or os.uname().nodename)
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of the whole command line, and those of the commands by their names."""
     top = Parser(
         "ipvsproxy",
         "%(prog)s COMMAND [FLAG ...]",
@@ -56,9 +74,9 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
         "--version", action="version", version=f"%(prog)s {__version__}", help="print the version"
     )
     subparsers = top.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    parsers = {}
+    commands = {}
     for command in COMMANDS:
-        parser = parsers[command.name] = subparsers.add_parser(
+        parser = commands[command.name] = subparsers.add_parser(
             command.name,
             prog=f"ipvsproxy {command.name}",
             help=command.summary,
@@ -67,11 +85,13 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
             epilog=command.epilog,
         )
         command.add_flags(parser)
-    namespace, unknown = top.parse_known_args(argv)
-    if unknown:
-        parsers.get(namespace.command, top).refuse(unknown[0])
-    if namespace.command is None:
-        *others, last = parsers
-        top.error(f"a command is missing: {', '.join(others)} or {last}; {top.prog} --help describes them")
-    (chosen,) = (command for command in COMMANDS if command.name == namespace.command)
-    return chosen.read(namespace, hostname or os.uname().nodename)
+    helping = subparsers.add_parser(
+        _HELP,
+        prog=f"ipvsproxy {_HELP}",
+        help="describe a command and its flags",
+        usage="%(prog)s [COMMAND]",
+        description="Describe a command and its flags, or without a command, all commands.",
+        epilog=EXIT_CODES,
+    )
+    helping.add_argument("topic", metavar="COMMAND", nargs="?", choices=list(commands), help="the command")
+    return top, commands

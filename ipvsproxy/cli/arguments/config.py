@@ -57,6 +57,7 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "action",
         metavar="show",
+        choices=("show",),
         type=readable(_read_action),
         help="show each setting, and where it comes from",
     )

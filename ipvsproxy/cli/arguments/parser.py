@@ -137,6 +137,7 @@ def add_output(parser: Parser, *formats: OutputFormat) -> None:
         "--output",
         metavar="FORMAT",
         type=readable(read),
+        choices=formats,
         default=formats[0],
         help=f"{', '.join(formats)} (default: {formats[0]})",
     )
