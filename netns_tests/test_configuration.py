@@ -165,10 +165,10 @@ def test_other_rules_of_a_changed_file_replace_those_of_the_table(
 def test_a_broken_file_is_one_line_and_what_was_before_it_stays(
     node: Node, config_map: ConfigMap, agent: Agent
 ) -> None:
-    config_map.write("ipvs: {scheduler: wlc, shceduler: rr}\n")
+    config_map.write("ipvs: {scheduler: wlc, strictARP: maybe}\n")
 
     refused = agent.await_line("configuration refused, the one before stays in effect")
-    assert refused["reason"] == f"{config_map.file}: ipvs.shceduler: unknown field"
+    assert refused["reason"] == f"{config_map.file}: ipvs.strictARP: expected bool, got str"
     shown = run(node, "config", "show", node.run_directory_flag).stdout
     assert shown.splitlines()[-1] == (
         f"the file as it is now was refused, what was read before it stays in effect: {refused['reason']}"

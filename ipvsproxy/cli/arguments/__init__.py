@@ -67,7 +67,7 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
             epilog=command.epilog,
         )
         command.add_flags(parser)
-    namespace, unknown = top.parse_known_args(argv)
+    namespace, unknown = top.parse_known_args([_with_dashes(word) for word in argv])
     if unknown:
         parsers.get(namespace.command, top).refuse(unknown[0])
     if namespace.command is None:
@@ -75,3 +75,9 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
         top.error(f"a command is missing: {', '.join(others)} or {last}; {top.prog} --help describes them")
     (chosen,) = (command for command in COMMANDS if command.name == namespace.command)
     return chosen.read(namespace, hostname or os.uname().nodename)
+
+
+def _with_dashes(word: str) -> str:
+    """Return a flag whose name may be spelt with underscores, as kube-proxy's may, in its usual spelling."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
