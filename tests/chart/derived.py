@@ -1,7 +1,8 @@
 """The files of the chart that follow from others: `python -m tests.chart.derived` writes them, the tests compare them.
 
 * README.md: the table of the values, from the comments in values.yaml.
-* values.schema.json: what `config` may have, from the fields that the agent reads, and `affinity`, from the API's type.
+* values.schema.json: what `config` may have, from the fields that the agent reads; `affinity` and `extraEnv`, from the
+  API's types.
 * tests/chart/golden: the manifests of a few sets of values.
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from tests.chart.api_schema import affinity_schema
+from tests.chart.api_schema import affinity_schema, environment_schema
 from tests.chart.config_schema import NETWORK, config_schema
 from tests.chart.engine import CHART, FROM_KUBECONFIG, GIVEN, merged, render_exactly
 
@@ -47,6 +48,10 @@ SETS: Mapping[str, Mapping[str, object]] = {
             "readPods": True,
             "config": {"ipvs": {"strictARP": True}},
             "imagePullSecrets": ["registry"],
+            "extraArgs": ["--v=2"],
+            "extraEnv": [{"name": "TZ", "value": "UTC"}],
+            "podLabels": {"team": "network"},
+            "podAnnotations": {"example.com/scrape": "true"},
             "updateStrategy": {"type": "OnDelete"},
         },
     ),
@@ -113,7 +118,7 @@ def schema() -> str:
     whole["properties"]["config"] = config_schema()
     whole["properties"]["affinity"], definitions = affinity_schema()
     own = {name: each for name, each in whole["definitions"].items() if not name.startswith("V1")}
-    whole["definitions"] = own | definitions
+    whole["definitions"] = own | definitions | environment_schema()
     whole["definitions"]["network"]["pattern"] = f"^{NETWORK}$"
     return json.dumps(whole, indent=2) + "\n"
 

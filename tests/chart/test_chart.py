@@ -100,6 +100,9 @@ def test_the_schema_refuses_unknown_keys_of_every_object() -> None:
             return [found for each in schema for found in closed(each, path)]
         if not isinstance(schema, dict):
             return []
+        # A file of another release of kube-proxy's may be pasted there; the agent names what it does not know of it.
+        if path == "/properties/config":
+            return []
         is_open = "properties" in schema and schema.get("additionalProperties") is not False
         # What holds on a condition narrows what holds anyway.
         always = {key: each for key, each in schema.items() if key not in {"if", "then"}}
