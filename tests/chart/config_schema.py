@@ -56,6 +56,15 @@ def config_schema() -> Schema:
     return {**_section(KubeProxyConfiguration, ""), "type": "object"}
 
 
+def known_fields() -> dict[str, Any]:
+    """Return the fields of the value `config`: for a section its fields, for all others an empty object."""
+    return _names(config_schema())
+
+
+def _names(schema: Schema) -> dict[str, Any]:
+    return {name: _names(below) for name, below in schema.get("properties", {}).items()}
+
+
 def _section(section: type[Section], prefix: str) -> Schema:
     hints = typing.get_type_hints(section)
     properties = {

@@ -3,6 +3,7 @@
 * README.md: the table of the values, from the comments in values.yaml.
 * values.schema.json: what `config` may have, from the fields that the agent reads; `affinity` and `extraEnv`, from the
   API's types.
+* fields.json: the fields that the agent knows of a KubeProxyConfiguration, which the notes of a release look at.
 * tests/chart/golden: the manifests of a few sets of values.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from tests.chart.api_schema import affinity_schema, environment_schema
-from tests.chart.config_schema import NETWORK, config_schema
+from tests.chart.config_schema import NETWORK, config_schema, known_fields
 from tests.chart.engine import CHART, FROM_KUBECONFIG, GIVEN, merged, render_exactly
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 README = CHART / "README.md"
 VALUES = CHART / "values.yaml"
 SCHEMA = CHART / "values.schema.json"
+FIELDS = CHART / "fields.json"
 GOLDEN = Path(__file__).parent / "golden"
 
 _BEGIN, _END = "<!-- from values.yaml -->\n", "<!-- end -->\n"
@@ -123,6 +125,11 @@ def schema() -> str:
     return json.dumps(whole, indent=2) + "\n"
 
 
+def fields() -> str:
+    """Return the fields that the agent knows."""
+    return json.dumps(known_fields(), indent=2) + "\n"
+
+
 def manifest(name: str) -> str:
     """Return the manifests of a set of values."""
     return render_exactly(SETS[name]).manifest
@@ -132,6 +139,7 @@ def main() -> None:
     """Write all of it."""
     README.write_text(readme())
     SCHEMA.write_text(schema())
+    FIELDS.write_text(fields())
     GOLDEN.mkdir(exist_ok=True)
     for name in SETS:
         (GOLDEN / f"{name}.yaml").write_text(manifest(name))

@@ -271,6 +271,25 @@ def test_a_file_of_kube_proxys_can_be_pasted_and_what_the_chart_decides_is_left_
     assert len(found.effective.remarks) == ("fieldOfTheFuture" in pasted)
 
 
+def test_the_notes_name_the_fields_that_the_agents_pass_over(tmp_path: Path) -> None:
+    values = {
+        "config": {
+            "clusterCidr": "10.0.0.0/8",
+            "ipvs": {"strictArp": True, "scheduler": "lc"},
+            "featureGates": {"Any": True},
+            "logging": {"options": {"text": {"x": 1}}},
+            "bogus": {"a": 1},
+        }
+    }
+    rendered = render(values)
+    named_in_notes = re.findall(r"(?m)^- ([\w.]+)$", rendered.notes)
+
+    assert named_in_notes == ["bogus", "clusterCidr", "ipvs.strictArp", "logging.options.text.x"]
+    remarks = arguments(rendered, tmp_path).effective.remarks
+    assert {remark.partition(":")[0] for remark in remarks} == set(named_in_notes)
+    assert "pass over" not in render().notes
+
+
 @pytest.mark.parametrize("monitor", ["podMonitor", "serviceMonitor"])
 @pytest.mark.parametrize("address", ["127.0.0.1:10249", "127.0.0.2:9000", "[::1]:10249"])
 def test_loopback_metrics_of_a_pasted_file_give_way_to_a_monitor_with_a_note(

@@ -68,6 +68,18 @@ metricsBindAddress: Prometheus asks at the pod's own IP, port 10249
 {{- end -}}
 {{- end -}}
 
+{{/* The fields of `written` that are not in `known`, a line with the path of each; `prefix` is where both are. */}}
+{{- define "ipvsproxy.unknown" -}}
+{{- range $name, $value := .written -}}
+{{- $path := printf "%s%s" $.prefix $name -}}
+{{- if not (hasKey $.known $name) -}}
+{{- printf "%s\n" $path -}}
+{{- else if and (kindIs "map" $value) (index $.known $name) -}}
+{{- include "ipvsproxy.unknown" (dict "known" (index $.known $name) "written" $value "prefix" (printf "%s." $path)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The agent's own defaults for what the configuration leaves out. */}}
 {{- define "ipvsproxy.healthzBindAddress" -}}
 {{- .Values.config.healthzBindAddress | default "0.0.0.0:10256" -}}
