@@ -114,6 +114,34 @@ def test_config_show_says_what_the_running_agent_goes_by_and_where_it_comes_from
     assert ["--sync-period", "30s", "default", "ipvs.syncPeriod"] in rows
 
 
+def test_an_agent_starts_with_kube_proxys_own_words_and_says_once_which_do_nothing(
+    node: Node, config_map: ConfigMap
+) -> None:
+    config_map.write("ipvs: {scheduler: rr, scheduler: lc, bogus: 1}\nmode: iptables\n")
+    words = (
+        "--proxy-mode=ipvs",
+        "--v=2",
+        "--oom-score-adj",
+        "-998",
+        "--masquerade-all",
+        "--log_dir=/x",
+        "--v=4",
+    )
+    with node.agent(node.manifests_flag, config_map.flag, *words) as running:
+        flags = running.await_line("flags of kube-proxy without effect")["flags"]
+        fields = running.await_line("configuration fields without effect")["fields"]
+        remarks = running.await_line("configuration passed over in part")["remarks"]
+        running.await_line("first sync")
+        shown = settings(node)
+
+    names = [each.partition(":")[0] for each in flags]
+    assert names == ["--proxy-mode", "--v", "--oom-score-adj", "--log-dir"]
+    assert fields == ["mode"]
+    assert [each.partition(":")[0] for each in remarks] == ["ipvs.bogus", "ipvs.scheduler"]
+    assert shown["--masquerade-all"]["value"] == "true"
+    assert shown["--ipvs-scheduler"]["value"] == "lc"
+
+
 def test_config_show_without_an_agent_shows_the_defaults_and_says_so(node: Node) -> None:
     shown = run(node, "config", "show", node.run_directory_flag)
 
@@ -165,10 +193,10 @@ def test_other_rules_of_a_changed_file_replace_those_of_the_table(
 def test_a_broken_file_is_one_line_and_what_was_before_it_stays(
     node: Node, config_map: ConfigMap, agent: Agent
 ) -> None:
-    config_map.write("ipvs: {scheduler: wlc, shceduler: rr}\n")
+    config_map.write("ipvs: {scheduler: wlc, strictARP: maybe}\n")
 
     refused = agent.await_line("configuration refused, the one before stays in effect")
-    assert refused["reason"] == f"{config_map.file}: ipvs.shceduler: unknown field"
+    assert refused["reason"] == f"{config_map.file}: ipvs.strictARP: expected bool, got str"
     shown = run(node, "config", "show", node.run_directory_flag).stdout
     assert shown.splitlines()[-1] == (
         f"the file as it is now was refused, what was read before it stays in effect: {refused['reason']}"

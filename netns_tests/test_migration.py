@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -23,11 +25,11 @@ from netns_tests.traffic import request as ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from netns_tests.cluster import ServiceUnderTest
     from netns_tests.kube_proxy import Served
 
+PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
 PODS = ("web-1", "web-3")
 # Seconds between two requests of a client: what else runs meanwhile takes long enough for hundreds of them.
 PAUSE = 0.02
@@ -245,6 +247,33 @@ def test_mode_nftables_ends_what_it_finds_and_serves_beside_what_the_cleanup_rem
         clients.go_on()
     assert cleaned.stdout.endswith("\nRemoved: the nftables table inet ipvsproxy.\n")
     assert tables.ruleset(node) == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "leave"),
+    [("ipvs", leave_mode_ipvs), ("iptables", leave_mode_iptables), ("nftables", leave_mode_nftables)],
+)
+def test_the_command_of_the_page_tells_whether_kube_proxy_has_synced(
+    cluster: Cluster,
+    service: ServiceUnderTest,
+    mode: str,
+    leave: Callable[[Cluster, list[Served]], None],
+) -> None:
+    (command,) = re.findall(rf"(?m)^\| {mode} \| `([^`]+)` \|", PAGE)
+    cluster.agent.start()
+    cluster.agent.terminate()
+
+    def has_synced() -> bool:
+        if mode == "ipvs":
+            assert command == "ipvsproxy cleanup --dry-run"
+            goes, _, stays = cluster.agent.cleanup("--dry-run").stdout.partition("These stay:")
+            return "kube-proxy's ipsets are here" in stays and "virtual server" not in goes
+        shown = cluster.node.namespace.run("sh", "-c", f"{command.replace(chr(92), '')} 2>&1 || true")
+        return int(shown) > 0 if mode == "iptables" else "elements = {" in shown
+
+    assert not has_synced()
+    leave(cluster, kube_proxy.services_of(cluster, [service]))
+    assert has_synced()
 
 
 def test_until_the_cleanup_what_had_no_endpoints_stays_refused_under_kube_proxy(

@@ -49,6 +49,9 @@ def show(
             errors.write("ipvsproxy: this is what the running agent goes by\n")
         except AgentNotRunningError as error:
             errors.write(f"ipvsproxy: {error}: these are the defaults, what `run` without flags goes by\n")
+    errors.writelines(
+        f"ipvsproxy: without effect here: {phrase}\n" for phrase in arguments.layers.without_effect
+    )
     if arguments.output is OutputFormat.JSON:
         output.write(as_json(found))
     elif arguments.output is OutputFormat.YAML:
@@ -70,6 +73,8 @@ def table(found: Configuration, look: Look) -> str:
 def _notices(found: Configuration) -> Iterator[str]:
     if found.ignored_fields:
         yield f"without effect here: {', '.join(found.ignored_fields)}"
+    for remark in found.file_remarks:
+        yield f"passed over: {found.file}: {remark}"
     for each in found.settings:
         if each.after_restart is not None:
             yield f"restart needed: {found.file}: {each.field} is {each.after_restart or NOTHING} by now"

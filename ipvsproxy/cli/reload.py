@@ -82,6 +82,8 @@ class RunningConfiguration:
             )
         if read.ignored:
             log.warning("configuration fields without effect", fields=list(read.ignored))
+        if read.remarks:
+            log.warning("configuration passed over in part", remarks=list(read.remarks))
         log.info(
             "configuration read again", changed=len(result.live), waiting_for_restart=len(result.restart)
         )

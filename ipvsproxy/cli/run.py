@@ -169,7 +169,7 @@ def _api_server(config: Config, node_events: NodeEvents, log: FilteringBoundLogg
     events = EventPublisher(config.node_name, EventFilter(time.monotonic).reason_against, log)
     node_events.publish(events.offer)
     store = Store(events.offer)
-    source = KubernetesSource(config.kubeconfig, store, config.node_name, log)
+    source = KubernetesSource(config.kubeconfig, store, config.node_name, log, master=config.master)
     publish = partial(events.start, source.api_server, lambda: len(store.node_addresses))
     parts = (Part(source.start, source.stop, source.join), Part(publish, events.stop, events.join))
     return ObjectSource(store, source.health, parts, events.offer)
@@ -181,7 +181,7 @@ def _log_start(arguments: RunArguments, log: FilteringBoundLogger) -> None:
         "starting",
         version=__version__,
         node=config.node_name,
-        source=str(arguments.manifests or config.kubeconfig or "service account"),
+        source=str(arguments.manifests or config.master or config.kubeconfig or "service account"),
         detect_local_mode=config.detect_local_mode,
         cluster_cidrs=[str(network) for network in config.cluster_cidrs],
         masquerade_all=config.masquerade_all,
@@ -189,9 +189,17 @@ def _log_start(arguments: RunArguments, log: FilteringBoundLogger) -> None:
         sync_period=config.sync_period,
         min_sync_period=config.min_sync_period,
     )
+    if arguments.layers.without_effect:
+        log.warning("flags of kube-proxy without effect", flags=list(arguments.layers.without_effect))
     if arguments.effective.ignored:
         log.warning(
             "configuration fields without effect",
             file=str(arguments.layers.file),
             fields=list(arguments.effective.ignored),
+        )
+    if arguments.effective.remarks:
+        log.warning(
+            "configuration passed over in part",
+            file=str(arguments.layers.file),
+            remarks=list(arguments.effective.remarks),
         )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from ipvsproxy.config.kubeproxy import API_VERSION, GROUP, KIND, MODE
+from ipvsproxy.config.kubeproxy import API_VERSION, GROUP, KIND
 from ipvsproxy.config.layers import Layer
+from ipvsproxy.config.readers import MODE
 from ipvsproxy.config.settings import SETTINGS
 from ipvsproxy.config.writers import write
 from ipvsproxy.errors import IpvsProxyError

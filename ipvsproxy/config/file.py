@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# The shapes of msgspec's messages: the end says where (`$.ipvs.syncPeriod`), of a key or a value.
-_WHERE = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+# The shape of msgspec's messages: the end says where (`$.ipvs.syncPeriod`).
+_WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
 class Field(NamedTuple):
@@ -30,16 +29,32 @@ class Field(NamedTuple):
     default: bool
 
 
-def read_file(file: Path) -> dict[str, Field]:
-    """Return the fields that the file has, by their path such as `ipvs.syncPeriod`; UsageError if it is wrong."""
+class FileContents(NamedTuple):
+    """The fields by their path such as `ipvs.syncPeriod`; the remarks name what was passed over, by its path."""
+
+    fields: dict[str, Field]
+    remarks: tuple[str, ...]
+
+
+def read_file(file: Path) -> FileContents:
+    """Return what the file has; UsageError if it is wrong.
+
+    It is read as kube-proxy reads it: a field that nobody knows, and all but the last value of a key that is there
+    twice, are passed over with a remark.
+    """
     try:
-        document = yaml.safe_load(file.read_bytes())
+        loader = yaml.SafeLoader(file.read_bytes())
+        root = loader.get_single_node()
+        twice = list(_keys_given_twice(root)) if root else []
+        document: Any = _with_text_keys(loader.construct_document(root)) if root else None
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         context = f"{error.context}: " if error.context else ""
         raise UsageError(f"{file}: {line}{context}{error.problem}") from None
+    except RecursionError:
+        raise UsageError(f"{file}: is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{file}: is not YAML: {str(error).splitlines()[0]}") from None
     _check_type(file, document)
@@ -47,7 +62,11 @@ def read_file(file: Path) -> dict[str, Field]:
         configuration = msgspec.convert(document, KubeProxyConfiguration, dec_hook=decode_duration)
     except msgspec.ValidationError as error:
         raise UsageError(f"{file}: {_located(str(error))}") from None
-    return dict(_fields(configuration, document))
+    remarks = [
+        *(f"{path}: unknown field" for path in _unknown(configuration, document)),
+        *(f"{path}: given more than once, the last value counts" for path in twice),
+    ]
+    return FileContents(dict(_fields(configuration, document)), tuple(remarks))
 
 
 def _check_type(file: Path, document: object) -> None:
@@ -61,14 +80,49 @@ def _check_type(file: Path, document: object) -> None:
             raise UsageError(f"{file}: {name}: is {document[name]!r}, expected {expected}")
 
 
+def _keys_given_twice(node: yaml.Node, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of the keys that a mapping of the document has more than once."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _keys_given_twice(item, f"{prefix.removesuffix('.')}[{index}].")
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            if path in seen:
+                yield path
+            seen.add(path)
+            yield from _keys_given_twice(value, f"{path}.")
+
+
+def _with_text_keys(value: Any) -> Any:  # noqa: ANN401 - YAML of any shape
+    """Return the document as JSON would have it, where each key is a text."""
+    if isinstance(value, list):
+        return [_with_text_keys(item) for item in value]
+    if isinstance(value, dict):
+        return {_text(key): _with_text_keys(below) for key, below in value.items()}
+    return value
+
+
+def _unknown(section: Section, written: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the paths of the fields that are written and that the section does not have."""
+    known = {each.encode_name: getattr(section, each.name) for each in msgspec.structs.fields(section)}
+    for name, below in written.items():
+        path, value = prefix + name, known.get(name)
+        if name not in known:
+            yield path
+        elif isinstance(value, Section):
+            yield from _unknown(value, below, f"{path}.")
+        elif isinstance(value, list):
+            for index, (item, of_item) in enumerate(zip(value, below, strict=True)):
+                if isinstance(item, Section):
+                    yield from _unknown(item, of_item, f"{path}[{index}].")
+
+
 def _located(message: str) -> str:
     """Turn msgspec's message around: the field first, then what is wrong with it."""
     where = _WHERE.search(message)
     what, path = (message[: where.start()], where["path"]) if where else (message, "")
-    if unknown := _UNKNOWN.fullmatch(what):
-        what, path = "unknown field", f"{path}.{unknown['name']}".lstrip(".")
-    if where and where["key"]:
-        what = f"{what} as a key"
     what = what.replace("`", "").replace(" | null", "").replace("Expected", "expected")
     return f"{path}: {what}" if path else what
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from ipvsproxy.config.durations import format_duration, parse_duration
+from ipvsproxy.config.readers import MODE
 
 GROUP = "kubeproxy.config.k8s.io"
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "KubeProxyConfiguration"
-MODE = "ipvs"  # the one mode that is what the agent does
 
 
 class Duration(str):
@@ -39,8 +39,8 @@ def decode_duration(duration: type, value: object) -> Duration:
     return Duration(format_duration(seconds))
 
 
-class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """An object of the file; its fields are leaves or sections themselves."""
+class Section(msgspec.Struct, kw_only=True, rename="camel"):
+    """An object of the file; its fields are leaves or sections themselves. Unknown ones are passed over."""
 
 
 class ClientConnection(Section):

@@ -47,24 +47,35 @@ class Effective(NamedTuple):
     """The configuration in effect.
 
     `ignored` are the fields of the file that ask for something and have no effect here; `origins` has every setting
-    by its name.
+    by its name. `remarks` has what of the file was passed over, each with its path: fields that nobody knows, and
+    values of a key that the file has twice.
     """
 
     config: Config
     ignored: tuple[str, ...]
     origins: Mapping[str, Origin]
+    remarks: tuple[str, ...] = ()
 
 
 class Layers(NamedTuple):
-    """What is above the defaults: the flags' values by the name of the setting, the file, and the host's own name."""
+    """What is above the defaults: the flags' values by the name of the setting, the file, and the host's own name.
+
+    `without_effect` has the flags of kube-proxy's that do nothing here, each with the reason.
+    """
 
     flags: Mapping[str, object]
     file: Path | None
     hostname: str
+    without_effect: tuple[str, ...] = ()
+
+    @property
+    def say_more_than_whom_to_ask(self) -> bool:
+        """Whether they give a configuration, and not only the directory where a running agent is asked for its own."""
+        return bool(self.flags.keys() - {"run_directory"} or self.file or self.without_effect)
 
     def read(self) -> Effective:
         """Read the file, as it is now, and put everything together; UsageError as `combine`."""
-        return combine(*self)
+        return combine(self.flags, self.file, self.hostname)
 
 
 def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Effective:
@@ -73,7 +84,7 @@ def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Ef
     `flags` has the values that the command line gives, by the name of the setting; `hostname` is the host's own name.
     UsageError names the file and the field, or the two settings that contradict each other.
     """
-    from_file, ignored = _read(file) if file else ({}, ())
+    from_file, ignored, remarks = _read(file) if file else ({}, (), ())
     values: dict[str, Any] = {**from_file, **flags}
     origins = {name: Origin(Layer.DEFAULT) for name in SETTINGS}
     origins |= {name: Origin(Layer.FILE, f"{file}: {SETTINGS[name].path}") for name in from_file}
@@ -94,15 +105,15 @@ def combine(flags: Mapping[str, object], file: Path | None, hostname: str) -> Ef
     if mode in _NEEDS and not getattr(config, _NEEDS[mode]):
         raise UsageError(f"{SETTINGS['detect_local_mode']} {mode} needs {SETTINGS[_NEEDS[mode]]}")
     idle = (name for of_mode, name in _NEEDS.items() if of_mode is not mode and from_file.get(name))
-    return Effective(config, (*ignored, *(SETTINGS[name].path for name in idle)), origins)
+    return Effective(config, (*ignored, *(SETTINGS[name].path for name in idle)), origins, remarks)
 
 
-def _read(file: Path) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Return the values of the settings that the file gives, and the other fields in which it asks for something."""
+def _read(file: Path) -> tuple[dict[str, object], tuple[str, ...], tuple[str, ...]]:
+    """Return the values of the settings that the file gives, the other fields that ask for something, and remarks."""
     # YAML and msgspec take longer to import than all else on the command line, and most commands read no file.
     from ipvsproxy.config.file import read_file  # noqa: PLC0415 - for the reason above
 
-    fields = read_file(file)
+    fields, remarks = read_file(file)
     values: dict[str, object] = {}
     for setting in SETTINGS.values():
         # An empty text means the default, as for kube-proxy: the file does not give a value then.
@@ -111,4 +122,4 @@ def _read(file: Path) -> tuple[dict[str, object], tuple[str, ...]]:
                 values[setting.name] = setting.read(field.text)
             except ValueError as error:
                 raise UsageError(f"{file}: {setting.path}: {error}") from None
-    return values, tuple(path for path, field in fields.items() if not field.default)
+    return values, tuple(path for path, field in fields.items() if not field.default), remarks

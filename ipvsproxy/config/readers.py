@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from ipvsproxy.config.durations import parse_duration
 from ipvsproxy.model.addresses import parse_address, parse_network
@@ -45,7 +46,11 @@ HEALTHZ_PORT = 10256
 METRICS_PORT = 10249
 
 NONE = "none"
+MODE = "ipvs"  # the one mode that is what the agent does
 
+# strconv.ParseBool
+_TRUE = frozenset({"true", "t", "1"})
+_FALSE = frozenset({"false", "f", "0"})
 # A word of nodePortAddresses. IPVS serves no loopback address: these are accepted, and select nothing.
 _LOCALHOST = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 _ADDRESS_AND_PORT = re.compile(r"(?:\[(?P<ipv6>.*:.*)\]|(?P<ipv4>[^:]*)):(?P<port>[0-9]{1,5})")
@@ -56,10 +61,10 @@ _INTERFACE_PREFIX = re.compile(r"[^\s/:\"\\*]{1,14}")
 
 
 def read_boolean(text: str) -> bool:
-    """Read `true` or `false`."""
-    if text.lower() not in {"true", "false"}:
+    """Read `true` or `false`, and the shorter spellings that Go's flags have for them."""
+    if text.lower() not in _TRUE | _FALSE:
         raise ValueError(f"{text!r} is not true or false")
-    return text.lower() == "true"
+    return text.lower() in _TRUE
 
 
 def read_node_name(text: str) -> str:
@@ -73,6 +78,16 @@ def read_node_name(text: str) -> str:
 def read_optional_path(text: str) -> Path | None:
     """Read a path; "" is none."""
     return Path(text) if text else None
+
+
+def read_server(text: str) -> str:
+    """Read the address of an API server, `HOST[:PORT]` with or without http:// or https:// before it; "" is none."""
+    place = urlsplit(text if "://" in text else f"//{text}")
+    if text and (
+        place.scheme not in {"", "http", "https"} or not place.hostname or any(map(str.isspace, text))
+    ):
+        raise ValueError(f"{text!r} is not the address of a server such as https://203.0.113.1:6443")
+    return text.rstrip("/")
 
 
 def read_networks(text: str) -> tuple[Network, ...]:

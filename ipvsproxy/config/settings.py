@@ -30,6 +30,7 @@ from ipvsproxy.config.readers import (
     read_optional_path,
     read_period,
     read_scheduler,
+    read_server,
     read_timeout,
 )
 
@@ -72,9 +73,10 @@ class DetectLocalMode(enum.StrEnum):
 class Config:
     """The configuration in effect. Durations are in seconds.
 
-    `node_name` is lower-case. `kubeconfig` None: the service account of the agent's own pod. `cluster_cidrs` has at
-    most one network for each family. `pod_bridge_interface` and `pod_interface_name_prefix` are for the
-    `detect_local_mode` that needs them, "" without. The IPVS and `conntrack_*` timeouts, and `conntrack_max_per_core`,
+    `node_name` is lower-case. `kubeconfig` None: the service account of the agent's own pod. `master` is the
+    API server's address in place of the kubeconfig's, "" for that one. `cluster_cidrs` has at most one network for each
+    family. `pod_bridge_interface` and `pod_interface_name_prefix` are for the `detect_local_mode` that needs them, ""
+    without. The IPVS and `conntrack_*` timeouts, and `conntrack_max_per_core`,
     are 0 to leave what the kernel has. `healthz_bind_address` and `metrics_bind_address` are address and port, None
     for nowhere. The directory `run_directory` holds the agent's lock and its socket.
     """
@@ -87,6 +89,14 @@ class Config:
         path="clientConnection.kubeconfig",
         group=Group.SOURCE,
         meaning="reach the API server as this kubeconfig says; without it, as the pod's service account",
+    )
+    master: str = setting(
+        read_server,
+        "",
+        "--master",
+        metavar="URL",
+        group=Group.SOURCE,
+        meaning="reach the API server there, with the kubeconfig's credentials if there is one, else with none",
     )
     scheduler: str = setting(
         read_scheduler,

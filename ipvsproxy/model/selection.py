@@ -18,3 +18,9 @@ class NodePortAddresses(NamedTuple):
     def all(self) -> bool:
         """Whether every address of the node is selected."""
         return not self.primary and not self.networks
+
+    def or_those_of(self, other: NodePortAddresses) -> NodePortAddresses:
+        """Return what either selects."""
+        if self.all or other.all:
+            return NodePortAddresses()
+        return NodePortAddresses(self.primary or other.primary, self.networks + other.networks)

@@ -38,14 +38,16 @@ class SettingInfo(Schema, frozen=True):
 class Configuration(Schema, frozen=True):
     """All settings in effect.
 
-    `file` is the KubeProxyConfiguration, None without one; `ignored_fields` are those that have no effect here, and
-    `file_error` is why the file as it is by now was refused, "" if it was not.
+    `file` is the KubeProxyConfiguration, None without one; `ignored_fields` are those that have no effect here,
+    `file_remarks` say what of it was passed over, and `file_error` is why the file as it is by now was refused, "" if
+    it was not.
     """
 
     schema_version: int
     file: str | None
     settings: list[SettingInfo]
     ignored_fields: list[str]
+    file_remarks: list[str]
     file_error: str = ""
 
 
@@ -72,5 +74,10 @@ def configuration(
     if manifests:
         settings.insert(0, SettingInfo("--manifests", "", str(manifests), "flag", "flag --manifests"))
     return Configuration(
-        SCHEMA_VERSION, str(file) if file else None, settings, list(effective.ignored), file_error
+        SCHEMA_VERSION,
+        str(file) if file else None,
+        settings,
+        list(effective.ignored),
+        list(effective.remarks),
+        file_error,
     )

@@ -1,10 +1,10 @@
-"""The schema of a value that goes to the API as it is, made of the API's own type."""
+"""The schemas of values that go to the API as they are, made of the API's own types."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.client import V1Affinity
+from kubernetes.client import V1Affinity, V1EnvVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,17 +37,28 @@ _VALUES = [_values(_OPERATORS[:2], 1, None), _values(_OPERATORS[2:], 0, 0), _val
 _KEPT = ("type", "additionalProperties", "required", "properties", "items", "$ref")
 
 
+def environment_schema() -> dict[str, Schema]:
+    """Return the definitions of an item of the value `extraEnv`, which is V1EnvVar."""
+    variable, definitions = _schema(V1EnvVar)
+    variable["properties"]["name"] = {"type": "string", "pattern": "^[-._A-Za-z][-._A-Za-z0-9]*$"}
+    return {"V1EnvVar": variable, **definitions}
+
+
 def affinity_schema() -> tuple[Schema, dict[str, Schema]]:
     """Return the schema of the value `affinity`, and the definitions that it refers to."""
-    whole = V1Affinity.model_json_schema(ref_template="#/definitions/{model}")
-    definitions = {name: _bare(definition) for name, definition in whole["$defs"].items()}
+    affinity, definitions = _schema(V1Affinity)
     for name, properties in _CONSTRAINTS.items():
         for key, constraint in properties.items():
             definitions[name]["properties"][key] = constraint
     definitions["V1LabelSelectorRequirement"]["allOf"] = _VALUES[:2]
     definitions["V1NodeSelectorRequirement"]["allOf"] = _VALUES
     definitions["V1NodeSelector"]["properties"]["nodeSelectorTerms"]["minItems"] = 1
-    return _bare(whole), definitions
+    return affinity, definitions
+
+
+def _schema(model: Any) -> tuple[Schema, dict[str, Schema]]:  # noqa: ANN401 - the client ships no usable types
+    whole = model.model_json_schema(ref_template="#/definitions/{model}")
+    return _bare(whole), {name: _bare(definition) for name, definition in whole["$defs"].items()}
 
 
 def _bare(schema: Schema) -> Schema:

@@ -30,9 +30,6 @@ _INTERFACE = r"[^\s/:\"\\*]"
 _CONSTRAINTS: Mapping[str, Schema] = {
     "apiVersion": {"const": API_VERSION},
     "kind": {"const": KIND},
-    # The chart gives each of these by a flag or a mount, which the field would contradict.
-    "clientConnection.kubeconfig": {"const": ""},
-    "hostnameOverride": {"const": ""},
     # A probe asks there, so `none` is no choice and the port must be known.
     "healthzBindAddress": {"pattern": f"^({_PLACE})?$"},
     "metricsBindAddress": {"pattern": f"^(none|{_PLACE})?$"},
@@ -59,13 +56,22 @@ def config_schema() -> Schema:
     return {**_section(KubeProxyConfiguration, ""), "type": "object"}
 
 
+def known_fields() -> dict[str, Any]:
+    """Return the fields of the value `config`: for a section its fields, for all others an empty object."""
+    return _names(config_schema())
+
+
+def _names(schema: Schema) -> dict[str, Any]:
+    return {name: _names(below) for name, below in schema.get("properties", {}).items()}
+
+
 def _section(section: type[Section], prefix: str) -> Schema:
     hints = typing.get_type_hints(section)
     properties = {
         field.encode_name: _property(hints[field.name], f"{prefix}{field.encode_name}")
         for field in msgspec.structs.fields(section)
     }
-    return {"type": ["object", "null"], "additionalProperties": False, "properties": properties}
+    return {"type": ["object", "null"], "properties": properties}
 
 
 def _property(hint: Any, path: str) -> Schema:  # noqa: ANN401 - a type of any shape

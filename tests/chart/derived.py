@@ -1,7 +1,9 @@
 """The files of the chart that follow from others: `python -m tests.chart.derived` writes them, the tests compare them.
 
 * README.md: the table of the values, from the comments in values.yaml.
-* values.schema.json: what `config` may have, from the fields that the agent reads, and `affinity`, from the API's type.
+* values.schema.json: what `config` may have, from the fields that the agent reads; `affinity` and `extraEnv`, from the
+  API's types.
+* fields.json: the fields that the agent knows of a KubeProxyConfiguration, which the notes of a release look at.
 * tests/chart/golden: the manifests of a few sets of values.
 """
 
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from tests.chart.api_schema import affinity_schema
-from tests.chart.config_schema import NETWORK, config_schema
+from tests.chart.api_schema import affinity_schema, environment_schema
+from tests.chart.config_schema import NETWORK, config_schema, known_fields
 from tests.chart.engine import CHART, FROM_KUBECONFIG, GIVEN, merged, render_exactly
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 README = CHART / "README.md"
 VALUES = CHART / "values.yaml"
 SCHEMA = CHART / "values.schema.json"
+FIELDS = CHART / "fields.json"
 GOLDEN = Path(__file__).parent / "golden"
 
 _BEGIN, _END = "<!-- from values.yaml -->\n", "<!-- end -->\n"
@@ -47,6 +50,10 @@ SETS: Mapping[str, Mapping[str, object]] = {
             "readPods": True,
             "config": {"ipvs": {"strictARP": True}},
             "imagePullSecrets": ["registry"],
+            "extraArgs": ["--v=2"],
+            "extraEnv": [{"name": "TZ", "value": "UTC"}],
+            "podLabels": {"team": "network"},
+            "podAnnotations": {"example.com/scrape": "true"},
             "updateStrategy": {"type": "OnDelete"},
         },
     ),
@@ -113,9 +120,14 @@ def schema() -> str:
     whole["properties"]["config"] = config_schema()
     whole["properties"]["affinity"], definitions = affinity_schema()
     own = {name: each for name, each in whole["definitions"].items() if not name.startswith("V1")}
-    whole["definitions"] = own | definitions
+    whole["definitions"] = own | definitions | environment_schema()
     whole["definitions"]["network"]["pattern"] = f"^{NETWORK}$"
     return json.dumps(whole, indent=2) + "\n"
+
+
+def fields() -> str:
+    """Return the fields that the agent knows."""
+    return json.dumps(known_fields(), indent=2) + "\n"
 
 
 def manifest(name: str) -> str:
@@ -127,6 +139,7 @@ def main() -> None:
     """Write all of it."""
     README.write_text(readme())
     SCHEMA.write_text(schema())
+    FIELDS.write_text(fields())
     GOLDEN.mkdir(exist_ok=True)
     for name in SETS:
         (GOLDEN / f"{name}.yaml").write_text(manifest(name))

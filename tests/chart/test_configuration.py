@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ipvsproxy.config.settings import Config
     from tests.chart.engine import Rendered
 
-# What kubeadm 1.34 writes, but for the kubeconfig, which names another file in the same ConfigMap.
+# What kubeadm 1.34 writes.
 KUBEADM = """
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
@@ -42,7 +43,7 @@ clientConnection:
   acceptContentTypes: ""
   burst: 0
   contentType: ""
-  kubeconfig: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
   qps: 0
 clusterCIDR: 10.244.0.0/16
 configSyncPeriod: 0s
@@ -105,6 +106,95 @@ winkernel:
 """
 
 
+# What kubespray gives to kubeadm, with its defaults, for the mode ipvs with strict ARP.
+KUBESPRAY = """
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+bindAddress: "0.0.0.0"
+clientConnection:
+  acceptContentTypes:
+  burst: 10
+  contentType: application/vnd.kubernetes.protobuf
+  kubeconfig: /etc/kubernetes/kube-proxy-kubeconfig.yaml
+  qps: 5
+clusterCIDR: "10.233.64.0/18"
+configSyncPeriod: 15m0s
+conntrack:
+  maxPerCore: 32768
+  min: 131072
+  tcpCloseWaitTimeout: 1h0m0s
+  tcpEstablishedTimeout: 24h0m0s
+enableProfiling: False
+healthzBindAddress: "0.0.0.0:10256"
+hostnameOverride: "node1"
+iptables:
+  masqueradeAll: False
+  masqueradeBit: 14
+  minSyncPeriod: 0s
+  syncPeriod: 30s
+ipvs:
+  excludeCIDRs: []
+  minSyncPeriod: 0s
+  scheduler: rr
+  syncPeriod: 30s
+  strictARP: True
+  tcpTimeout: 0s
+  tcpFinTimeout: 0s
+  udpTimeout: 0s
+metricsBindAddress: "127.0.0.1:10249"
+mode: ipvs
+nodePortAddresses: []
+oomScoreAdj: -999
+portRange:
+"""
+# What RKE2's chart of kube-proxy wrote, and a field of a release to come.
+RKE2 = """
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: "0.0.0.0"
+clientConnection:
+  acceptContentTypes: ""
+  burst: 10
+  contentType: "application/vnd.kubernetes.protobuf"
+  kubeconfig: "/var/lib/rancher/rke2/agent/kubeproxy.kubeconfig"
+  qps: 5
+clusterCIDR: "10.42.0.0/16"
+configSyncPeriod: 15m0s
+conntrack:
+  maxPerCore: 32768
+  min: 131072
+  tcpCloseWaitTimeout: "1h0m0s"
+  tcpEstablishedTimeout: "24h0m0s"
+detectLocalMode:
+enableProfiling:
+healthzBindAddress: "0.0.0.0:10256"
+hostnameOverride:
+iptables:
+  masqueradeAll:
+  masqueradeBit: 14
+  syncPeriod: 30s
+ipvs:
+  excludeCIDRs:
+  scheduler:
+  strictARP:
+  syncPeriod: 30s
+kind: KubeProxyConfiguration
+metricsBindAddress: "127.0.0.1:10249"
+mode: "iptables"
+nodePortAddresses: null
+oomScoreAdj: -999
+portRange: ""
+showHiddenMetricsForVersion: ""
+udpIdleTimeout: "250ms"
+featureGates:
+winkernel:
+  enableDSR: false
+  networkName: ""
+  sourceVip: ""
+fieldOfTheFuture:
+  a: 1
+"""
+
+
 def arguments(
     rendered: Rendered, directory: Path, node: str = "node-1", pod_ip: str = "192.0.2.7"
 ) -> Arguments:
@@ -153,15 +243,82 @@ def test_the_configuration_is_what_the_values_say(tmp_path: Path) -> None:
     assert (found.drain_timeout, found.allowed_external_ips, found.log_level) == (60, (), "warning")
 
 
-def test_the_configuration_that_kubeadm_writes_can_be_pasted(tmp_path: Path) -> None:
-    found = arguments(render({"config": yaml.safe_load(KUBEADM)}), tmp_path)
+@pytest.mark.parametrize(
+    ("pasted", "cluster_cidr", "left_out"),
+    [
+        (KUBEADM, "10.244.0.0/16", {"clientConnection.kubeconfig"}),
+        (KUBEADM.replace("mode: ipvs", 'mode: ""'), "10.244.0.0/16", {"clientConnection.kubeconfig"}),
+        (
+            KUBEADM.replace("mode: ipvs", "mode: nftables"),
+            "10.244.0.0/16",
+            {"clientConnection.kubeconfig", "mode"},
+        ),
+        (KUBESPRAY, "10.233.64.0/18", {"clientConnection.kubeconfig", "hostnameOverride"}),
+        (RKE2, "10.42.0.0/16", {"clientConnection.kubeconfig", "mode"}),
+    ],
+)
+def test_a_file_of_kube_proxys_can_be_pasted_and_what_the_chart_decides_is_left_out_with_a_note(
+    pasted: str, cluster_cidr: str, left_out: set[str], tmp_path: Path
+) -> None:
+    rendered = render({"config": yaml.safe_load(pasted)})
+    found = arguments(rendered, tmp_path)
 
-    assert [str(network) for network in found.config.cluster_cidrs] == ["10.244.0.0/16"]
+    assert set(re.findall(r"(?m)^- ([\w.]+): ", rendered.notes)) == left_out
+    assert [str(network) for network in found.config.cluster_cidrs] == [cluster_cidr]
+    assert found.config.node_name == "node-1"
+    assert found.config.kubeconfig is None
     assert found.effective.ignored == ()
+    assert len(found.effective.remarks) == ("fieldOfTheFuture" in pasted)
+
+
+def test_the_notes_name_the_fields_that_the_agents_pass_over(tmp_path: Path) -> None:
+    values = {
+        "config": {
+            "clusterCidr": "10.0.0.0/8",
+            "ipvs": {"strictArp": True, "scheduler": "lc"},
+            "featureGates": {"Any": True},
+            "logging": {"options": {"text": {"x": 1}}},
+            "bogus": {"a": 1},
+        }
+    }
+    rendered = render(values)
+    named_in_notes = re.findall(r"(?m)^- ([\w.]+)$", rendered.notes)
+
+    assert named_in_notes == ["bogus", "clusterCidr", "ipvs.strictArp", "logging.options.text.x"]
+    remarks = arguments(rendered, tmp_path).effective.remarks
+    assert {remark.partition(":")[0] for remark in remarks} == set(named_in_notes)
+    assert "pass over" not in render().notes
+
+
+@pytest.mark.parametrize("monitor", ["podMonitor", "serviceMonitor"])
+@pytest.mark.parametrize("address", ["127.0.0.1:10249", "127.0.0.2:9000", "[::1]:10249"])
+def test_loopback_metrics_of_a_pasted_file_give_way_to_a_monitor_with_a_note(
+    monitor: str, address: str, tmp_path: Path
+) -> None:
+    values = merged(at("config.metricsBindAddress", address), at(f"metrics.{monitor}.enabled", value=True))
+    rendered = render(values)
+    listening = config(rendered, tmp_path).metrics_bind_address
+
+    assert listening is not None
+    assert (format_address(listening[0]), listening[1]) == ("192.0.2.7", 10249)
+    assert named(container(rendered)["ports"])["metrics"]["containerPort"] == 10249
+    assert re.findall(r"(?m)^- ([\w.]+): ", rendered.notes) == ["metricsBindAddress"]
+    assert "- metricsBindAddress" not in render(at("config.metricsBindAddress", address)).notes
+
+
+def test_flags_go_before_what_the_chart_says(tmp_path: Path) -> None:
+    found = arguments(render({"extraArgs": ["--drain-timeout=1m", "--ipvs-scheduler=lc", "--v=2"]}), tmp_path)
+
+    assert (found.config.drain_timeout, found.config.scheduler) == (60, "lc")
+    assert len(found.layers.without_effect) == 1
 
 
 def test_each_setting_that_the_configuration_has_no_field_for_is_a_value_or_the_charts_to_set() -> None:
-    charts = {"run_directory": "mounted where it is by default", "log_format": "JSON off a terminal"}
+    charts = {
+        "run_directory": "mounted where it is by default",
+        "log_format": "JSON off a terminal",
+        "master": "named by apiServer",
+    }
     words = {word.partition("=")[0] for word in container(render())["args"]}
 
     missing = {

@@ -276,6 +276,7 @@ WITHOUT_FARGATE = {
         }
     }
 }
+FROM_SECRET = {"name": "B", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "key"}}}
 TOLERATION = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}
 
 
@@ -291,10 +292,42 @@ TOLERATION = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedu
         ("resources", {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {}}, of_container("resources")),
         ("updateStrategy.maxUnavailable", "10%", max_unavailable),
         ("updateStrategy.maxUnavailable", 3, max_unavailable),
+        ("extraArgs", ["--v=2", "--conntrack-min=1000"], lambda rendered: container(rendered)["args"][-2:]),
+        (
+            "extraEnv",
+            [{"name": "A", "value": "1"}, FROM_SECRET],
+            lambda rendered: container(rendered)["env"][-2:],
+        ),
     ],
 )
 def test_a_value_gets_where_it_belongs(path: str, value: object, where: Callable[[Rendered], object]) -> None:
     assert where(render(at(path, value))) == value
+
+
+def test_pods_have_labels_and_annotations_beside_the_charts_own() -> None:
+    own = daemonset(render())["template"]["metadata"]
+    labels, annotations = {"team": "network", "a.example/b": ""}, {"a.example/b": "any text: 1"}
+    found = daemonset(render({"podLabels": labels, "podAnnotations": annotations}))
+
+    assert found["template"]["metadata"]["labels"] == own["labels"] | labels
+    assert found["template"]["metadata"]["annotations"] == own["annotations"] | annotations
+    assert found["selector"] == daemonset(render())["selector"]
+
+
+def test_another_container_may_be_the_one_that_kubectl_looks_into() -> None:
+    key = "kubectl.kubernetes.io/default-container"
+
+    annotations = daemonset(render({"podAnnotations": {key: "x"}}))["template"]["metadata"]["annotations"]
+    assert annotations[key] == "x"
+
+
+def test_no_probe_fails_while_an_agent_starts_as_a_rule_and_a_slow_one_has_ten_minutes() -> None:
+    """The first probe comes after the delay, and each that fails writes a Warning Event."""
+    startup = container(render())["startupProbe"]
+
+    assert startup["initialDelaySeconds"] >= 5
+    assert startup["initialDelaySeconds"] + startup["periodSeconds"] <= 6
+    assert startup["failureThreshold"] * startup["periodSeconds"] >= 600
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.chart.engine import pod, render_exactly
+from tests.chart.engine import merged, pod, render_exactly
+from tests.chart.test_configuration import KUBEADM
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 (VALUES,) = re.findall(r"(?m)^```yaml\n((?:.*\n)*?)```$", PAGE)
@@ -20,6 +22,16 @@ def test_its_values_bring_the_agent_to_nodes_with_the_label_alone() -> None:
     rendered = render_exactly(yaml.safe_load(VALUES))
     assert pod(rendered)["nodeSelector"] == {"kubernetes.io/os": "linux", LABEL: "ipvsproxy"}
     assert f"kubectl label node NODE {LABEL}=ipvsproxy --overwrite" in PAGE
+
+
+def test_kube_proxys_file_becomes_values_by_its_command(tmp_path: Path) -> None:
+    (command,) = re.findall(r"(?m)^\{ echo config:.*$", PAGE)
+    (tmp_path / "config.conf").write_text(KUBEADM.lstrip())
+    subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path)
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+
+    assert values == {"config": yaml.safe_load(KUBEADM)}
+    assert render_exactly(merged(values, yaml.safe_load(VALUES))).one("DaemonSet")
 
 
 def test_without_its_node_selector_every_node_gets_an_agent() -> None:

@@ -25,7 +25,7 @@ TOO_OLD = "1.28"
 INSTALLS = {
     **{version: (version, SETS["monitored"]) for version in VERSIONS},
     TOO_OLD: (TOO_OLD, GIVEN),
-    "wrong values": (VERSIONS[-1], merged(GIVEN, at("config.ipvs.schedulr", "rr"))),
+    "wrong values": (VERSIONS[-1], merged(GIVEN, at("agent.verbosity", "rr"))),
 }
 
 
@@ -74,7 +74,7 @@ def test_older_versions_are_refused(installed: dict[str, Installed]) -> None:
 
 
 def test_wrong_values_are_refused_at_install(installed: dict[str, Installed]) -> None:
-    expected = "at '/config/ipvs': additional properties 'schedulr' not allowed"
+    expected = "at '/agent': additional properties 'verbosity' not allowed"
     assert expected in installed["wrong values"].refusal
 
 

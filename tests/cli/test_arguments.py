@@ -184,7 +184,7 @@ def test_what_is_no_name_of_a_service_is_refused(text: str) -> None:
             "run --sync-period abc",
             "ipvsproxy run: --sync-period/--ipvs-sync-period: 'abc' is not a duration such as 30s or 1m30s",
         ),
-        ("run --masquerade-all=1", "ipvsproxy run: --masquerade-all: '1' is not true or false"),
+        ("run --masquerade-all=2", "ipvsproxy run: --masquerade-all: '2' is not true or false"),
         (
             "run --kubeconfig a --manifests b",
             "ipvsproxy run: --manifests: not allowed with argument --kubeconfig",

@@ -104,10 +104,28 @@ def test_with_a_file_and_flags_it_shows_what_these_give_and_asks_nobody(tmp_path
     assert printed.endswith("\n\nwithout effect here: mode\n")
 
 
+def test_what_was_passed_over_of_a_file_stands_below_the_table(tmp_path: Path) -> None:
+    file = tmp_path / "config.conf"
+    file.write_text(HEADER + "bogus: 1\nipvs: {scheduler: rr, scheduler: wlc}\n")
+    printed, _ = shown(arguments("--config", str(file)), unasked)
+
+    assert [line.split(": ")[:3] for line in printed.splitlines()[-2:]] == [
+        ["passed over", str(file), "bogus"],
+        ["passed over", str(file), "ipvs.scheduler"],
+    ]
+
+
+def test_flags_of_kube_proxy_without_effect_are_named() -> None:
+    printed, said = shown(arguments("--v=2", "--masquerade-all"), unasked)
+
+    assert row(printed, "--masquerade-all")[1] == "true"
+    assert [line.split(": ")[1:3] for line in said.splitlines()[1:]] == [["without effect here", "--v"]]
+
+
 def test_a_file_that_is_wrong_is_an_error_of_the_words(tmp_path: Path) -> None:
     file = tmp_path / "config.conf"
-    file.write_text(HEADER + "bogus: 1\n")
-    with pytest.raises(UsageError, match="bogus: unknown field"):
+    file.write_text(HEADER + "mode: 1\n")
+    with pytest.raises(UsageError, match="mode: expected str, got int"):
         arguments("--config", str(file))
 
 

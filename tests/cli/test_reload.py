@@ -127,6 +127,14 @@ def test_fields_without_effect_are_named_when_the_file_is_another(scene: Scene) 
     ]
 
 
+def test_what_was_passed_over_is_named_when_the_file_is_another(scene: Scene) -> None:
+    passed_over, read = scene.reload("ipvs: {bogus: 1}\n")
+
+    assert (passed_over["log_level"], read["event"]) == ("warning", "configuration read again")
+    assert [remark.partition(":")[0] for remark in passed_over["remarks"]] == ["ipvs.bogus"]
+    assert scene.running.answer().file_remarks == passed_over["remarks"]
+
+
 @pytest.mark.parametrize("text", ["", "ipvs: {scheduler: best}\n", "hostnameOverride: other\n"])
 def test_what_was_said_of_a_file_is_said_again_only_to_who_asks(scene: Scene, text: str) -> None:
     first = scene.reload(text)

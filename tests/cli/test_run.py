@@ -121,7 +121,7 @@ def assert_refused(ended: Ended, code: int, line: str) -> None:
             ("run", "--sync-period", "soon"),
             "ipvsproxy run: --sync-period/--ipvs-sync-period: 'soon' is not a duration such as 30s or 1m30s",
         ),
-        (("run", "--config", "config"), "ipvsproxy: config: ipvs.bogus: unknown field"),
+        (("run", "--config", "config"), "ipvsproxy: config: ipvs.strictARP: expected bool, got int"),
         (("run", "--config", "none"), "ipvsproxy: none: No such file or directory"),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_wrong_word_or_field_is_named_in_one_line(
     tmp_path: Path, words: tuple[str, ...], line: str
 ) -> None:
     (tmp_path / "config").write_text(
-        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nipvs: {bogus: 1}\n"
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nipvs: {strictARP: 1}\n"
     )
     ended = subprocess.run(
         [*PROGRAM, *words],

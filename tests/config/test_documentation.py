@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ipvsproxy.cli.arguments import parse
+from ipvsproxy.cli.arguments.kube_proxy import WITHOUT_EFFECT
 from ipvsproxy.cli.ending import ENDING, OTHERS
 from ipvsproxy.config.kubeproxy import KubeProxyConfiguration, Section
 from ipvsproxy.config.layers import combine
@@ -41,7 +42,16 @@ def paths(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield path
 
 
+KUBE_PROXYS = PAGE.partition("### kube-proxy's flags\n")[2].partition("\n## ")[0]
 FIELDS = list(paths(KubeProxyConfiguration))
+
+
+def test_kube_proxys_flags_without_effect_are_documented_and_no_others_are() -> None:
+    rows = re.findall(r"^\| (`-.*?) \|", KUBE_PROXYS, re.MULTILINE)
+
+    assert {flag for row in rows for flag in re.findall(r"`(--[a-z-]+)`", row)} == {
+        flag.name for flag in WITHOUT_EFFECT
+    }
 
 
 @pytest.mark.parametrize("command", ["run", "config"])
@@ -56,7 +66,7 @@ def test_every_flag_is_documented(command: str, capsys: pytest.CaptureFixture[st
 
 def test_no_flag_is_documented_that_the_program_does_not_have() -> None:
     known = {flag for setting in SETTINGS.values() for flag in setting.flags}
-    rows = "\n".join(re.findall(r"^\| `-.*", PAGE, re.MULTILINE))
+    rows = "\n".join(re.findall(r"^\| `-.*", PAGE.replace(KUBE_PROXYS, ""), re.MULTILINE))
     others = {"--config", "--manifests", "--write-config-to", "--output"}
 
     assert set(re.findall(r"--[a-z-]+", rows)) == known | others
@@ -118,7 +128,7 @@ def test_the_example_is_read_and_all_of_it_has_an_effect(tmp_path: Path) -> None
     file = tmp_path / "config.yaml"
     file.write_text(example)
 
-    config, ignored, _ = combine({}, file, "node-1")
+    config, ignored, *_ = combine({}, file, "node-1")
 
     assert ignored == ()
     assert config.strict_arp

@@ -126,7 +126,7 @@ def test_without_file_and_flags_all_is_at_its_default() -> None:
 
 
 def test_the_file_goes_before_the_default(file: Path) -> None:
-    config, ignored, _ = effective(
+    config, ignored, *_ = effective(
         file,
         HEADER
         + "clientConnection: {kubeconfig: /etc/kubeconfig}\n"
@@ -183,7 +183,7 @@ def test_a_flag_goes_before_the_file(file: Path) -> None:
 
 
 def test_the_zeros_and_nulls_of_kubeadms_file_are_defaults(file: Path) -> None:
-    config, ignored, _ = effective(file, KUBEADM)
+    config, ignored, *_ = effective(file, KUBEADM)
 
     assert config == Config(
         kubeconfig=Path("/var/lib/kubeconfig.conf"),
@@ -199,7 +199,7 @@ def test_kube_proxys_own_defaults_spelt_out_are_no_reason_to_warn(file: Path) ->
 
 
 def test_zeros_of_connection_tracking_leave_what_the_kernel_has(file: Path) -> None:
-    config, ignored, _ = effective(
+    config, ignored, *_ = effective(
         file,
         HEADER + "conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n",
     )
@@ -262,6 +262,56 @@ def test_all_fields_without_effect_are_named_together(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("ipvs: {bogus: 1}", ["ipvs.bogus"]),
+        ("ipvs: {bogus: null}", ["ipvs.bogus"]),
+        ("bogus: {a: 1, b: 2}", ["bogus"]),
+        ("clustercidr: 10.0.0.0/8", ["clustercidr"]),
+        ("3: 4\ntrue: 5", ["3", "true"]),
+        ("logging: {vmodule: [{filePattern: a}, {filePattern: b, level: 3}]}", ["logging.vmodule[1].level"]),
+        (
+            "logging: {options: {text: {bogus: 1}}}\nipvs: {bogus: 1}",
+            ["logging.options.text.bogus", "ipvs.bogus"],
+        ),
+    ],
+)
+def test_a_field_that_nobody_knows_is_passed_over_and_named_with_its_path(
+    file: Path, text: str, paths: list[str]
+) -> None:
+    config, _, _, remarks = effective(file, HEADER + text + "\nhostnameOverride: node-7\n")
+
+    assert config == Config(node_name="node-7")
+    assert [remark.partition(":")[0] for remark in remarks] == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("ipvs: {scheduler: lc, scheduler: wlc}", ["ipvs.scheduler"]),
+        ("ipvs: {scheduler: lc, strictARP: true}\nipvs: {scheduler: wlc}", ["ipvs"]),
+        (
+            "logging: {vmodule: [{verbosity: 1, verbosity: 2}]}\nipvs: {scheduler: wlc}",
+            ["logging.vmodule[0].verbosity"],
+        ),
+    ],
+)
+def test_of_a_key_that_is_given_twice_the_last_value_counts_and_the_key_is_named(
+    file: Path, text: str, paths: list[str]
+) -> None:
+    config, _, _, remarks = effective(file, HEADER + text)
+
+    assert config == Config(scheduler="wlc", node_name="node-1")
+    assert [remark.partition(":")[0] for remark in remarks] == paths
+
+
+def test_a_wrong_value_beside_a_field_that_nobody_knows_is_an_error(file: Path) -> None:
+    assert refusal(file, HEADER + "bogus: 1\nipvs: {strictARP: maybe}\n") == (
+        "FILE: ipvs.strictARP: expected bool, got str"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ipvs: {syncPeriod: abc}", "FILE: ipvs.syncPeriod: 'abc' is not a duration such as 30s or 1m30s"),
@@ -270,10 +320,6 @@ def test_all_fields_without_effect_are_named_together(file: Path) -> None:
             "conntrack: {udpTimeout: -1s}",
             "FILE: conntrack.udpTimeout: '-1s' is not a duration such as 30s or 1m30s",
         ),
-        ("ipvs: {bogus: 1}", "FILE: ipvs.bogus: unknown field"),
-        ("ipvs: {bogus: null}", "FILE: ipvs.bogus: unknown field"),
-        ("bogus: 1", "FILE: bogus: unknown field"),
-        ("clustercidr: 10.0.0.0/8", "FILE: clustercidr: unknown field"),
         ("iptables: {masqueradeBit: x}", "FILE: iptables.masqueradeBit: expected int, got str"),
         (
             "iptables: {masqueradeBit: 32}",
@@ -282,8 +328,6 @@ def test_all_fields_without_effect_are_named_together(file: Path) -> None:
         ("iptables: {masqueradeAll: 'true'}", "FILE: iptables.masqueradeAll: expected bool, got str"),
         ("nodePortAddresses: [a, 3]", "FILE: nodePortAddresses[1]: expected str, got int"),
         ("ipvs: [rr]", "FILE: ipvs: expected object, got array"),
-        ("featureGates: {3: true}", "FILE: featureGates: expected str, got int as a key"),
-        ("3: 4", "FILE: expected str as a key"),
         (
             "clusterCIDR: 10.0.0.0",
             "FILE: clusterCIDR: '10.0.0.0' is not a network in CIDR notation: the prefix length is 0 to 32",
@@ -323,6 +367,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_the_line(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (HEADER + "bogus: " + "[" * 5000 + "]" * 5000, "FILE: is nested too deeply"),
         ("", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
         ("- a\n", "FILE: is not a KubeProxyConfiguration: there are no fields in it"),
         (

@@ -26,6 +26,7 @@ places = st.none() | st.tuples(addresses, st.integers(1, HIGHEST_PORT))
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "kubeconfig": st.none() | paths,
+    "master": words.map("https://{}:6443".format),
     "scheduler": st.sampled_from(SCHEDULERS),
     "strict_arp": st.booleans(),
     "sync_period": durations.filter(bool),

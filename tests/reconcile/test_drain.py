@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipvsproxy.config.durations import parse_duration
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.plan.services import PlannedVirtualServer
 from ipvsproxy.plan.view import Drain, DrainEnd, DrainKey
@@ -66,6 +67,15 @@ def test_it_is_done_at_the_deadline_whatever_its_connections() -> None:
 
 
 DRAIN = DrainKey(WEB, LEAVES.address, LEAVES.port)
+
+
+def test_a_drain_timeout_of_ten_years_is_as_good_as_none() -> None:
+    drains = Drains()
+    drains.note(WEB, WANTED._replace(drain_timeout=parse_duration("87600h")), FOUND, now=100.0)
+    a_year_later = 100.0 + 365 * 24 * 3600
+
+    assert drains.done(WEB, [RealServerStatus(QUIET, 1, 0)], a_year_later) == []
+    assert drains.done(WEB, [RealServerStatus(QUIET, 0, 0)], a_year_later) == [QUIET]
 
 
 def ends(drains: Drains) -> list[tuple[DrainKey, DrainEnd]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from ipvsproxy.errors import UsageError
-from ipvsproxy.source.kubernetes import KubernetesSource
+from ipvsproxy.source.kubernetes import KubernetesSource, client
 from ipvsproxy.source.store import Store
 from tests import builders
 from tests.api_server_objects import service
@@ -78,6 +79,46 @@ def test_a_token_file_that_is_not_there_is_named(server: ApiServer, tmp_path: Pa
 def test_outside_of_a_pod_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert "--kubeconfig FILE" in refusal(None)
+
+
+def test_the_master_takes_the_place_of_the_kubeconfigs_server(server: ApiServer, tmp_path: Path) -> None:
+    server.token = OLD
+    kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
+    kubeconfig.write_text(kubeconfig.read_text().replace(server.url, "http://127.0.0.1:1"))
+
+    for master in (server.url, server.url.removeprefix("http://")):
+        api = client.ApiServer(kubeconfig, client.Limits(), master)
+        assert api.url == server.url
+        with api.get("/api/v1/services", {}, 5) as response:
+            assert response.status == http.HTTPStatus.OK
+
+
+def test_a_master_without_a_kubeconfig_gets_no_credentials(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    api = client.ApiServer(None, client.Limits(), server.url)
+
+    with api.get("/api/v1/services", {}, 5) as response:
+        assert response.status == http.HTTPStatus.OK
+    server.token = OLD
+    with pytest.raises(client.ApiError) as refused, api.get("/api/v1/services", {}, 5):
+        pass
+    assert refused.value.status == http.HTTPStatus.UNAUTHORIZED
+
+
+@pytest.mark.parametrize(
+    ("master", "of_kubeconfig", "url"),
+    [
+        ("https://203.0.113.1", "http://x", "https://203.0.113.1"),
+        ("203.0.113.1:6443", "https://x", "https://203.0.113.1:6443"),
+        ("203.0.113.1:8080", "", "http://203.0.113.1:8080"),
+    ],
+)
+def test_a_master_without_a_scheme_has_that_of_the_kubeconfig(
+    master: str, of_kubeconfig: str, url: str
+) -> None:
+    assert client.with_scheme(master, of_kubeconfig) == url
 
 
 def test_a_refused_token_is_reported_and_a_renewed_one_used(server: ApiServer, tmp_path: Path) -> None:

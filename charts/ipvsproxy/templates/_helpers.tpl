@@ -35,10 +35,49 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The file that the agent reads. */}}
+{{/* The file that the agent reads: the value `config`, without what the chart decides. */}}
 {{- define "ipvsproxy.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- range $path := keys (include "ipvsproxy.leftOut" . | fromYaml) -}}
+{{- $names := splitList "." $path -}}
+{{- $section := $config -}}
+{{- range initial $names -}}
+{{- $section = index $section . -}}
+{{- end -}}
+{{- $_ := unset $section (last $names) -}}
+{{- end -}}
 {{- $type := dict "apiVersion" "kubeproxy.config.k8s.io/v1alpha1" "kind" "KubeProxyConfiguration" -}}
-{{- merge $type .Values.config | toYaml -}}
+{{- merge $type $config | toYaml -}}
+{{- end -}}
+
+{{/* The fields of the value `config` that the chart decides, and what it does in their place: a line of YAML for each. */}}
+{{- define "ipvsproxy.leftOut" -}}
+{{- with .Values.config -}}
+{{- if (.clientConnection | default dict).kubeconfig }}
+clientConnection.kubeconfig: the agents reach the API server as the value apiServer says
+{{- end }}
+{{- if .hostnameOverride }}
+hostnameOverride: each agent has the name of its own Node
+{{- end }}
+{{- if ne (.mode | default "ipvs") "ipvs" }}
+mode: the agents' mode is always ipvs
+{{- end }}
+{{- if and (include "ipvsproxy.metricsAtPod" $) .metricsBindAddress }}
+metricsBindAddress: Prometheus asks at the pod's own IP, port 10249
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The fields of `written` that are not in `known`, a line with the path of each; `prefix` is where both are. */}}
+{{- define "ipvsproxy.unknown" -}}
+{{- range $name, $value := .written -}}
+{{- $path := printf "%s%s" $.prefix $name -}}
+{{- if not (hasKey $.known $name) -}}
+{{- printf "%s\n" $path -}}
+{{- else if and (kindIs "map" $value) (index $.known $name) -}}
+{{- include "ipvsproxy.unknown" (dict "known" (index $.known $name) "written" $value "prefix" (printf "%s." $path)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The agent's own defaults for what the configuration leaves out. */}}
@@ -47,7 +86,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "ipvsproxy.metricsBindAddress" -}}
+{{- if include "ipvsproxy.metricsAtPod" . -}}
+127.0.0.1:10249
+{{- else -}}
 {{- .Values.config.metricsBindAddress | default "127.0.0.1:10249" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether a monitor needs metrics at the pod's own IP, since the configuration has them where only the node reaches them. */}}
+{{- define "ipvsproxy.metricsAtPod" -}}
+{{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^($|127[.]|\\[::1\\])" (.Values.config.metricsBindAddress | default "")) }}true{{ end -}}
 {{- end -}}
 
 {{/* Of ADDRESS:PORT, the port. */}}
@@ -81,9 +129,21 @@ httpGet:
 {{- fail "apiServer.kubeconfig: names the API server already; give either this or apiServer.host" -}}
 {{- end -}}
 {{- end -}}
-{{- $metrics := .Values.config.metricsBindAddress | default "" -}}
-{{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^(none$|127[.]|\\[::1\\])" $metrics) -}}
-{{- fail (printf "config.metricsBindAddress: Prometheus can't reach %s; leave it empty for the pod's own IP" $metrics) -}}
+{{- if and (include "ipvsproxy.hasMonitor" .) (eq (.Values.config.metricsBindAddress | default "") "none") -}}
+{{- fail "config.metricsBindAddress: Prometheus can't ask where nobody answers; leave it empty for the pod's own IP" -}}
+{{- end -}}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
+{{- if hasKey $.Values.podLabels $key -}}
+{{- fail (printf "podLabels: %s is what the DaemonSet finds its pods by, and the chart's to set" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey .Values.podAnnotations "checksum/config" -}}
+{{- fail "podAnnotations: checksum/config rolls the pods when the configuration changes, and is the chart's to set" -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name (list "NODE_NAME" "POD_IP" "KUBERNETES_SERVICE_HOST" "KUBERNETES_SERVICE_PORT") -}}
+{{- fail (printf "extraEnv: %s is the chart's to set" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- $healthzPort := include "ipvsproxy.port" (include "ipvsproxy.healthzBindAddress" .) -}}
 {{- if eq $healthzPort (include "ipvsproxy.port" (include "ipvsproxy.metricsBindAddress" .)) -}}

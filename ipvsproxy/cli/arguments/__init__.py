@@ -52,7 +52,7 @@ def parse(argv: Sequence[str], hostname: str | None = None) -> Arguments:
     top, commands = parsers()
     # `ipvsproxy help dump` is `ipvsproxy dump --help`.
     words = [*argv[1:], "--help"] if argv[:1] == [_HELP] else argv
-    namespace, unknown = top.parse_known_args(words)
+    namespace, unknown = top.parse_known_args([_with_dashes(word) for word in words])
     if unknown:
         commands.get(namespace.command, top).refuse(unknown[0])
     if namespace.command is None:
@@ -95,3 +95,9 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     helping.add_argument("topic", metavar="COMMAND", nargs="?", choices=list(commands), help="the command")
     return top, commands
+
+
+def _with_dashes(word: str) -> str:
+    """Return a flag whose name may be spelt with underscores, as kube-proxy's may, in its usual spelling."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word

@@ -57,8 +57,8 @@ class CheckArguments:
 
 def _read(namespace: argparse.Namespace, hostname: str) -> CheckArguments:
     layers = read_layers(namespace, hostname)
-    given = layers.flags.keys() - {"run_directory"} or layers.file or namespace.manifests
-    return CheckArguments(namespace.output, layers.read().config, not given, namespace.manifests)
+    asks_agent = not (namespace.manifests or layers.say_more_than_whom_to_ask)
+    return CheckArguments(namespace.output, layers.read().config, asks_agent, namespace.manifests)
 
 
 def _add_flags(parser: Parser) -> None:

@@ -39,7 +39,7 @@ class ConfigArguments:
     @property
     def asks_agent(self) -> bool:
         """Whether the command line says nothing but which agent to ask."""
-        return not (self.layers.flags.keys() - {"run_directory"} or self.layers.file or self.manifests)
+        return not (self.manifests or self.layers.say_more_than_whom_to_ask)
 
     def execute(self) -> int:
         """Show it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import enum
 import re
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
-from ipvsproxy.config.readers import read_boolean
+from ipvsproxy.config.readers import read_boolean, read_node_port_addresses
 from ipvsproxy.config.settings import SETTINGS
 from ipvsproxy.errors import UsageError
 from ipvsproxy.model.objects import ObjectKey
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipvsproxy.config.declaration import Setting
+    from ipvsproxy.model.selection import NodePortAddresses
 
 EXIT_CODES = """\
 exit codes:
@@ -90,6 +91,20 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown {kind} {name}; {self.prog} --help lists the flags")
 
 
+class _AddToList(argparse.Action):
+    """Adds the networks to those that the same flag gave before, as kube-proxy's does."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - what the type of the flag returns
+        _option: str | None = None,
+    ) -> None:
+        before: NodePortAddresses | None = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, before.or_those_of(values) if before else values)
+
+
 def add_setting(target: argparse._ActionsContainer, setting: Setting) -> None:
     """Add a setting's flag, which leaves no trace when it is not given; alone, a flag of true or false is true."""
     field = f"[{setting.path}] " if setting.path else ""
@@ -97,6 +112,7 @@ def add_setting(target: argparse._ActionsContainer, setting: Setting) -> None:
     boolean = setting.reader is read_boolean
     target.add_argument(
         *setting.flags,
+        action=_AddToList if setting.reader is read_node_port_addresses else "store",
         dest=setting.name,
         metavar=setting.metavar,
         type=readable(setting.read),

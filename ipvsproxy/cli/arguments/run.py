@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ipvsproxy.cli.arguments.kube_proxy import add_kube_proxy_flags, take_ports
 from ipvsproxy.cli.arguments.parser import EXIT_CODES, Command, add_setting
 from ipvsproxy.config.declaration import Group
 from ipvsproxy.config.layers import Layers
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 The name in brackets is the field of KubeProxyConfiguration (--config). A flag goes before the file, the file before
-the default. Fields of the file that have no effect here are named in one warning; an unknown field is an error.
+the default. Fields of the file that have no effect here are named in one warning, unknown ones in another. All of
+kube-proxy's flags are accepted; one warning says why some of them have no effect.
 A file that changes, or SIGHUP, has the file read again: what a running agent can take over of it, it does, and the log
 names the restart that the rest needs. SIGUSR1 makes the agent log more, SIGUSR2 less, by one level each.
 DURATION is written as 30s, 1m30s or 0s. BOOL is true or false; the flag alone is true.
@@ -67,7 +69,8 @@ class RunArguments:
 def read_layers(namespace: argparse.Namespace, hostname: str) -> Layers:
     """Return what the flags of `add_run_flags` say of the configuration."""
     flags = {name: getattr(namespace, name) for name in SETTINGS if hasattr(namespace, name)}
-    return Layers(flags, namespace.config, hostname)
+    take_ports(namespace, flags)
+    return Layers(flags, namespace.config, hostname, tuple(dict.fromkeys(namespace.without_effect)))
 
 
 def _read(namespace: argparse.Namespace, hostname: str) -> RunArguments:
@@ -103,6 +106,7 @@ def add_run_flags(parser: Parser) -> None:
         type=Path,
         help="a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), read as it is",
     )
+    add_kube_proxy_flags(parser)
 
 
 COMMAND = Command(

@@ -81,8 +81,13 @@ class ApiError(Exception):
 class ApiServer:
     """The API server, as the configuration names it. All methods may be called from any thread."""
 
-    def __init__(self, kubeconfig: Path | None, limits: Limits) -> None:
-        """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used."""
+    def __init__(self, kubeconfig: Path | None, limits: Limits, master: str = "") -> None:
+        """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used.
+
+        `master` is the server's address in place of the kubeconfig's. Without a kubeconfig no credentials are sent
+        there, and none of the pod's.
+        """
+        self._master = master
         self._kubeconfig = kubeconfig
         self._limits = limits
         self._no_connection = f"no connection within {limits.connect:g} s"
@@ -203,10 +208,12 @@ class ApiServer:
         from kubernetes.client import ApiClient, Configuration  # noqa: PLC0415 - as above
 
         configuration = Configuration(host="", retries=False, socket_options=list(_SOCKET_OPTIONS))
-        if self._kubeconfig is None:
-            _configure_in_pod(configuration)
-        else:
+        if self._kubeconfig:
             _configure(configuration, self._kubeconfig)
+        elif not self._master:
+            _configure_in_pod(configuration)
+        if self._master:
+            _override_host(configuration, with_scheme(self._master, configuration.host))
         client = ApiClient(configuration)
         client.user_agent = f"ipvsproxy/{__version__}"
         return client
@@ -258,6 +265,26 @@ def _innermost(error: BaseException) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _override_host(configuration: Any, url: str) -> None:  # noqa: ANN401 - the client ships no usable types
+    """Send requests to this server; the kubeconfig's loader puts its own back whenever it renews credentials."""
+    renew = configuration.refresh_api_key_hook
+
+    def renew_and_override(renewed: Any) -> None:  # noqa: ANN401 - as above
+        if renew:
+            renew(renewed)
+        renewed.host = url
+
+    configuration.host = url
+    configuration.refresh_api_key_hook = renew_and_override
+
+
+def with_scheme(master: str, of_kubeconfig: str) -> str:
+    """Return the URL, for an address without a scheme with that of the kubeconfig's, or with http as kube-proxy."""
+    if "://" in master:
+        return master
+    return f"{of_kubeconfig.partition('://')[0] or 'http'}://{master}"
 
 
 def _configure_in_pod(configuration: Any) -> None:  # noqa: ANN401 - the client ships no usable types

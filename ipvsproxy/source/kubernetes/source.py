@@ -44,11 +44,12 @@ class KubernetesSource:
         node_name: str,
         log: FilteringBoundLogger,
         *,
+        master: str = "",
         limits: Limits | None = None,
     ) -> None:
         """Read the configuration, and send nothing before `start`.
 
-        Without a kubeconfig the pod's own service account is used. UsageError names the file, or the part of the
+        `kubeconfig` and `master` are as for ApiServer. UsageError names the file, or the part of the
         service account, that can't be used.
         """
         limits = limits or Limits()
@@ -56,7 +57,7 @@ class KubernetesSource:
         self._node_name = node_name
         self._log = log
         self._stopping = threading.Event()
-        self._api = ApiServer(kubeconfig, limits)
+        self._api = ApiServer(kubeconfig, limits, master)
         self.health = SourceHealth()
         """How the watches go."""
         services = Resource(
