@@ -22,7 +22,7 @@ from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, Virtual
 from ipvsproxy.model.objects import AddressKind, ServiceType, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.endpoints import EndpointReason, answers, decide_endpoints, endpoints_by_port
-from ipvsproxy.plan.node import Dependency
+from ipvsproxy.plan.node import Dependency, Reservation
 from ipvsproxy.plan.source_ranges import allowed_sources
 
 if TYPE_CHECKING:
@@ -179,19 +179,29 @@ def _external_addresses(
         (AddressKind.EXTERNAL_IP, service.external_ips),
     ):
         for address in addresses:
-            text = format_address(address)
-            if owner := context.node.reservation(address):
-                reason = f"{text} is {owner}"
-            elif kind is AddressKind.EXTERNAL_IP and not any(
-                network.contains(address) for network in context.settings.allowed_external_ips
-            ):
-                reason = (
-                    f"{text} is in no network that external IPs are allowed from (--allowed-external-ips)"
-                )
+            if reason := _why_not_external(kind, address, context):
+                rejections.append(Rejection("Service", service.key, FIELDS[kind], reason, service.uid))
             else:
                 yield kind, address
-                continue
-            rejections.append(Rejection("Service", service.key, FIELDS[kind], reason, service.uid))
+
+
+def _why_not_external(kind: AddressKind, address: Address, context: Context) -> str:
+    """Return why no Service may have the address as its load balancer's or external IP, "" if one may.
+
+    An address that an interface holds alone may have been put there to be served: a load balancer's IP by whoever
+    announces it, an external IP if the operator says so in naming its network.
+    """
+    text, owner = format_address(address), context.node.reservation(address)
+    allowed = [each for each in context.settings.allowed_external_ips if each.contains(address)]
+    if owner is Reservation.INTERFACE:
+        if kind is AddressKind.LOAD_BALANCER_IP or any(network.prefix_length for network in allowed):
+            return ""
+        return f"{text} is {owner}, and --allowed-external-ips does not name its network"
+    if owner:
+        return f"{text} is {owner}"
+    if kind is AddressKind.EXTERNAL_IP and not allowed:
+        return f"{text} is in no network that external IPs are allowed from (--allowed-external-ips)"
+    return ""
 
 
 def _places(

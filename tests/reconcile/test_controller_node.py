@@ -124,6 +124,42 @@ class TestNodeAddresses:
             "Service default/web: spec.ports[].nodePort: virtual server 198.51.100.1:30080/tcp is not ipvsproxy's"
         )
 
+    @pytest.mark.parametrize("order", ["foreign first", "service first"])
+    @pytest.mark.parametrize("text", ["203.0.113.2", "2001:db8:cb::2"])
+    def test_where_an_interface_holds_a_service_address_a_foreign_virtual_server_keeps_its_own_port_at_all_times(
+        self, world: World, text: str, order: str
+    ) -> None:
+        foreign = IpvsOperation(Command.NEW_SERVICE, virtual_server(key(text, 81)))
+        claim = service("10.96.0.1", "fd00:96::1", load_balancer_ips=(text,))
+        both = claim._replace(ports=(port(80, "a"), port(81, "b")))
+        world.list_objects()
+        world.change_addresses(*addresses(FIRST), alone=addresses(text))
+        if order == "foreign first":
+            world.ipvs.apply([foreign])
+            world.put(both)
+        else:
+            world.put(claim)
+            world.ipvs.apply([foreign])
+            world.put(both)
+        for _ in range(3):
+            assert key(text, 80) in world.ipvs.state()
+            assert [each.reason for each in world.rejected] == [
+                f"virtual server {key(text, 81)} is not ipvsproxy's"
+            ]
+            world.taken_log()
+            world.advance(30)
+            assert world.log == []
+        world.restart()
+        world.list_objects(both)
+        assert key(text, 80) in world.ipvs.state()
+        assert foreign.virtual_server == world.ipvs.state()[key(text, 81)]
+        # Once the address would have to be bound, all of it is theirs.
+        world.change_addresses(*addresses(FIRST))
+        assert key(text, 80) not in world.ipvs.state()
+        assert address(text) not in world.addresses.bound()
+        world.change_addresses(*addresses(FIRST), alone=addresses(text))
+        assert key(text, 80) in world.ipvs.state()
+
 
 class TestZone:
     SLICE = endpoint_slice(
@@ -180,6 +216,32 @@ class TestReservedAddresses:
         assert "192.0.2.7:80/tcp" in virtual_servers(world)
         world.put(endpoint_slice("192.0.2.7", of=kubernetes, name="kubernetes"))
         assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+
+    def test_an_address_of_an_interface_that_the_node_does_not_name_is_not_taken_over(
+        self, world: World
+    ) -> None:
+        claim = self.CLAIM._replace(load_balancer_ips=addresses("192.0.2.8"))
+        world.list_objects(claim, node=node(ips=(FIRST,)))
+        assert len(virtual_servers(world)) == 3
+        world.change_addresses(*addresses(FIRST, "192.0.2.7", "192.0.2.8"))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+        assert {each.reason for each in world.rejected} == {
+            "192.0.2.7 is an address of this node",
+            "192.0.2.8 is an address of this node",
+        }
+        world.change_addresses(*addresses(FIRST))
+        assert len(virtual_servers(world)) == 3
+
+    def test_a_load_balancers_address_that_is_announced_from_an_interface_stays_served(
+        self, world: World
+    ) -> None:
+        claim = service("10.96.0.1", load_balancer_ips=("192.0.2.7",))
+        world.list_objects(claim)
+        assert address("192.0.2.7") in world.addresses.bound()
+        world.change_addresses(*addresses(FIRST), alone=addresses("192.0.2.7"))
+        assert address("192.0.2.7") not in world.addresses.bound()
+        assert "192.0.2.7:80/tcp" in virtual_servers(world)
+        assert world.rejected == []
 
 
 class TestHealthChecks:

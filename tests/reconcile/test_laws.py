@@ -156,13 +156,15 @@ class Laws(RuleBasedStateMachine):
 
     @rule(
         held=st.sets(st.sampled_from([*NODE_ADDRESSES, EXTERNAL_IPS[1]])).map(sorted),
+        alone=st.sets(st.sampled_from(EXTERNAL_IPS)).map(sorted),
         noticed=st.booleans(),
     )
-    def change_addresses(self, held: list[str], *, noticed: bool) -> None:
+    def change_addresses(self, held: list[str], alone: list[str], *, noticed: bool) -> None:
         if noticed:
-            self.world.change_addresses(*addresses(*held))
+            self.world.change_addresses(*addresses(*held), alone=addresses(*alone))
         else:
-            self.world.addresses.other_addresses = set(addresses(*held))
+            self.world.addresses.other_addresses = set(addresses(*held, *alone))
+            self.world.addresses.lone_addresses = set(addresses(*alone))
 
     @rule(name=st.sampled_from(NAMES))
     def remove_service(self, name: ObjectKey) -> None:
@@ -355,6 +357,7 @@ class Laws(RuleBasedStateMachine):
         self.check_the_order()
         fresh = World()
         fresh.addresses.other_addresses = set(self.world.addresses.other_addresses)
+        fresh.addresses.lone_addresses = set(self.world.addresses.lone_addresses)
         for foreign in self.foreign.values():
             _create(fresh, foreign)
         fresh.list_objects(*self.services.values(), *self.slices.values(), node=self.node)
