@@ -98,7 +98,7 @@ class Controller:
         self._pace = Pace(settings.minimum_sync_period)
         self._node = NodeInputs()
         facts = _facts_of(settings, self._node)
-        self._planner = Planner(self._state.desired, settings.plan, facts, hooks, log)
+        self._planner = Planner(self._state.desired, settings.plan, facts, store.state, hooks, log)
         self._rounds = Rounds(self._state, self._planner, clock, log, hooks)
         self._addresses_changed = threading.Event()
         self._prepared = self._started = False

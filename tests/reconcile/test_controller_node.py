@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -16,6 +16,7 @@ from ipvsproxy.model.objects import (
     Protocol,
     ServiceOptions,
     ServiceType,
+    SliceAuthor,
     SlicePort,
     TrafficPolicy,
 )
@@ -282,6 +283,105 @@ class TestEndpointsAtServiceAddresses:
         world.settle()
         world.advance(30)
         assert real_servers(world, "10.96.0.1") == ["10.96.0.2:8080"]
+
+
+class TestPodAddresses:
+    """A Service claims the address of another one's pod."""
+
+    EVIL = ObjectKey("evil", "claim")
+    POD: ClassVar = {"external_ips": "10.244.0.1", "load_balancer_ips": "fd00:10:244::1"}
+    WEB = (
+        service("10.96.0.1", "fd00:96::1"),
+        endpoint_slice("10.244.0.1", "10.244.0.2"),
+        endpoint_slice("fd00:10:244::1", name="web-2"),
+    )
+
+    @pytest.fixture(params=list(POD))
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def claim(self, kind: str) -> Service:
+        text = self.POD[kind]
+        return service("10.96.0.9", "fd00:96::9", of=self.EVIL)._replace(**{kind: addresses(text)})
+
+    def told(self, world: World) -> list[tuple[str, str]]:
+        desired = world.controller._state.desired  # noqa: SLF001 - the loop is not running
+        return sorted((str(each.key), each.reason) for each in desired.rejections())
+
+    def both_are_told(self, kind: str) -> list[tuple[str, str]]:
+        return [
+            (
+                "default/web",
+                f"{self.POD[kind]}: claimed by Service evil/claim too, which does not get a pod's address",
+            ),
+            ("evil/claim", f"{self.POD[kind]} is the address of a pod"),
+        ]
+
+    @pytest.mark.parametrize("order", ["claim first", "pod first", "together"])
+    def test_the_claim_is_refused_in_any_order_both_are_told_and_it_is_served_once_the_pod_is_gone(
+        self, kind: str, order: str
+    ) -> None:
+        world, at = World(), key(self.POD[kind])
+        match order:
+            case "claim first":
+                world.list_objects(self.claim(kind))
+                assert at in world.ipvs.state()
+                world.put(*self.WEB)
+            case "pod first":
+                world.list_objects(*self.WEB)
+                world.put(self.claim(kind))
+            case "together":
+                world.list_objects(self.claim(kind), *self.WEB)
+        assert at not in world.ipvs.state()
+        assert at.address not in world.addresses.bound()
+        assert self.told(world) == self.both_are_told(kind)
+        assert sorted((str(each.key), each.reason) for each in world.rejected) == self.both_are_told(kind)
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.1:8080", "10.244.0.2:8080"]
+        assert real_servers(world, "fd00:96::1") == ["[fd00:10:244::1]:8080"]
+        world.advance(60)
+        assert at not in world.ipvs.state()
+        world.put(endpoint_slice("10.244.0.2"), endpoint_slice("fd00:10:244::2", name="web-2"))
+        assert at in world.ipvs.state()
+        assert at.address in world.addresses.bound()
+        assert self.told(world) == []
+
+    def test_a_claim_that_goes_is_told_to_the_pods_service_no_more(self, world: World, kind: str) -> None:
+        world.list_objects(*self.WEB, self.claim(kind))
+        world.store.remove_service(self.EVIL)
+        world.settle()
+        assert self.told(world) == []
+
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            (service("10.96.0.1", "fd00:96::1", has_selector=False), SliceAuthor.CONTROLLER),
+            (service("10.96.0.1", "fd00:96::1"), SliceAuthor.ANYBODY),
+        ],
+        ids=["in-a-slice-with-the-controllers-label-but-no-controller", "in-a-slice-of-their-own"],
+    )
+    @pytest.mark.parametrize("first", ["claim", "slice"])
+    def test_nobody_loses_an_address_because_others_name_it_as_an_endpoint(
+        self, world: World, kind: str, forged: tuple[Service, SliceAuthor], first: str
+    ) -> None:
+        of, author = forged
+        named = of, endpoint_slice(self.POD[kind], author=author)
+        world.list_objects()
+        for each in (self.claim(kind), *named) if first == "claim" else (*named, self.claim(kind)):
+            world.put(each)
+        world.advance(60)
+        assert key(self.POD[kind]) in world.ipvs.state()
+        assert [str(each.key) for each in world.rejected] == ["default/web"]
+        assert "its address is a service address" in world.rejected[0].reason
+
+    def test_a_cluster_ip_is_stronger_than_a_pod_with_its_address(self, world: World) -> None:
+        world.list_objects(service("10.244.0.1", of=OTHER), *self.WEB)
+        assert "10.244.0.1:80/tcp" in virtual_servers(world)
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.2:8080"]
+
+    def test_a_service_that_claims_its_own_pods_address_is_told_once(self, world: World) -> None:
+        own = self.WEB[0]._replace(external_ips=addresses("10.244.0.1"))
+        world.list_objects(own, *self.WEB[1:])
+        assert self.told(world) == [("default/web", "10.244.0.1 is the address of a pod")]
 
 
 class TestUdpFlows:

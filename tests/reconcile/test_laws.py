@@ -88,6 +88,7 @@ SERVICES = st.builds(
     ),
     options=st.sampled_from((None, 0.0, 10.0)).map(lambda timeout: ServiceOptions(drain_timeout=timeout)),
     affinity=st.sampled_from((0, 60)),
+    has_selector=st.booleans(),
     health_check_node_port=st.sampled_from((0, 32000)),
 )
 ENDPOINTS = st.builds(
@@ -98,7 +99,7 @@ ENDPOINTS = st.builds(
         node=NODE if pod == PODS[0] else "node-b",
         for_zones=zones,
     ),
-    st.sampled_from([*PODS, CLUSTER_IPS[1]]),
+    st.sampled_from([*PODS, CLUSTER_IPS[1], EXTERNAL_IPS[0]]),
     st.booleans(),
     st.booleans(),
     st.sampled_from(((), ("zone-a",), ("zone-b",))),
