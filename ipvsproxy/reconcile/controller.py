@@ -287,7 +287,8 @@ class Controller:
 
     def _look_at_node(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
         """Take in what changed of the node: return what that touches, and add the Services that it concerns."""
-        inputs = inputs._replace(node=self._store.node, nodes=self._store.node_addresses)
+        store = self._store
+        inputs = inputs._replace(node=store.node, nodes=store.node_addresses, api_peers=store.api_peers)
         if KUBERNETES in services:
             inputs = inputs._replace(api_servers=_endpoint_addresses(services[KUBERNETES]))
         return self._take_in(inputs, services)

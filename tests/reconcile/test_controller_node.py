@@ -218,6 +218,32 @@ class TestReservedAddresses:
         world.put(endpoint_slice("192.0.2.7", of=kubernetes, name="kubernetes"))
         assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
 
+    @pytest.mark.parametrize("text", ["192.0.2.7", "2001:db8::7"])
+    def test_an_address_by_which_the_node_reaches_the_api_server_is_not_taken_over(
+        self, world: World, text: str
+    ) -> None:
+        claim = service("10.96.0.1", "fd00:96::1", external_ips=(text,))
+        world.store.put_api_peers(addresses(text, "10.96.0.1"))
+        world.list_objects(claim)
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "[fd00:96::1]:80/tcp"}
+        assert [each.reason for each in world.rejected] == [
+            f"{text} is an address by which this node reaches the API server"
+        ]
+
+    @pytest.mark.parametrize("text", ["192.0.2.7", "2001:db8::7"])
+    def test_one_that_turns_out_to_be_such_an_address_is_given_up_at_once(
+        self, world: World, text: str
+    ) -> None:
+        world.list_objects(service("10.96.0.1", "fd00:96::1", load_balancer_ips=(text,)))
+        assert address(text) in world.addresses.bound()
+        world.store.put_api_peers(addresses(text))
+        world.settle()
+        assert address(text) not in world.addresses.bound()
+        assert key(text) not in world.ipvs.state()
+        world.store.put_api_peers(())
+        world.settle()
+        assert address(text) in world.addresses.bound()
+
     def test_an_address_of_an_interface_that_the_node_does_not_name_is_not_taken_over(
         self, world: World
     ) -> None:
@@ -301,8 +327,11 @@ class TestPodAddresses:
         return str(request.param)
 
     def claim(self, kind: str) -> Service:
-        text = self.POD[kind]
-        return service("10.96.0.9", "fd00:96::9", of=self.EVIL)._replace(**{kind: addresses(text)})
+        claimed = addresses(self.POD[kind])
+        value = service("10.96.0.9", "fd00:96::9", of=self.EVIL)
+        if kind == "external_ips":
+            return value._replace(external_ips=claimed)
+        return value._replace(load_balancer_ips=claimed)
 
     def told(self, world: World) -> list[tuple[str, str]]:
         desired = world.controller._state.desired  # noqa: SLF001 - the loop is not running
