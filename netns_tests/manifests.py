@@ -67,7 +67,7 @@ PLAIN = ServiceSpec()
 def service(
     name: str, addresses: Iterable[str], ports: Iterable[Port], spec: ServiceSpec = PLAIN
 ) -> dict[str, Any]:
-    """Return a Service without a selector, dual-stack if it has two addresses, headless if it has none."""
+    """Return a Service with a selector, dual-stack if it has two addresses, headless if it has none."""
     addresses = list(addresses)
     metadata = {
         "name": name,
@@ -84,6 +84,7 @@ def service(
         "ipFamilyPolicy": "PreferDualStack",
         "internalTrafficPolicy": str(spec.internal_traffic_policy),
         "externalIPs": list(spec.external_ips),
+        "selector": {"app": name},
         "ports": [_service_port(port) for port in ports],
         "healthCheckNodePort": spec.health_check_node_port,
         "loadBalancerSourceRanges": list(spec.source_ranges),
@@ -122,14 +123,17 @@ def node(
 def endpoint_slice(
     name: str, service_name: str, family: Family, endpoints: Iterable[Endpoint], ports: Iterable[Port]
 ) -> dict[str, Any]:
-    """Return an EndpointSlice of the Service of that name."""
+    """Return an EndpointSlice of the Service of that name, as the control plane's controller keeps it."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": name,
             "namespace": "default",
-            "labels": {"kubernetes.io/service-name": service_name},
+            "labels": {
+                "kubernetes.io/service-name": service_name,
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+            },
         },
         "addressType": "IPv6" if family is Family.IPV6 else "IPv4",
         "ports": [{"name": port.name, "port": port.target, "protocol": port.protocol.name} for port in ports],

@@ -69,7 +69,7 @@ def test_the_addresses_of_an_interface_that_is_deleted_go_with_it(node: Node, fa
     assert node.changed()
     node.ip("link delete eth0")
     assert node.changed()
-    assert node.dummy.elsewhere() == set()
+    assert node.dummy.elsewhere() == {}
 
 
 def test_the_addresses_of_an_interface_that_is_moved_away_go_with_it(node: Node, family: Family) -> None:
@@ -78,7 +78,7 @@ def test_the_addresses_of_an_interface_that_is_moved_away_go_with_it(node: Node,
     with Namespace("other") as other:
         node.ip(f"link set eth0 netns /proc/{os.getpid()}/fd/{other.descriptor}")
         assert node.changed()
-    assert node.dummy.elsewhere() == set()
+    assert node.dummy.elsewhere() == {}
 
 
 def test_ipv6_addresses_that_go_down_with_their_interface_are_a_change(node: Node) -> None:
@@ -87,7 +87,7 @@ def test_ipv6_addresses_that_go_down_with_their_interface_are_a_change(node: Nod
     assert node.changed()
     node.ip("link set eth0 down")
     assert node.changed()
-    assert node.dummy.elsewhere() == set()
+    assert node.dummy.elsewhere() == {}
 
 
 def test_service_addresses_are_no_change_however_many(node: Node) -> None:

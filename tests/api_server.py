@@ -88,8 +88,12 @@ class ApiServer:
     def url(self) -> str:
         return "{}://{}:{}".format("https" if self._tls else "http", *self._address)
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig for this server, with a file for the token beside it, and return its path."""
+    def kubeconfig(self, path: Path, host: str = "") -> Path:
+        """Write a kubeconfig for this server, with a file for the token beside it, and return its path.
+
+        It names the server by its address unless by `host`.
+        """
+        url = self.url.replace(self._address[0], host) if host else self.url
         token = path.with_name("token")
         token.write_text(self.token or "none")
         path.write_text(
@@ -99,7 +103,7 @@ class ApiServer:
                     "apiVersion": "v1",
                     "current-context": "test",
                     "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                    "clusters": [{"name": "test", "cluster": {"server": self.url}}],
+                    "clusters": [{"name": "test", "cluster": {"server": url}}],
                     "users": [{"name": "test", "user": {"tokenFile": token.name}}],
                 }
             )

@@ -16,6 +16,7 @@ from ipvsproxy.model.objects import (
     ServiceOptions,
     ServicePort,
     ServiceType,
+    SliceAuthor,
     SlicePort,
     TrafficPolicy,
 )
@@ -64,6 +65,7 @@ def service(  # noqa: PLR0913 - as many as a Service has fields
     health_check_node_port: int = 0,
     options: ServiceOptions = ServiceOptions(),  # noqa: B008 - immutable
     uid: str = "",
+    has_selector: bool = True,
 ) -> Service:
     return Service(
         of,
@@ -80,6 +82,7 @@ def service(  # noqa: PLR0913 - as many as a Service has fields
         health_check_node_port,
         options,
         uid,
+        has_selector,
     )
 
 
@@ -102,10 +105,11 @@ def endpoint_slice(
     of: ObjectKey = WEB,
     ports: tuple[SlicePort, ...] = (SlicePort("", Protocol.TCP, 8080),),
     of_family: Family | None = None,
+    author: SliceAuthor = SliceAuthor.CONTROLLER,
 ) -> EndpointSlice:
     values = tuple(endpoint(each) if isinstance(each, str) else each for each in endpoints)
     chosen = of_family or (family(values[0].address) if values else Family.IPV4)
-    return EndpointSlice(ObjectKey(of.namespace, name), of, chosen, ports, values)
+    return EndpointSlice(ObjectKey(of.namespace, name), of, chosen, ports, values, author)
 
 
 def node(

@@ -287,7 +287,7 @@ class Inspection:
         rules = firewall_settings(self._report) if self._report else FirewallSettings()
         # Whoever makes a virtual server puts it on record first: read after it, the record is there.
         virtual_servers = {each.key: each for chunk in self._ipvs.virtual_servers() for each in chunk}
-        bound, elsewhere = self._addresses.bound(), self._addresses.elsewhere()
+        bound, elsewhere = self._addresses.bound(), self._addresses.elsewhere().keys()
         return KernelTables(virtual_servers, bound, elsewhere, NftTable(rules, self._nf_tables).read())
 
     def _version(self) -> Iterable[Finding]:

@@ -124,7 +124,7 @@ def read_tables(kernel: NodeKernel) -> NodeTables:
     return NodeTables(
         keys,
         addresses.bound(),
-        addresses.elsewhere(),
+        addresses.elsewhere().keys(),
         firewall.read().elements,
         addresses.has_interface(),
         firewall.exists(),

@@ -131,7 +131,7 @@ def _compare(
     # Whoever makes a virtual server puts it on record first: read after it, the record is there.
     virtual_servers = {each.key: each for chunk in kernel.ipvs.virtual_servers() for each in chunk}
     tables = KernelTables(
-        virtual_servers, kernel.addresses.bound(), kernel.addresses.elsewhere(), kernel.firewall.read()
+        virtual_servers, kernel.addresses.bound(), kernel.addresses.elsewhere().keys(), kernel.firewall.read()
     )
     comparison = Comparison(report, tables, selection)
     keys = comparison.virtual_servers

@@ -124,7 +124,7 @@ class NodeKernel:
     def state(self, keys: Collection[VirtualServerKey], settings: FirewallSettings) -> KernelState:
         """Return what decides about packets to these addresses and ports; `settings` are those of the agent's table."""
         with DummyInterface() as interface:
-            bound, own = interface.bound(), interface.elsewhere()
+            bound, own = interface.bound(), set(interface.elsewhere())
         for address in {key.address for key in keys} - bound - own:
             route = self._routes.to(address)
             if route and route.local:

@@ -18,7 +18,7 @@ from ipvsproxy.kernel.netlink_codec import (
     encode_attribute,
     encode_message,
 )
-from ipvsproxy.model.addresses import Address, Family, family, parse_network
+from ipvsproxy.model.addresses import Address, Family, Holding, family, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -37,6 +37,7 @@ RT_SCOPE_HOST = 254
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_CACHEINFO = 6
+IFA_F_SECONDARY = 0x01  # of IPv4; IPv6 has IFA_F_TEMPORARY here
 IFA_F_NODAD = 0x02
 IFA_F_DADFAILED = 0x08
 
@@ -64,10 +65,11 @@ class Link(NamedTuple):
 
 
 class InterfaceAddress(NamedTuple):
-    """An address, with the index of the interface that has it."""
+    """An address, with the index of the interface that has it, and how the interface holds it."""
 
     interface_index: int
     address: Address
+    holding: Holding
 
 
 def encode_changes(
@@ -115,11 +117,13 @@ def decode_address(payload: bytes) -> InterfaceAddress | None:
     No Service has a link-local address. Another host's is what duplicate address detection says of it, once it is over:
     before that the address counts, since IPVS needs no socket that is bound to it.
     """
-    _, _, flags, _, interface_index = _ADDRESS_HEADER.unpack_from(payload)
+    _, prefix_length, flags, _, interface_index = _ADDRESS_HEADER.unpack_from(payload)
     address = _local_address(payload)
     if flags & IFA_F_DADFAILED or _LINK_LOCAL.contains(address):
         return None
-    return InterfaceAddress(interface_index, address)
+    of = family(address)
+    alone = prefix_length == of.bits or (of is Family.IPV4 and flags & IFA_F_SECONDARY)
+    return InterfaceAddress(interface_index, address, Holding.ALONE if alone else Holding.WITH_NETWORK)
 
 
 def is_link_local(payload: bytes) -> bool:

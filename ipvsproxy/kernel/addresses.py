@@ -20,6 +20,7 @@ from ipvsproxy.kernel.address_codec import (
 )
 from ipvsproxy.kernel.interface import KernelError, KernelUnavailableError
 from ipvsproxy.kernel.netlink import NETLINK_ROUTE, NetlinkClient, open_socket
+from ipvsproxy.model.addresses import Holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -84,11 +85,15 @@ class DummyInterface:
         # A kernel without NETLINK_GET_STRICT_CHK dumps the addresses of all interfaces.
         return {each.address for each in found if each.interface_index == link.interface_index}
 
-    def elsewhere(self) -> set[Address]:
-        """Return the addresses on all other interfaces, IPv6 link-local ones left out."""
+    def elsewhere(self) -> dict[Address, Holding]:
+        """Return the addresses on all other interfaces, IPv6 link-local ones left out, and how they are held."""
         link = self._find()
         own_index = link.interface_index if link else 0
-        return {each.address for each in self._dump() if each.interface_index != own_index}
+        held: dict[Address, Holding] = {}
+        for each in self._dump():
+            if each.interface_index != own_index and held.get(each.address) is not Holding.WITH_NETWORK:
+                held[each.address] = each.holding
+        return held
 
     def apply(self, add: Collection[Address], remove: Collection[Address]) -> dict[Address, KernelError]:
         """Remove, then add addresses as /32 and /128; return the refused ones.

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from ipvsproxy.kernel.interface import ConnectionTimeouts, KernelError, KernelUnavailableError
-from ipvsproxy.model.addresses import Family, family, parse_network
+from ipvsproxy.model.addresses import Family, Holding, family, parse_network
 from ipvsproxy.model.ipvs import Command, RealServerStatus, Statistics
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class FakeAddresses(_Failing["Address"]):
     """A dummy interface in memory; `log` has an AddressOperation for each change.
 
     `kind` is that of the interface, None while it is missing; `ipv6_disabled` is its setting disable_ipv6;
-    `other_addresses` are those of all other interfaces.
+    `other_addresses` are those of all other interfaces, which hold `lone_addresses` of them without a network.
     """
 
     def __init__(self, log: list[object] | None = None) -> None:
@@ -245,6 +245,7 @@ class FakeAddresses(_Failing["Address"]):
         self.kind: str | None = None
         self.ipv6_disabled = False
         self.other_addresses: set[Address] = set()
+        self.lone_addresses: set[Address] = set()
         self._bound: set[Address] = set()
 
     def delete_interface(self) -> None:
@@ -276,10 +277,13 @@ class FakeAddresses(_Failing["Address"]):
         self._begin_call()
         return set(self._bound)
 
-    def elsewhere(self) -> set[Address]:
-        """Return the addresses on the node's other interfaces."""
+    def elsewhere(self) -> dict[Address, Holding]:
+        """Return the addresses on the node's other interfaces, and how they are held."""
         self._begin_call()
-        return set(self.other_addresses)
+        return {
+            address: Holding.ALONE if address in self.lone_addresses else Holding.WITH_NETWORK
+            for address in self.other_addresses
+        }
 
     def apply(self, add: Collection[Address], remove: Collection[Address]) -> dict[Address, KernelError]:
         """Remove, then add addresses; return the refused ones."""

@@ -18,7 +18,7 @@ from ipvsproxy.errors import IpvsProxyError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import (
         IpvsOperation,
@@ -128,8 +128,11 @@ class Addresses(Protocol):
     def bound(self) -> set[Address]:
         """Return the addresses on the dummy interface, but for IPv6 link-local ones; empty without the interface."""
 
-    def elsewhere(self) -> set[Address]:
-        """Return the addresses on the node's other interfaces, but for IPv6 link-local ones."""
+    def elsewhere(self) -> dict[Address, Holding]:
+        """Return the addresses on the node's other interfaces, but for IPv6 link-local ones, and how they are held.
+
+        Of an address on two of them, WITH_NETWORK counts.
+        """
 
     def apply(self, add: Collection[Address], remove: Collection[Address]) -> dict[Address, KernelError]:
         """Remove, then add addresses as /32 and /128; return the refused ones.

@@ -47,6 +47,18 @@ def format_endpoint(address: Address, port: int) -> str:
     return f"{text}:{port}" if len(address) == 4 else f"[{text}]:{port}"  # noqa: PLR2004 - bytes of an IPv4 address
 
 
+class Holding(enum.Enum):
+    """How an interface of the node, other than the agent's dummy interface, holds an address.
+
+    WITH_NETWORK: the address brings its network along (a prefix shorter than the address), so it is the node's own.
+    ALONE: it is one host's (/32, /128), or one more of an IPv4 network that the interface is in already. Programs that
+    announce a load balancer's address from a node add it in such a way; kube-vip does.
+    """
+
+    WITH_NETWORK = enum.auto()
+    ALONE = enum.auto()
+
+
 class Network(NamedTuple):
     """An IP network: the bits of `address` beyond `prefix_length` are zero."""
 

@@ -90,6 +90,12 @@ class Service(NamedTuple):
     health_check_node_port: int = 0
     options: ServiceOptions = ServiceOptions()
     uid: str = ""
+    has_selector: bool = False
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether it has virtual servers: it is neither headless nor of type ExternalName."""
+        return bool(self.cluster_ips) and self.type is not ServiceType.EXTERNAL_NAME
 
 
 class AddressKind(enum.IntEnum):
@@ -128,6 +134,18 @@ class Endpoint(NamedTuple):
     for_nodes: tuple[str, ...] = ()
 
 
+class SliceAuthor(enum.Enum):
+    """Who keeps an EndpointSlice, and so whether its addresses are certainly those of pods.
+
+    CONTROLLER: it is labelled as one of the control plane's controller for Services with selectors, and not about to be
+    deleted. OPERATOR: it is a manifest on the node itself. ANYBODY: a person or another program.
+    """
+
+    CONTROLLER = enum.auto()
+    OPERATOR = enum.auto()
+    ANYBODY = enum.auto()
+
+
 class EndpointSlice(NamedTuple):
     """A discovery.k8s.io/v1 EndpointSlice of addressType IPv4 or IPv6, tied to a Service by its label.
 
@@ -141,6 +159,7 @@ class EndpointSlice(NamedTuple):
     family: Family
     ports: tuple[SlicePort, ...]
     endpoints: tuple[Endpoint, ...]
+    author: SliceAuthor = SliceAuthor.ANYBODY
     triggered: float = 0.0
 
 

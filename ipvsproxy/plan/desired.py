@@ -81,7 +81,7 @@ class Desired:
         self._claims: dict[VirtualServerKey, list[_Claim]] = {}
         self._service_addresses: Counter[Address] = Counter()
         self._foreign: frozenset[VirtualServerKey] = frozenset()
-        self._foreign_addresses: frozenset[Address] = frozenset()
+        self._closed_addresses: frozenset[Address] = frozenset()
         self._addresses: Counter[Address] = Counter()
         self._elements: Counter[SetElement] = Counter()
 
@@ -141,16 +141,19 @@ class Desired:
             self._settle(key, touched)
         return touched
 
-    def exclude(self, foreign: Iterable[VirtualServerKey]) -> Touched:
+    def exclude(
+        self, foreign: Iterable[VirtualServerKey], elsewhere: Container[Address] = frozenset()
+    ) -> Touched:
         """Leave alone what these virtual servers of somebody else's are at; return what that touches.
 
-        That is their own keys, and their addresses, which would not be bound without making them ours; node ports are
-        at addresses that are not bound. The keys replace those of the last call.
+        That is their own keys. It is all of their addresses, too, where the address would have to be bound, because
+        binding it would make them ours: so not where node ports are, nor at the addresses `elsewhere`, which another
+        interface holds. The arguments replace those of the last call.
         """
         excluded = frozenset(foreign)
-        changed = {key.address for key in excluded ^ self._foreign}
-        self._foreign = excluded
-        self._foreign_addresses = frozenset(key.address for key in excluded)
+        closed = frozenset(key.address for key in excluded if key.address not in elsewhere)
+        changed = {key.address for key in excluded ^ self._foreign} | (closed ^ self._closed_addresses)
+        self._foreign, self._closed_addresses = excluded, closed
         touched = Touched()
         if changed:
             for key in [key for key in self._claims if key.address in changed]:
@@ -255,9 +258,9 @@ class Desired:
             _count(self._elements, elements_of(before), -1, touched.elements)
 
     def _is_foreign(self, key: VirtualServerKey, kind: AddressKind) -> bool:
-        if kind is AddressKind.NODE_PORT:
-            return key in self._foreign
-        return key.address in self._foreign_addresses
+        if key in self._foreign:
+            return True
+        return kind is not AddressKind.NODE_PORT and key.address in self._closed_addresses
 
 
 _OWNED_AS = {

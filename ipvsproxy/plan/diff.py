@@ -20,10 +20,9 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.firewall import ElementFields, SetElement
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.plan.desired import Desired, Touched
@@ -86,13 +85,13 @@ class KnownElements:
 class Actual:
     """What of the kernel's state is ours, as far as it is known.
 
-    `elsewhere` holds the addresses on the node's other interfaces: they need not be, and are not, bound again.
+    `elsewhere` holds the addresses on the node's other interfaces, and how: they are not bound again.
     """
 
     virtual_servers: dict[VirtualServerKey, VirtualServer] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
     elements: KnownElements = field(default_factory=KnownElements)
-    elsewhere: AbstractSet[Address] = frozenset()
+    elsewhere: Mapping[Address, Holding] = field(default_factory=dict)
 
 
 class Edit(NamedTuple):

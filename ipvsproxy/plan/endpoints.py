@@ -4,8 +4,9 @@ The rule, top to bottom:
 
 1. An endpoint belongs to a Service's port if its slice has a port of the same name and protocol; the number is the
    slice's, so a named targetPort may differ from slice to slice.
-2. The same address and port in several slices is one endpoint; one that is known to run on this node wins, then one
-   that is ready, then one that serves.
+2. The same address and port in several slices is one endpoint. One that does not terminate wins, then one that is
+   ready, then one that serves, and at last one that is known to run on this node: a pod that ends may have left its
+   address to another one (kubernetes#135266).
 3. An endpoint whose address is a service address serves nobody: IPVS would hand its packets to the node itself.
 4. Under a traffic policy Local, only endpoints of this node remain.
 5. The ready endpoints serve. If there is none, those serve that still answer while they terminate (KEP-1669).
@@ -141,5 +142,5 @@ def _narrow(ready: Collection[Endpoint], here: Here) -> tuple[Collection[Endpoin
     return ready, EndpointReason.READY
 
 
-def _precedence(endpoint: Endpoint, node_name: str) -> tuple[bool, bool, bool]:
-    return endpoint.node_name == node_name, endpoint.ready, endpoint.serving
+def _precedence(endpoint: Endpoint, node_name: str) -> tuple[bool, bool, bool, bool]:
+    return not endpoint.terminating, endpoint.ready, endpoint.serving, endpoint.node_name == node_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.model.addresses import Holding
 from ipvsproxy.plan.endpoints import Here
 from ipvsproxy.plan.node_addresses import node_port_addresses
 
@@ -20,21 +21,26 @@ class Reservation(enum.StrEnum):
     """Whose an address is that no Service may take over, by an external IP or a load balancer's."""
 
     THIS_NODE = "an address of this node"
+    INTERFACE = "on an interface of this node"
     OTHER_NODE = "an address of another node"
     API_SERVER = "an address of the API server"
-    POD = "of a network of the cluster's pods"
+    API_PEER = "an address by which this node reaches the API server"
+    POD_NETWORK = "of a network of the cluster's pods"
+    POD = "the address of a pod"
 
 
 class NodeInputs(NamedTuple):
     """Where the facts come from.
 
     `node` is the own Node, None if there is none. `interface_addresses` are those of the node's interfaces but the
-    dummy interface. `api_servers` and `nodes` are the addresses of the API server and of all nodes, as far as known.
+    dummy interface. `api_servers` are the addresses of the API server as its Service tells them, `api_peers` those by
+    which the agent reaches it. `nodes` are the addresses of all nodes, as far as known.
     """
 
     node: Node | None = None
-    interface_addresses: frozenset[Address] = frozenset()
+    interface_addresses: Mapping[Address, Holding] = {}
     api_servers: frozenset[Address] = frozenset()
+    api_peers: frozenset[Address] = frozenset()
     nodes: frozenset[Address] = frozenset()
 
 
@@ -54,7 +60,7 @@ class NodeFacts(NamedTuple):
     def reservation(self, address: Address) -> Reservation | None:
         """Return whose the address is, None if a Service may have it."""
         if any(network.contains(address) for network in self.pod_networks):
-            return Reservation.POD
+            return Reservation.POD_NETWORK
         return self.reserved.get(address)
 
 
@@ -71,17 +77,18 @@ def node_facts(
     cluster_cidrs: tuple[Network, ...],
     inputs: NodeInputs,
 ) -> NodeFacts:
-    """Put together what is known of the node; `cluster_cidrs` are the networks of the cluster's pods, if configured.
-
-    An address that an interface has and the Node does not name may be a load balancer's that was announced from here:
-    it is not reserved.
-    """
-    own = frozenset(inputs.node.addresses) if inputs.node else frozenset()
+    """Put together what is known of the node; `cluster_cidrs` are the networks of the cluster's pods, if configured."""
+    named = frozenset(inputs.node.addresses) if inputs.node else frozenset()
+    held = inputs.interface_addresses
+    own = named.union(each for each, holding in held.items() if holding is Holding.WITH_NETWORK)
     return NodeFacts(
         Here(node_name, inputs.node.zone if inputs.node else ""),
-        inputs.interface_addresses | own,
-        node_port_addresses(selection, inputs.node, inputs.interface_addresses),
-        dict.fromkeys(inputs.nodes, Reservation.OTHER_NODE)
+        named.union(held),
+        node_port_addresses(selection, inputs.node, held),
+        # The last one that has an address says whose it is.
+        dict.fromkeys(held, Reservation.INTERFACE)
+        | dict.fromkeys(inputs.nodes, Reservation.OTHER_NODE)
+        | dict.fromkeys(inputs.api_peers, Reservation.API_PEER)
         | dict.fromkeys(inputs.api_servers, Reservation.API_SERVER)
         | dict.fromkeys(own, Reservation.THIS_NODE),
         (*cluster_cidrs, *(inputs.node.pod_cidrs if inputs.node else ())),

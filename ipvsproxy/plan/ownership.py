@@ -24,7 +24,7 @@ def is_ours(key: VirtualServerKey, bound: AbstractSet[Address], elements: Contai
     return key.address in bound or record_of(key) in elements
 
 
-def guards(element: SetElement, elsewhere: AbstractSet[Address]) -> bool:
+def guards(element: SetElement, elsewhere: Container[Address]) -> bool:
     """Say whether the element would close ports of an address that the node has on another interface.
 
     Such an address has services of the node's own, which must stay reachable: it is not guarded.

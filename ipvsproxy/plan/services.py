@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import family, format_address, format_endpoint
 from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, VirtualServerKey
-from ipvsproxy.model.objects import AddressKind, ServiceType, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.endpoints import EndpointReason, answers, decide_endpoints, endpoints_by_port
-from ipvsproxy.plan.node import Dependency
+from ipvsproxy.plan.node import Dependency, Reservation
+from ipvsproxy.plan.pods import Claims, pod_addresses
 from ipvsproxy.plan.source_ranges import allowed_sources
 
 if TYPE_CHECKING:
@@ -47,13 +48,15 @@ class PlanSettings(NamedTuple):
 class Context(NamedTuple):
     """What surrounds a Service: the settings, the node, and the service addresses of all Services.
 
-    `missing_schedulers` are those that the kernel turned out not to have.
+    `missing_schedulers` are those that the kernel turned out not to have. `claims` tells the addresses of pods, and who
+    claims which address for clients outside.
     """
 
     settings: PlanSettings
     node: NodeFacts
     service_addresses: Container[Address] = frozenset()
     missing_schedulers: frozenset[str] = frozenset()
+    claims: Claims = Claims()
 
 
 class HealthCheck(NamedTuple):
@@ -126,7 +129,7 @@ def plan_service(
 
     What was decided about the endpoints of each virtual server is put into `decided`.
     """
-    if service is None or not service.cluster_ips or service.type is ServiceType.EXTERNAL_NAME:
+    if service is None or not service.is_balanced:
         return NOTHING
     rejections: list[Rejection] = []
     external = list(_external_addresses(service, context, rejections))
@@ -138,6 +141,7 @@ def plan_service(
             places = _places(port, of, cluster_ips, external, context.node)
             planning.add(port, endpoints, places, cluster_ips[0])
     rejections += planning.rejections()
+    rejections += _claimed_pods(service, slices, context)
     return ServicePlan(
         planning.virtual_servers,
         service.created,
@@ -179,19 +183,49 @@ def _external_addresses(
         (AddressKind.EXTERNAL_IP, service.external_ips),
     ):
         for address in addresses:
-            text = format_address(address)
-            if owner := context.node.reservation(address):
-                reason = f"{text} is {owner}"
-            elif kind is AddressKind.EXTERNAL_IP and not any(
-                network.contains(address) for network in context.settings.allowed_external_ips
-            ):
-                reason = (
-                    f"{text} is in no network that external IPs are allowed from (--allowed-external-ips)"
-                )
+            if reason := _why_not_external(kind, address, context):
+                rejections.append(Rejection("Service", service.key, FIELDS[kind], reason, service.uid))
             else:
                 yield kind, address
-                continue
-            rejections.append(Rejection("Service", service.key, FIELDS[kind], reason, service.uid))
+
+
+def _why_not_external(kind: AddressKind, address: Address, context: Context) -> str:
+    """Return why no Service may have the address as its load balancer's or external IP, "" if one may.
+
+    An address that an interface holds alone may have been put there to be served: a load balancer's IP by whoever
+    announces it, an external IP if the operator says so in naming its network.
+    """
+    text, owner = format_address(address), context.node.reservation(address)
+    if address in context.claims.pods and owner in (None, Reservation.INTERFACE):
+        owner = Reservation.POD
+    allowed = [each for each in context.settings.allowed_external_ips if each.contains(address)]
+    if owner is Reservation.INTERFACE:
+        if kind is AddressKind.LOAD_BALANCER_IP or any(network.prefix_length for network in allowed):
+            return ""
+        return f"{text} is {owner}, and --allowed-external-ips does not name its network"
+    if owner:
+        return f"{text} is {owner}"
+    if kind is AddressKind.EXTERNAL_IP and not allowed:
+        return f"{text} is in no network that external IPs are allowed from (--allowed-external-ips)"
+    return ""
+
+
+def _claimed_pods(service: Service, slices: Sequence[EndpointSlice], context: Context) -> Iterator[Rejection]:
+    """Tell of the Service's pods whose address another Service claims, and does not get."""
+    claimants = context.claims.claimants
+    claimed = {
+        address: others
+        for address in pod_addresses(service, slices)
+        if (others := [each for each in claimants.get(address, ()) if each != service.key])
+    }
+    if claimed:
+        first = min(claimed)
+        more = f", and {len(claimed) - 1} more pods' addresses" if len(claimed) > 1 else ""
+        reason = (
+            f"{format_address(first)}{more}: claimed by Service {claimed[first][0]} too, "
+            "which does not get a pod's address"
+        )
+        yield Rejection("Service", service.key, "endpoints", reason, service.uid)
 
 
 def _places(

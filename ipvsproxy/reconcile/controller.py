@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
-from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.node import NodeInputs, changes, node_facts
@@ -99,7 +98,7 @@ class Controller:
         self._pace = Pace(settings.minimum_sync_period)
         self._node = NodeInputs()
         facts = _facts_of(settings, self._node)
-        self._planner = Planner(self._state.desired, settings.plan, facts, hooks, log)
+        self._planner = Planner(self._state.desired, settings.plan, facts, store.state, hooks, log)
         self._rounds = Rounds(self._state, self._planner, clock, log, hooks)
         self._addresses_changed = threading.Event()
         self._prepared = self._started = False
@@ -284,11 +283,12 @@ class Controller:
         """Read the addresses of the node's interfaces; OSError if that fails."""
         # Cleared first: what changes from here on is the next look's.
         self._addresses_changed.clear()
-        return inputs._replace(interface_addresses=frozenset(self._kernel.addresses.elsewhere()))
+        return inputs._replace(interface_addresses=self._kernel.addresses.elsewhere())
 
     def _look_at_node(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
         """Take in what changed of the node: return what that touches, and add the Services that it concerns."""
-        inputs = inputs._replace(node=self._store.node, nodes=self._store.node_addresses)
+        store = self._store
+        inputs = inputs._replace(node=store.node, nodes=store.node_addresses, api_peers=store.api_peers)
         if KUBERNETES in services:
             inputs = inputs._replace(api_servers=_endpoint_addresses(services[KUBERNETES]))
         return self._take_in(inputs, services)
@@ -296,14 +296,9 @@ class Controller:
     def _take_in(self, inputs: NodeInputs, services: dict[ObjectKey, ServiceState]) -> Touched:
         touched = Touched()
         before, self._node = self._node, inputs
-        actual = self._state.actual
         # Read just now: a resync under way may have read others before.
         if inputs.interface_addresses is not before.interface_addresses:
-            for address in actual.elsewhere ^ inputs.interface_addresses:
-                if address in self._state.desired.addresses:
-                    touched.addresses.add(address)
-                    touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (address,)))
-            actual.elsewhere = inputs.interface_addresses
+            touched = self._state.hold(inputs.interface_addresses)
         if before == inputs:
             return touched
         firewall = self._settings.firewall
@@ -350,7 +345,7 @@ class Controller:
             key: state for key in suspects if self._planner.is_misled(key, state := self._store.state(key))
         }
         touched = self._take_in(
-            self._node._replace(interface_addresses=frozenset(self._state.actual.elsewhere)), services
+            self._node._replace(interface_addresses=self._state.actual.elsewhere), services
         )
         touched.update(self._planner.plan(services))
         if touched:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.pods import Claims
 from ipvsproxy.plan.service_change import service_change
 from ipvsproxy.plan.services import Context, plan_service
 from ipvsproxy.reconcile.hooks import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from structlog.typing import FilteringBoundLogger
 
@@ -39,10 +40,14 @@ class Planner:
         desired: Desired,
         settings: PlanSettings,
         facts: NodeFacts,
+        state: Callable[[ObjectKey], ServiceState],
         hooks: Hooks,
         log: FilteringBoundLogger,
     ) -> None:
-        """Begin with no Services; `hooks` are told of health checks and of what Services do not get."""
+        """Begin with no Services; `hooks` are told of health checks and of what Services do not get.
+
+        `state` returns the latest state of a Service that is to be planned because of another one.
+        """
         self.settings = settings
         self.facts = facts
         self.missing_schedulers: frozenset[str] = frozenset()
@@ -51,6 +56,8 @@ class Planner:
         self.refused = 0
         self.without_local_endpoints: Counter[str] = Counter()
         self._desired = desired
+        self._claims = Claims()
+        self._state = state
         self._hooks = hooks
         self._log = log
         self._health_checks: dict[ObjectKey, HealthCheck] = {}
@@ -60,11 +67,15 @@ class Planner:
     @property
     def context(self) -> Context:
         """What surrounds each Service now."""
-        return Context(self.settings, self.facts, self._desired.service_addresses, self.missing_schedulers)
+        return Context(
+            self.settings, self.facts, self._desired.service_addresses, self.missing_schedulers, self._claims
+        )
 
     def plan(self, services: Mapping[ObjectKey, ServiceState]) -> Touched:
-        """Plan these Services anew; return what that touches."""
+        """Plan these Services anew, and others that an address is contested with; return what that touches."""
         touched = Touched()
+        concerned = {other for key, state in services.items() for other in self._claims.replace(key, *state)}
+        services = {**services, **{key: self._state(key) for key in concerned if key not in services}}
         for key, state in services.items():
             self._plan_service(key, state, touched)
         # An endpoint's address may be a service address that came, or went, with the same changes.

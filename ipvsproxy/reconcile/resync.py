@@ -69,7 +69,7 @@ class Resync:
             Touched(
                 elements={element for element in desired.elements if element not in actual.elements}
                 | {element for element in actual.elements if guards(element, actual.elsewhere)},
-                addresses={*(bound - desired.addresses), *(bound & actual.elsewhere)},
+                addresses={*(bound - desired.addresses), *(bound & actual.elsewhere.keys())},
             )
         )
         yield
@@ -110,7 +110,8 @@ class Resync:
         bound = frozenset(self._kernel.addresses.bound())
         actual.addresses.clear()
         actual.addresses.update(bound)
-        actual.elsewhere = self._kernel.addresses.elsewhere()
+        # What that touches is among all that is compared from here on.
+        self._state.hold(self._kernel.addresses.elsewhere())
         self._state.recently_settled.clear()
         return bound
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.interface import Flow
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.desired import Desired
+from ipvsproxy.plan.desired import Desired, Touched
 from ipvsproxy.plan.diff import Actual, diff
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.reconcile.apply import UNREACHABLE, Applier, Outcome
@@ -14,15 +15,15 @@ from ipvsproxy.reconcile.drain import Drains
 from ipvsproxy.reconcile.retry import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.kernel.interface import NodeKernel
+    from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.items import Item
     from ipvsproxy.model.objects import ObjectKey
-    from ipvsproxy.plan.desired import Touched
     from ipvsproxy.reconcile.apply import Shuffle
 
 
@@ -123,12 +124,24 @@ class NodeState:
         if size:
             self._sizes[key] = size
 
+    def hold(self, elsewhere: Mapping[Address, Holding]) -> Touched:
+        """Note which addresses other interfaces hold; return what that touches."""
+        touched = Touched()
+        for address in self.actual.elsewhere.keys() ^ elsewhere.keys():
+            if address in self.desired.addresses:
+                touched.addresses.add(address)
+                touched.elements.add(SetElement(FirewallSet.SERVICE_ADDRESSES, (address,)))
+        self.actual.elsewhere = elsewhere
+        # Where it is bound, somebody else's virtual server keeps the whole address.
+        touched.update(self.leave_alone(self.foreign))
+        return touched
+
     def leave_alone(self, foreign: Iterable[VirtualServerKey]) -> Touched:
         """Note which virtual servers are somebody else's; return what that touches."""
         before, self.foreign = self.foreign, frozenset(foreign)
         for key in self.foreign - before:
             self._log.info("virtual server left alone, it is not ipvsproxy's", virtual_server=str(key))
-        touched = self.desired.exclude(self.foreign)
+        touched = self.desired.exclude(self.foreign, self.actual.elsewhere)
         self.contested |= touched.services
         return touched
 

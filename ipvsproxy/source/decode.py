@@ -29,7 +29,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, Ty
 import msgspec
 
 from ipvsproxy.model.addresses import Family, family
-from ipvsproxy.model.objects import Endpoint, EndpointSlice, Node, ObjectKey, Service, ServiceType
+from ipvsproxy.model.objects import (
+    Endpoint,
+    EndpointSlice,
+    Node,
+    ObjectKey,
+    Service,
+    ServiceType,
+    SliceAuthor,
+)
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source import fields, schema
 from ipvsproxy.source.annotations import read_options
@@ -56,6 +64,8 @@ _ENDPOINT_SLICE: Final = msgspec.json.Decoder(schema.EndpointSliceObject)
 _ENDPOINTS: Final = msgspec.json.Decoder(schema.EndpointsObject)
 _NODE: Final = msgspec.json.Decoder(schema.NodeObject)
 _NAMED: Final = msgspec.json.Decoder(schema.NamedObject)
+
+_CONTROLLER: Final = "endpointslice-controller.k8s.io"
 
 _NO_CONDITIONS: Final = schema.Conditions()
 
@@ -207,6 +217,7 @@ def _service(key: ObjectKey, parsed: schema.ServiceObject, left_out: list[Unusab
         health_check_node_port=fields.health_check_node_port(spec, external, left_out),
         options=read_options(parsed.metadata.annotations, left_out),
         uid=parsed.metadata.uid or "",
+        has_selector=bool(spec.selector),
     )
 
 
@@ -247,8 +258,15 @@ def _endpoint_slice(
         slice_family,
         ports,
         tuple(endpoints),
+        _author(parsed.metadata),
         fields.trigger_time(parsed.metadata.annotations),
     )
+
+
+def _author(metadata: schema.SliceMetadata) -> SliceAuthor:
+    """Return who keeps the EndpointSlice. The controller lets one alone that a finalizer keeps from its deletion."""
+    labelled = (metadata.labels or {}).get("endpointslice.kubernetes.io/managed-by") == _CONTROLLER
+    return SliceAuthor.CONTROLLER if labelled and metadata.deletion_timestamp is None else SliceAuthor.ANYBODY
 
 
 def _endpoints(
@@ -271,7 +289,7 @@ def _endpoints(
             of_family = tuple(endpoint for endpoint in endpoints if family(endpoint.address) is number)
             if of_family:
                 slice_key = ObjectKey(key.namespace, f"{key.name}/{field}/{name}")
-                slices.append(EndpointSlice(slice_key, key, number, ports, of_family))
+                slices.append(EndpointSlice(slice_key, key, number, ports, of_family, SliceAuthor.OPERATOR))
     return tuple(slices)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import yaml
 
-from ipvsproxy.model.objects import EndpointSlice, Node, Service, ServiceType
+from ipvsproxy.model.objects import EndpointSlice, Node, Service, ServiceType, SliceAuthor
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.decode import (
     Decoded,
@@ -54,9 +54,16 @@ _API_VERSIONS: Final = {
     "Endpoints": "v1",
     "Node": "v1",
 }
+
+
+def _read_endpoint_slice(document: Document) -> Decoded[EndpointSlice]:
+    value, rejections = read_endpoint_slice(document)
+    return Decoded(value and value._replace(author=SliceAuthor.OPERATOR), rejections)
+
+
 _READERS: Final[dict[str, Callable[[Document], Decoded[Any]]]] = {
     "Service": read_service,
-    "EndpointSlice": read_endpoint_slice,
+    "EndpointSlice": _read_endpoint_slice,
     "Endpoints": read_endpoints,
     "Node": read_node,
 }

@@ -75,6 +75,7 @@ class ServiceSpec(Part, frozen=True):
     cluster_ips: list[str] | None = field(default=None, name="clusterIPs")
     ports: list[ServicePort] | None = None
     external_ips: list[str] | None = field(default=None, name="externalIPs")
+    selector: object = None
     internal_traffic_policy: str | None = None
     external_traffic_policy: str | None = None
     load_balancer_source_ranges: list[str] | None = None
@@ -140,10 +141,16 @@ class SliceEndpoint(Part, frozen=True):
     hints: Hints | None = None
 
 
+class SliceMetadata(AnnotatedMetadata, frozen=True):
+    """What an EndpointSlice has beside; that there is a time is all that matters of it."""
+
+    deletion_timestamp: object = None
+
+
 class EndpointSliceObject(ApiObject, frozen=True):
     """A discovery.k8s.io/v1 EndpointSlice."""
 
-    metadata: AnnotatedMetadata = AnnotatedMetadata()
+    metadata: SliceMetadata = SliceMetadata()
     address_type: str | None = None
     ports: list[Port] | None = None
     endpoints: list[SliceEndpoint] | None = None

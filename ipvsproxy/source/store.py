@@ -79,6 +79,7 @@ class Store:
         self._slices_received = False
         self._node_received = False
         self._node_addresses: frozenset[Address] = frozenset()
+        self._api_peers: frozenset[Address] = frozenset()
         self._node_changed = False
         self._woken = False
 
@@ -170,6 +171,14 @@ class Store:
                 self._node_changed = True
                 self._news.notify_all()
 
+    def put_api_peers(self, addresses: Iterable[Address]) -> None:
+        """Hold the addresses by which this node reaches the API server."""
+        with self._news:
+            if (known := frozenset(addresses)) != self._api_peers:
+                self._api_peers = known
+                self._node_changed = True
+                self._news.notify_all()
+
     def reject(self, rejection: Rejection) -> None:
         """Record that an object could not be read; its last good state stays until a good one or a removal.
 
@@ -234,6 +243,11 @@ class Store:
     def node_addresses(self) -> frozenset[Address]:
         """The addresses of all nodes of the cluster, as far as they are known."""
         return self._node_addresses
+
+    @property
+    def api_peers(self) -> frozenset[Address]:
+        """The addresses by which this node reaches the API server; none without one."""
+        return self._api_peers
 
     def backlog(self) -> Backlog:
         """Return how many changes there were, and how many wait."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from ipvsproxy.kernel.interface import KernelUnavailableError
+from ipvsproxy.model.addresses import Holding
 from tests.builders import address
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
 
 IPV4, IPV6 = address("10.96.0.1"), address("fd00:96::1")
-LOOPBACK = {address("127.0.0.1"), address("::1")}
+LOOPBACK = {address("127.0.0.1"): Holding.WITH_NETWORK, address("::1"): Holding.ALONE}
 
 
 class Node(Protocol):
@@ -30,7 +31,7 @@ class Node(Protocol):
         """The implementation under test."""
 
     def bind_elsewhere(self, text: str) -> None:
-        """Bind an address to another interface, up or down."""
+        """Bind an address, alone or as ADDRESS/PREFIX with its network, to another interface, up or down."""
 
     def occupy_name(self) -> None:
         """Let a bridge have the dummy interface's name."""
@@ -122,12 +123,29 @@ class AddressesContract:
         assert node.addresses.bound() == {IPV4}
 
     def test_the_addresses_of_other_interfaces_are_elsewhere(self, node: Node) -> None:
-        node.bind_elsewhere("192.0.2.1")
-        node.bind_elsewhere("2001:db8::1")
+        for text in ("192.0.2.1", "2001:db8::1", "198.51.100.1/24", "2001:db8:1::1/64"):
+            node.bind_elsewhere(text)
         node.addresses.ensure_interface()
         assert node.addresses.apply([IPV4, IPV6], []) == {}
-        assert node.addresses.elsewhere() == LOOPBACK | {address("192.0.2.1"), address("2001:db8::1")}
+        assert node.addresses.elsewhere() == LOOPBACK | {
+            address("192.0.2.1"): Holding.ALONE,
+            address("2001:db8::1"): Holding.ALONE,
+            address("198.51.100.1"): Holding.WITH_NETWORK,
+            address("2001:db8:1::1"): Holding.WITH_NETWORK,
+        }
         assert node.addresses.bound() == {IPV4, IPV6}
+
+    def test_one_more_address_of_a_network_is_held_alone_where_the_kernel_tells_it_apart(
+        self, node: Node
+    ) -> None:
+        for text in ("192.0.2.1/24", "192.0.2.2/24", "2001:db8::1/64", "2001:db8::2/64"):
+            node.bind_elsewhere(text)
+        assert node.addresses.elsewhere() == LOOPBACK | {
+            address("192.0.2.1"): Holding.WITH_NETWORK,
+            address("192.0.2.2"): Holding.ALONE,
+            address("2001:db8::1"): Holding.WITH_NETWORK,
+            address("2001:db8::2"): Holding.WITH_NETWORK,
+        }
 
     def test_an_address_may_be_on_both_sides(self, node: Node) -> None:
         node.addresses.ensure_interface()

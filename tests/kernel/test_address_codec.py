@@ -21,13 +21,15 @@ from ipvsproxy.kernel.address_codec import (
     encode_new_dummy,
 )
 from ipvsproxy.kernel.netlink_codec import HEADER
-from ipvsproxy.model.addresses import Address, Family, family, format_address
+from ipvsproxy.model.addresses import Address, Family, Holding, family, format_address
 from tests.builders import address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUEST, NEW = 0x1, 0x601
+# linux/if_addr.h, IFA_F_*; the first two share a bit.
+SECONDARY, TEMPORARY, PERMANENT = 0x01, 0x01, 0x80
 NEVER_PREFERRED = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF, "cstamp": 0, "tstamp": 0}
 ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)).map(Address)
 INDEXES = st.integers(1, 0x7FFFFFFF)
@@ -95,23 +97,46 @@ def payload(message: bytes) -> bytes:
     return message[HEADER.size :]
 
 
-def dumped(found: Address, peer: str | None = None) -> bytes:
+def dumped(found: Address, peer: str | None = None, prefix: int = 0, flags: int = 0) -> bytes:
     """Return the answer of a dump: IPv6 has no local address unless there is a peer."""
     own = format_address(found)
     attributes = [("IFA_ADDRESS", peer or own)]
     if peer or family(found) is Family.IPV4:
         attributes.append(("IFA_LOCAL", own))
-    return payload(encoded(ifaddrmsg, 20, 0, *attributes, family=family(found), index=7))
+    return payload(
+        encoded(ifaddrmsg, 20, 0, *attributes, family=family(found), prefixlen=prefix, flags=flags, index=7)
+    )
 
 
 @pytest.mark.parametrize("text", ["10.96.0.1", "169.254.20.10", "fd00:96::1", "fec0::1", "ff02::1"])
 def test_an_address_is_read_with_its_interface(text: str) -> None:
-    assert decode_address(dumped(address(text))) == InterfaceAddress(7, address(text))
+    assert decode_address(dumped(address(text))) == InterfaceAddress(7, address(text), Holding.WITH_NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "flags", "holding"),
+    [
+        ("192.0.2.1", 24, 0, Holding.WITH_NETWORK),
+        ("192.0.2.1", 31, PERMANENT, Holding.WITH_NETWORK),
+        ("192.0.2.1", 32, PERMANENT, Holding.ALONE),
+        ("192.0.2.1", 24, PERMANENT | SECONDARY, Holding.ALONE),
+        ("2001:db8::1", 64, 0, Holding.WITH_NETWORK),
+        ("2001:db8::1", 128, PERMANENT, Holding.ALONE),
+        ("2001:db8::1", 64, TEMPORARY, Holding.WITH_NETWORK),
+    ],
+)
+def test_an_address_that_brings_no_network_is_held_alone(
+    text: str, prefix: int, flags: int, holding: Holding
+) -> None:
+    found = decode_address(dumped(address(text), prefix=prefix, flags=flags))
+    assert found == InterfaceAddress(7, address(text), holding)
 
 
 @pytest.mark.parametrize(("text", "peer"), [("10.96.0.1", "10.96.0.2"), ("fd00:96::1", "fd00:96::2")])
 def test_of_a_point_to_point_address_the_own_end_counts(text: str, peer: str) -> None:
-    assert decode_address(dumped(address(text), peer)) == InterfaceAddress(7, address(text))
+    assert decode_address(dumped(address(text), peer)) == InterfaceAddress(
+        7, address(text), Holding.WITH_NETWORK
+    )
 
 
 @pytest.mark.parametrize("text", ["fe80::1", "febf:ffff::1"])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.kernel.fake import AddressOperation, FakeAddresses, FakeIpvs
+from ipvsproxy.model.addresses import Family, parse_network
 from ipvsproxy.model.ipvs import Command, IpvsOperation, RealServerStatus, Statistics, Traffic
 from tests.builders import address, key, real_server, virtual_server
-from tests.kernel.contract_addresses import IPV4, LOOPBACK, AddressesContract
+from tests.kernel.contract_addresses import IPV4, AddressesContract
 from tests.kernel.contract_ipvs import (
     FIRST,
     SECOND,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipvsproxy.kernel.interface import ConnectionTimeouts
+    from ipvsproxy.model.addresses import Network
 
 
 class TestFakeIpvs(IpvsContract):
@@ -42,10 +44,19 @@ class TestFakeIpvs(IpvsContract):
 class FakeNode:
     def __init__(self) -> None:
         self.addresses = FakeAddresses()
-        self.addresses.other_addresses |= LOOPBACK
+        self.networks: set[Network] = set()
+        for text in ("127.0.0.1/8", "::1"):
+            self.bind_elsewhere(text)
 
     def bind_elsewhere(self, text: str) -> None:
-        self.addresses.other_addresses.add(address(text))
+        bare, _, prefix = text.partition("/")
+        bound = address(bare)
+        self.addresses.other_addresses.add(bound)
+        network = parse_network(text) if prefix else None
+        if network is None or (network.family is Family.IPV4 and network in self.networks):
+            self.addresses.lone_addresses.add(bound)
+        elif network:
+            self.networks.add(network)
 
     def occupy_name(self) -> None:
         self.addresses.kind = "bridge"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, strategies
 
 from ipvsproxy.kernel.interface import FirewallState
+from ipvsproxy.model.addresses import Holding
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, TrafficPolicy
@@ -511,7 +512,8 @@ def test_something_differs_exactly_when_the_agent_would_do_something(kernel: Ker
     desired = planned(DAMAGED)
     # A virtual server that lost both marks of being ours is left alone, and no difference says so.
     assume(desired.owners.keys() & kernel.virtual_servers.keys() <= ours.keys())
-    actual = Actual(ours, kernel.bound, KnownElements(kernel.firewall.elements), kernel.elsewhere)
+    elsewhere = dict.fromkeys(kernel.elsewhere, Holding.ALONE)
+    actual = Actual(ours, kernel.bound, KnownElements(kernel.firewall.elements), elsewhere)
     everything = Touched(
         ours.keys() | desired.owners.keys(),
         actual.addresses | desired.addresses,

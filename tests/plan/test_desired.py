@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -172,6 +172,22 @@ def test_nothing_is_desired_on_an_address_with_a_foreign_virtual_server_until_th
     assert desired.addresses == {address("10.96.0.1")}
 
 
+def test_at_an_address_that_another_interface_holds_a_foreign_virtual_server_keeps_its_own_port_only() -> (
+    None
+):
+    desired = Desired()
+    at, foreign = address("203.0.113.1"), {key("203.0.113.1"), key("203.0.113.1", 7777)}
+    desired.replace(OLD, plan("203.0.113.1", ports=(80, 443)))
+    desired.exclude(foreign, {at})
+    assert desired.owners == {key("203.0.113.1", 443): OLD}
+    (rejection,) = desired.rejections()
+    assert rejection.reason == "virtual server 203.0.113.1:80/tcp is not ipvsproxy's"
+    assert desired.exclude(foreign).virtual_servers >= {key("203.0.113.1", 443)}
+    assert not desired.owners
+    assert desired.exclude(foreign, {at}).virtual_servers >= {key("203.0.113.1", 443)}
+    assert desired.owners == {key("203.0.113.1", 443): OLD}
+
+
 def test_a_foreign_virtual_server_at_a_node_address_keeps_its_own_port_only() -> None:
     desired = Desired()
     keys = key("198.51.100.1", 30080), key("198.51.100.1", 30081)
@@ -293,10 +309,25 @@ PLANS = st.builds(
     ),
     st.integers(0, 2),
 )
+
+
+class _Others(NamedTuple):
+    """The virtual servers that are somebody else's, and the addresses that other interfaces hold."""
+
+    foreign: frozenset[VirtualServerKey]
+    elsewhere: frozenset[Address]
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from([ObjectKey("default", name) for name in "abc"]), PLANS),
-        st.sets(st.builds(key, st.sampled_from(ADDRESSES), st.sampled_from((80, 443, 53))), max_size=2),
+        st.builds(
+            _Others,
+            st.frozensets(
+                st.builds(key, st.sampled_from(ADDRESSES), st.sampled_from((80, 443, 53))), max_size=2
+            ),
+            st.frozensets(st.sampled_from(ADDRESSES).map(address), max_size=2),
+        ),
     ),
     max_size=12,
 )
@@ -304,21 +335,21 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
-    steps: list[tuple[ObjectKey, ServicePlan] | set[VirtualServerKey]],
+    steps: list[tuple[ObjectKey, ServicePlan] | _Others],
 ) -> None:
     desired = Desired()
     plans: dict[ObjectKey, ServicePlan] = {}
-    foreign: set[VirtualServerKey] = set()
+    others = _Others(frozenset(), frozenset())
     for step in steps:
         before = dict(desired.virtual_servers), set(desired.addresses), set(desired.elements)
         touched: Touched
-        if isinstance(step, set):
-            foreign = step
-            touched = desired.exclude(foreign)
+        if isinstance(step, _Others):
+            others = step
+            touched = desired.exclude(*others)
         else:
             plans[step[0]] = step[1]
             touched = desired.replace(*step)
-        expected = settled(plans, foreign)
+        expected = settled(plans, others)
         assert dict(desired.owners) == {each: name for each, (name, _) in expected.items()}
         assert set(desired.addresses) == {
             each.address
@@ -339,7 +370,7 @@ def test_all_that_changed_is_touched_and_the_whole_is_the_sum_of_the_plans(
 
 
 def settled(
-    plans: dict[ObjectKey, ServicePlan], foreign: set[VirtualServerKey]
+    plans: dict[ObjectKey, ServicePlan], others: _Others
 ) -> dict[VirtualServerKey, tuple[ObjectKey, PlannedVirtualServer]]:
     """Say who has what, looking at everything at once."""
     claims = sorted(
@@ -347,16 +378,13 @@ def settled(
         for name, value in plans.items()
         for each, planned in value.virtual_servers.items()
     )
-    foreign_addresses: set[Address] = {each.address for each in foreign}
+    closed = {each.address for each in others.foreign} - others.elsewhere
     owned: dict[VirtualServerKey, tuple[ObjectKey, PlannedVirtualServer]] = {}
     for _, _, name, each in claims:
         owned.setdefault(each, (name, plans[name].virtual_servers[each]))
     return {
         each: owner
         for each, owner in owned.items()
-        if (
-            each not in foreign
-            if owner[1].kind is AddressKind.NODE_PORT
-            else each.address not in foreign_addresses
-        )
+        if each not in others.foreign
+        and (owner[1].kind is AddressKind.NODE_PORT or each.address not in closed)
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipvsproxy.model.addresses import Holding
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.ipvs import Command, RealServer, ServiceFlag
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
@@ -107,7 +108,7 @@ def test_an_address_that_another_interface_has_is_not_bound_and_is_given_up_when
     desired = Desired()
     plan = plan_service(service("10.96.0.1"), [], CONTEXT)
     touched = desired.replace(ObjectKey("default", "web"), plan)
-    elsewhere = frozenset({address("10.96.0.1")})
+    elsewhere = {address("10.96.0.1"): Holding.ALONE}
     assert diff(desired, Actual(elsewhere=elsewhere), touched).add_addresses == []
     bound = Actual(addresses=set(elsewhere), elsewhere=elsewhere)
     assert diff(desired, bound, touched).remove_addresses == [address("10.96.0.1")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +93,34 @@ class TestMatching:
         remote = endpoint_slice(endpoint("10.244.0.1", node="node-b"), name="web-2")
         for order in ((local, remote), (remote, local)):
             assert decide(*order, not_local=NOT_LOCAL) == {"10.244.0.1": READY}
+
+    @pytest.mark.parametrize("pod", ["10.244.0.1", "fd00::1"])
+    @pytest.mark.parametrize(
+        ("loser", "winner"),
+        [
+            ({"ready": False, "terminating": True, "node": NODE}, {}),
+            ({"ready": False, "terminating": True, "node": NODE}, {"ready": False, "serving": False}),
+            ({"ready": True, "terminating": True, "node": NODE}, {}),
+            ({"ready": False, "node": NODE}, {}),
+            ({"ready": False, "serving": False, "node": NODE}, {"ready": False}),
+            ({}, {"node": NODE}),
+        ],
+        ids=[
+            "terminating-loses-to-ready",
+            "terminating-loses-to-not-ready",
+            "terminating-and-published-loses-to-ready",
+            "not-ready-loses-to-ready",
+            "not-serving-loses-to-serving",
+            "of-equal-ones-the-local-wins",
+        ],
+    )
+    def test_of_two_endpoints_with_one_address_the_condition_decides_before_the_node(
+        self, pod: str, loser: dict[str, Any], winner: dict[str, Any]
+    ) -> None:
+        one = endpoint_slice(endpoint(pod, **loser), name="web-1")
+        other = endpoint_slice(endpoint(pod, **winner), name="web-2")
+        for order in ((one, other), (other, one)):
+            assert list(merged(*order, of=one.family).values()) == list(other.endpoints)
 
     def test_each_family_has_its_own_endpoints(self) -> None:
         slices = (endpoint_slice("10.244.0.1"), endpoint_slice("fd00::1", name="web-2"))

@@ -161,7 +161,7 @@ class TestExternalAddresses:
             )
         ]
 
-    @pytest.mark.parametrize("owner", list(Reservation))
+    @pytest.mark.parametrize("owner", [each for each in Reservation if each is not Reservation.INTERFACE])
     def test_no_address_of_a_node_or_of_the_api_server_is_taken_over(self, owner: Reservation) -> None:
         around = context(reserved=dict.fromkeys(addresses("203.0.113.1", "203.0.113.9"), owner))
         value = service("10.96.0.10", external_ips=("203.0.113.9",), load_balancer_ips=("203.0.113.1",))
@@ -171,6 +171,35 @@ class TestExternalAddresses:
             ("status.loadBalancer.ingress", f"203.0.113.1 is {owner}"),
             ("spec.externalIPs", f"203.0.113.9 is {owner}"),
         ]
+
+    @pytest.mark.parametrize("text", ["203.0.113.1", "2001:db8:cb::1"])
+    def test_an_address_that_an_interface_holds_alone_may_be_a_load_balancers_but_no_external_ip(
+        self, text: str
+    ) -> None:
+        around = context(reserved={address(text): Reservation.INTERFACE})
+        announced = service("10.96.0.10", "fd00:96::10", load_balancer_ips=(text,))
+        assert key(text) in plan(announced, around=around).virtual_servers
+        claimed = plan(service("10.96.0.10", "fd00:96::10", external_ips=(text,)), around=around)
+        assert key(text) not in claimed.virtual_servers
+        assert [(each.field, each.reason) for each in claimed.rejections] == [
+            (
+                "spec.externalIPs",
+                f"{text} is on an interface of this node, and --allowed-external-ips does not name its network",
+            )
+        ]
+
+    def test_it_is_an_external_ip_where_the_operator_names_its_network(self) -> None:
+        reserved = {address("203.0.113.1"): Reservation.INTERFACE}
+        allowed = networks("203.0.113.0/24", "0.0.0.0/0")
+        around = context(reserved=reserved, settings=SETTINGS._replace(allowed_external_ips=allowed))
+        claimed = plan(service("10.96.0.10", external_ips=("203.0.113.1",)), around=around)
+        assert key("203.0.113.1") in claimed.virtual_servers
+        own = context(
+            reserved={address("203.0.113.1"): Reservation.THIS_NODE},
+            settings=SETTINGS._replace(allowed_external_ips=allowed),
+        )
+        refused = plan(service("10.96.0.10", external_ips=("203.0.113.1",)), around=own)
+        assert key("203.0.113.1") not in refused.virtual_servers
 
 
 class TestExternalTrafficPolicyLocal:

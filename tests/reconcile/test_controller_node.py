@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -16,6 +16,7 @@ from ipvsproxy.model.objects import (
     Protocol,
     ServiceOptions,
     ServiceType,
+    SliceAuthor,
     SlicePort,
     TrafficPolicy,
 )
@@ -124,6 +125,42 @@ class TestNodeAddresses:
             "Service default/web: spec.ports[].nodePort: virtual server 198.51.100.1:30080/tcp is not ipvsproxy's"
         )
 
+    @pytest.mark.parametrize("order", ["foreign first", "service first"])
+    @pytest.mark.parametrize("text", ["203.0.113.2", "2001:db8:cb::2"])
+    def test_where_an_interface_holds_a_service_address_a_foreign_virtual_server_keeps_its_own_port_at_all_times(
+        self, world: World, text: str, order: str
+    ) -> None:
+        foreign = IpvsOperation(Command.NEW_SERVICE, virtual_server(key(text, 81)))
+        claim = service("10.96.0.1", "fd00:96::1", load_balancer_ips=(text,))
+        both = claim._replace(ports=(port(80, "a"), port(81, "b")))
+        world.list_objects()
+        world.change_addresses(*addresses(FIRST), alone=addresses(text))
+        if order == "foreign first":
+            world.ipvs.apply([foreign])
+            world.put(both)
+        else:
+            world.put(claim)
+            world.ipvs.apply([foreign])
+            world.put(both)
+        for _ in range(3):
+            assert key(text, 80) in world.ipvs.state()
+            assert [each.reason for each in world.rejected] == [
+                f"virtual server {key(text, 81)} is not ipvsproxy's"
+            ]
+            world.taken_log()
+            world.advance(30)
+            assert world.log == []
+        world.restart()
+        world.list_objects(both)
+        assert key(text, 80) in world.ipvs.state()
+        assert foreign.virtual_server == world.ipvs.state()[key(text, 81)]
+        # Once the address would have to be bound, all of it is theirs.
+        world.change_addresses(*addresses(FIRST))
+        assert key(text, 80) not in world.ipvs.state()
+        assert address(text) not in world.addresses.bound()
+        world.change_addresses(*addresses(FIRST), alone=addresses(text))
+        assert key(text, 80) in world.ipvs.state()
+
 
 class TestZone:
     SLICE = endpoint_slice(
@@ -181,6 +218,58 @@ class TestReservedAddresses:
         world.put(endpoint_slice("192.0.2.7", of=kubernetes, name="kubernetes"))
         assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
 
+    @pytest.mark.parametrize("text", ["192.0.2.7", "2001:db8::7"])
+    def test_an_address_by_which_the_node_reaches_the_api_server_is_not_taken_over(
+        self, world: World, text: str
+    ) -> None:
+        claim = service("10.96.0.1", "fd00:96::1", external_ips=(text,))
+        world.store.put_api_peers(addresses(text, "10.96.0.1"))
+        world.list_objects(claim)
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp", "[fd00:96::1]:80/tcp"}
+        assert [each.reason for each in world.rejected] == [
+            f"{text} is an address by which this node reaches the API server"
+        ]
+
+    @pytest.mark.parametrize("text", ["192.0.2.7", "2001:db8::7"])
+    def test_one_that_turns_out_to_be_such_an_address_is_given_up_at_once(
+        self, world: World, text: str
+    ) -> None:
+        world.list_objects(service("10.96.0.1", "fd00:96::1", load_balancer_ips=(text,)))
+        assert address(text) in world.addresses.bound()
+        world.store.put_api_peers(addresses(text))
+        world.settle()
+        assert address(text) not in world.addresses.bound()
+        assert key(text) not in world.ipvs.state()
+        world.store.put_api_peers(())
+        world.settle()
+        assert address(text) in world.addresses.bound()
+
+    def test_an_address_of_an_interface_that_the_node_does_not_name_is_not_taken_over(
+        self, world: World
+    ) -> None:
+        claim = self.CLAIM._replace(load_balancer_ips=addresses("192.0.2.8"))
+        world.list_objects(claim, node=node(ips=(FIRST,)))
+        assert len(virtual_servers(world)) == 3
+        world.change_addresses(*addresses(FIRST, "192.0.2.7", "192.0.2.8"))
+        assert virtual_servers(world) == {"10.96.0.1:80/tcp"}
+        assert {each.reason for each in world.rejected} == {
+            "192.0.2.7 is an address of this node",
+            "192.0.2.8 is an address of this node",
+        }
+        world.change_addresses(*addresses(FIRST))
+        assert len(virtual_servers(world)) == 3
+
+    def test_a_load_balancers_address_that_is_announced_from_an_interface_stays_served(
+        self, world: World
+    ) -> None:
+        claim = service("10.96.0.1", load_balancer_ips=("192.0.2.7",))
+        world.list_objects(claim)
+        assert address("192.0.2.7") in world.addresses.bound()
+        world.change_addresses(*addresses(FIRST), alone=addresses("192.0.2.7"))
+        assert address("192.0.2.7") not in world.addresses.bound()
+        assert "192.0.2.7:80/tcp" in virtual_servers(world)
+        assert world.rejected == []
+
 
 class TestHealthChecks:
     VALUE = service("10.96.0.1", external=TrafficPolicy.LOCAL, health_check_node_port=32000)
@@ -220,6 +309,108 @@ class TestEndpointsAtServiceAddresses:
         world.settle()
         world.advance(30)
         assert real_servers(world, "10.96.0.1") == ["10.96.0.2:8080"]
+
+
+class TestPodAddresses:
+    """A Service claims the address of another one's pod."""
+
+    EVIL = ObjectKey("evil", "claim")
+    POD: ClassVar = {"external_ips": "10.244.0.1", "load_balancer_ips": "fd00:10:244::1"}
+    WEB = (
+        service("10.96.0.1", "fd00:96::1"),
+        endpoint_slice("10.244.0.1", "10.244.0.2"),
+        endpoint_slice("fd00:10:244::1", name="web-2"),
+    )
+
+    @pytest.fixture(params=list(POD))
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def claim(self, kind: str) -> Service:
+        claimed = addresses(self.POD[kind])
+        value = service("10.96.0.9", "fd00:96::9", of=self.EVIL)
+        if kind == "external_ips":
+            return value._replace(external_ips=claimed)
+        return value._replace(load_balancer_ips=claimed)
+
+    def told(self, world: World) -> list[tuple[str, str]]:
+        desired = world.controller._state.desired  # noqa: SLF001 - the loop is not running
+        return sorted((str(each.key), each.reason) for each in desired.rejections())
+
+    def both_are_told(self, kind: str) -> list[tuple[str, str]]:
+        return [
+            (
+                "default/web",
+                f"{self.POD[kind]}: claimed by Service evil/claim too, which does not get a pod's address",
+            ),
+            ("evil/claim", f"{self.POD[kind]} is the address of a pod"),
+        ]
+
+    @pytest.mark.parametrize("order", ["claim first", "pod first", "together"])
+    def test_the_claim_is_refused_in_any_order_both_are_told_and_it_is_served_once_the_pod_is_gone(
+        self, kind: str, order: str
+    ) -> None:
+        world, at = World(), key(self.POD[kind])
+        match order:
+            case "claim first":
+                world.list_objects(self.claim(kind))
+                assert at in world.ipvs.state()
+                world.put(*self.WEB)
+            case "pod first":
+                world.list_objects(*self.WEB)
+                world.put(self.claim(kind))
+            case "together":
+                world.list_objects(self.claim(kind), *self.WEB)
+        assert at not in world.ipvs.state()
+        assert at.address not in world.addresses.bound()
+        assert self.told(world) == self.both_are_told(kind)
+        assert sorted((str(each.key), each.reason) for each in world.rejected) == self.both_are_told(kind)
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.1:8080", "10.244.0.2:8080"]
+        assert real_servers(world, "fd00:96::1") == ["[fd00:10:244::1]:8080"]
+        world.advance(60)
+        assert at not in world.ipvs.state()
+        world.put(endpoint_slice("10.244.0.2"), endpoint_slice("fd00:10:244::2", name="web-2"))
+        assert at in world.ipvs.state()
+        assert at.address in world.addresses.bound()
+        assert self.told(world) == []
+
+    def test_a_claim_that_goes_is_told_to_the_pods_service_no_more(self, world: World, kind: str) -> None:
+        world.list_objects(*self.WEB, self.claim(kind))
+        world.store.remove_service(self.EVIL)
+        world.settle()
+        assert self.told(world) == []
+
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            (service("10.96.0.1", "fd00:96::1", has_selector=False), SliceAuthor.CONTROLLER),
+            (service("10.96.0.1", "fd00:96::1"), SliceAuthor.ANYBODY),
+        ],
+        ids=["in-a-slice-with-the-controllers-label-but-no-controller", "in-a-slice-of-their-own"],
+    )
+    @pytest.mark.parametrize("first", ["claim", "slice"])
+    def test_nobody_loses_an_address_because_others_name_it_as_an_endpoint(
+        self, world: World, kind: str, forged: tuple[Service, SliceAuthor], first: str
+    ) -> None:
+        of, author = forged
+        named = of, endpoint_slice(self.POD[kind], author=author)
+        world.list_objects()
+        for each in (self.claim(kind), *named) if first == "claim" else (*named, self.claim(kind)):
+            world.put(each)
+        world.advance(60)
+        assert key(self.POD[kind]) in world.ipvs.state()
+        assert [str(each.key) for each in world.rejected] == ["default/web"]
+        assert "its address is a service address" in world.rejected[0].reason
+
+    def test_a_cluster_ip_is_stronger_than_a_pod_with_its_address(self, world: World) -> None:
+        world.list_objects(service("10.244.0.1", of=OTHER), *self.WEB)
+        assert "10.244.0.1:80/tcp" in virtual_servers(world)
+        assert real_servers(world, "10.96.0.1") == ["10.244.0.2:8080"]
+
+    def test_a_service_that_claims_its_own_pods_address_is_told_once(self, world: World) -> None:
+        own = self.WEB[0]._replace(external_ips=addresses("10.244.0.1"))
+        world.list_objects(own, *self.WEB[1:])
+        assert self.told(world) == [("default/web", "10.244.0.1 is the address of a pod")]
 
 
 class TestUdpFlows:

@@ -100,6 +100,18 @@ def test_a_changed_endpoint_costs_the_same_among_many_services_as_among_few(
     assert same(few, many)
 
 
+def test_a_claim_of_a_pods_address_and_its_end_cost_the_same_among_many_as_among_few(
+    worlds: tuple[World, World],
+) -> None:
+    claim = service("10.97.0.2", of=ObjectKey("default", "claim"), external_ips=("10.247.0.1",))
+    few, many = costs(worlds, lambda world: world.put(claim))
+    assert same(few, many)
+    without = endpoint_slice("10.247.0.2", of=OF_ITS_OWN, name="of-its-own-1")
+    few, many = costs(worlds, lambda world: world.put(without))
+    assert same(few, many)
+    assert all(key("10.247.0.1") in world.ipvs.state() for world in worlds)
+
+
 def test_a_service_that_comes_and_goes_costs_the_same_among_many_as_among_few(
     worlds: tuple[World, World],
 ) -> None:

@@ -88,6 +88,7 @@ SERVICES = st.builds(
     ),
     options=st.sampled_from((None, 0.0, 10.0)).map(lambda timeout: ServiceOptions(drain_timeout=timeout)),
     affinity=st.sampled_from((0, 60)),
+    has_selector=st.booleans(),
     health_check_node_port=st.sampled_from((0, 32000)),
 )
 ENDPOINTS = st.builds(
@@ -98,7 +99,7 @@ ENDPOINTS = st.builds(
         node=NODE if pod == PODS[0] else "node-b",
         for_zones=zones,
     ),
-    st.sampled_from([*PODS, CLUSTER_IPS[1]]),
+    st.sampled_from([*PODS, CLUSTER_IPS[1], EXTERNAL_IPS[0]]),
     st.booleans(),
     st.booleans(),
     st.sampled_from(((), ("zone-a",), ("zone-b",))),
@@ -156,13 +157,15 @@ class Laws(RuleBasedStateMachine):
 
     @rule(
         held=st.sets(st.sampled_from([*NODE_ADDRESSES, EXTERNAL_IPS[1]])).map(sorted),
+        alone=st.sets(st.sampled_from(EXTERNAL_IPS)).map(sorted),
         noticed=st.booleans(),
     )
-    def change_addresses(self, held: list[str], *, noticed: bool) -> None:
+    def change_addresses(self, held: list[str], alone: list[str], *, noticed: bool) -> None:
         if noticed:
-            self.world.change_addresses(*addresses(*held))
+            self.world.change_addresses(*addresses(*held), alone=addresses(*alone))
         else:
-            self.world.addresses.other_addresses = set(addresses(*held))
+            self.world.addresses.other_addresses = set(addresses(*held, *alone))
+            self.world.addresses.lone_addresses = set(addresses(*alone))
 
     @rule(name=st.sampled_from(NAMES))
     def remove_service(self, name: ObjectKey) -> None:
@@ -355,6 +358,7 @@ class Laws(RuleBasedStateMachine):
         self.check_the_order()
         fresh = World()
         fresh.addresses.other_addresses = set(self.world.addresses.other_addresses)
+        fresh.addresses.lone_addresses = set(self.world.addresses.lone_addresses)
         for foreign in self.foreign.values():
             _create(fresh, foreign)
         fresh.list_objects(*self.services.values(), *self.slices.values(), node=self.node)

@@ -107,10 +107,14 @@ class World:
                 self.store.put_slice(each)
         self.settle()
 
-    def change_addresses(self, *addresses: Address) -> None:
-        """Give the node these addresses in place of those it has, beside the dummy interface's, and settle."""
+    def change_addresses(self, *addresses: Address, alone: tuple[Address, ...] = ()) -> None:
+        """Give the node these addresses in place of those it has, beside the dummy interface's, and settle.
+
+        Its interfaces hold those of `alone` without a network.
+        """
         self.addresses.other_addresses.clear()
-        self.addresses.other_addresses.update(addresses)
+        self.addresses.other_addresses.update(addresses, alone)
+        self.addresses.lone_addresses = set(alone)
         self.controller.addresses_changed()
         self.settle()
 

@@ -49,8 +49,16 @@ def test_a_service_is_read_from_what_an_api_server_sends() -> None:
             health_check_node_port=32100,
             options=ServiceOptions("lc"),
             uid="7",
+            has_selector=True,
         )
     )
+
+
+@pytest.mark.parametrize("selector", [None, {}], ids=["null", "empty"])
+def test_an_empty_selector_is_none(selector: dict[str, str] | None) -> None:
+    document = service({"port": 80})
+    document["spec"]["selector"] = selector
+    assert not wholly(document).has_selector
 
 
 def test_what_a_service_does_not_say_has_the_defaults_of_the_api() -> None:

@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 from ipvsproxy.model.addresses import Family, parse_address
-from ipvsproxy.model.objects import Endpoint, EndpointSlice, ObjectKey, Protocol, ServicePort, SlicePort
+from ipvsproxy.model.objects import (
+    Endpoint,
+    EndpointSlice,
+    ObjectKey,
+    Protocol,
+    ServicePort,
+    SliceAuthor,
+    SlicePort,
+)
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_service
 from tests.builders import WEB
@@ -49,8 +57,28 @@ def test_an_endpoint_slice_is_read_from_what_an_api_server_sends() -> None:
                     for_nodes=("node-a",),
                 ),
             ),
+            SliceAuthor.CONTROLLER,
         )
     )
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"labels": {}},
+        {"labels": {"endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io"}},
+        {"labels": {"endpointslice.kubernetes.io/managed-by": None}},
+        {
+            "labels": {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
+            "deletionTimestamp": "2026-10-01T08:00:00Z",
+        },
+    ],
+    ids=["without-a-label", "mirrored-from-Endpoints", "null", "kept-from-its-deletion"],
+)
+def test_a_slice_that_the_controller_does_not_keep_is_anybodys(contents: dict[str, Any]) -> None:
+    document = endpoint_slice({"addresses": ["10.244.1.7"]})
+    document["metadata"] |= contents | {"labels": document["metadata"]["labels"] | contents["labels"]}
+    assert only_slice(document).author is SliceAuthor.ANYBODY
 
 
 def test_a_slice_without_conditions_counts_as_ready() -> None:
@@ -262,15 +290,28 @@ def test_endpoints_become_a_slice_for_each_subset_and_family() -> None:
     http = (SlicePort("http", Protocol.TCP, 8080),)
     expected = (
         EndpointSlice(
-            ObjectKey("default", "web/subsets[0]/IPv4"), WEB, Family.IPV4, http, (ready[0], not_ready)
+            ObjectKey("default", "web/subsets[0]/IPv4"),
+            WEB,
+            Family.IPV4,
+            http,
+            (ready[0], not_ready),
+            SliceAuthor.OPERATOR,
         ),
-        EndpointSlice(ObjectKey("default", "web/subsets[0]/IPv6"), WEB, Family.IPV6, http, (ready[1],)),
+        EndpointSlice(
+            ObjectKey("default", "web/subsets[0]/IPv6"),
+            WEB,
+            Family.IPV6,
+            http,
+            (ready[1],),
+            SliceAuthor.OPERATOR,
+        ),
         EndpointSlice(
             ObjectKey("default", "web/subsets[1]/IPv4"),
             WEB,
             Family.IPV4,
             (SlicePort("http", Protocol.SCTP, 9090),),
             (Endpoint(parse_address("192.0.2.3")),),
+            SliceAuthor.OPERATOR,
         ),
     )
     assert read_endpoints(document) == Decoded(expected)

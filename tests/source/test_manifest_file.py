@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import parse_address
-from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service
+from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service, SliceAuthor
 from ipvsproxy.source.manifest_file import Manifest, ManifestError, Remark, keep_last_good, read_manifest
 from tests.builders import WEB
 
@@ -117,6 +117,24 @@ def test_a_service_of_another_proxy_is_of_no_concern_even_without_an_address() -
     )
     (found,) = read(text.replace("  clusterIP: 10.96.0.10\n", "")).objects
     assert (found.values, found.rejections) == ((), ())
+
+
+def test_an_endpoint_slice_is_the_operators_whoever_its_label_says_keeps_it() -> None:
+    text = """\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-1
+  labels:
+    kubernetes.io/service-name: web
+    endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
+addressType: IPv4
+endpoints: [{addresses: [10.244.0.1]}]
+"""
+    (found,) = read(text).objects
+    assert [value.author for value in found.values if isinstance(value, EndpointSlice)] == [
+        SliceAuthor.OPERATOR
+    ]
 
 
 def test_endpoints_have_a_value_for_each_of_their_slices() -> None:

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
@@ -22,10 +23,14 @@ import urllib3
 from ipvsproxy import __version__
 from ipvsproxy.errors import UsageError
 from ipvsproxy.source.kubernetes.messages import STATUS, Status
+from ipvsproxy.source.kubernetes.reach import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from ipvsproxy.source.kubernetes.reach import Reach
 
 JSON: Final = "application/json"
 
@@ -42,6 +47,9 @@ _SOCKET_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
 )
+
+# Answers that the API server gives while all is well.
+_OF_THE_API: Final = frozenset({http.HTTPStatus.CONFLICT, http.HTTPStatus.GONE})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +89,18 @@ class ApiError(Exception):
 class ApiServer:
     """The API server, as the configuration names it. All methods may be called from any thread."""
 
-    def __init__(self, kubeconfig: Path | None, limits: Limits, master: str = "") -> None:
+    def __init__(
+        self, kubeconfig: Path | None, limits: Limits, master: str = "", reach: Reach | None = None
+    ) -> None:
         """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used.
 
         `master` is the server's address in place of the kubeconfig's. Without a kubeconfig no credentials are sent
-        there, and none of the pod's.
+        there, and none of the pod's. `reach` is told where the server is, by the configuration and by the connections.
         """
         self._master = master
         self._kubeconfig = kubeconfig
         self._limits = limits
+        self._reach = reach
         self._no_connection = f"no connection within {limits.connect:g} s"
         self._renewal = threading.Lock()
         self._lock = threading.Lock()
@@ -142,11 +153,11 @@ class ApiServer:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a request and give the response that grants it."""
         client = self._client
-        with self._errors(silence):
+        with self._doubting(), self._errors(silence):
             request = _request(client, method, path, **details)
             timeouts = (self._limits.connect, silence)
             response = client.call_api(*request, _request_timeout=timeouts).response
-            with self._registered(response):
+            with self._registered(response), self._used(response):
                 if response.status == http.HTTPStatus.UNAUTHORIZED:
                     self._renew(client)
                 if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
@@ -175,6 +186,27 @@ class ApiServer:
             with self._lock:
                 self._open.discard(response)
             response.close()
+
+    def _used(self, response: urllib3.BaseHTTPResponse) -> AbstractContextManager[None]:
+        """Let the other end of the connection count as the API server's as long as the response is read."""
+        if self._reach is None:
+            return contextlib.nullcontext()
+        peer, connected = None, getattr(response.connection, "sock", None)
+        # A connection that broke already has no other end.
+        with contextlib.suppress(OSError):
+            if isinstance(connected, socket.socket):
+                peer = address_of(connected.getpeername())
+        return self._reach.used(peer)
+
+    @contextlib.contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Have it looked up again where the server is when a request fails, unless the API itself says why."""
+        try:
+            yield
+        except Exception as error:
+            if self._reach and not (isinstance(error, ApiError) and error.status in _OF_THE_API):
+                self._reach.doubt()
+            raise
 
     @contextlib.contextmanager
     def _errors(self, silence: float) -> Iterator[None]:
@@ -214,6 +246,9 @@ class ApiServer:
             _configure_in_pod(configuration)
         if self._master:
             _override_host(configuration, with_scheme(self._master, configuration.host))
+        if self._reach:
+            named = (urlsplit(url).hostname for url in (configuration.host, configuration.proxy) if url)
+            self._reach.go_by([host for host in named if host])
         client = ApiClient(configuration)
         client.user_agent = f"ipvsproxy/{__version__}"
         return client

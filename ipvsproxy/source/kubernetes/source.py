@@ -10,13 +10,16 @@ from ipvsproxy.source.decode import read_endpoint_slice, read_node, read_service
 from ipvsproxy.source.health import SourceHealth
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
 from ipvsproxy.source.kubernetes.node_addresses import NodeAddresses
+from ipvsproxy.source.kubernetes.reach import Reach, resolve
 from ipvsproxy.source.kubernetes.watch import Resource, Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import Node, ObjectKey
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.store import Store
@@ -27,17 +30,18 @@ _SELECTOR: Final = {
 }
 
 
-# Seconds that the own Node is held back until the other nodes' addresses are known, or can't be had.
-NODE_ADDRESSES_PATIENCE: Final = 10.0
+# Seconds that the own Node is held back until the addresses are known that no Service may take over.
+ADDRESSES_PATIENCE: Final = 10.0
 
 
 class KubernetesSource:
     """Fills the store from the API server, with a thread each for Services, EndpointSlices and the own Node.
 
-    One more lists the addresses of all nodes now and then; nothing waits for it.
+    Two more find addresses that no Service may take over: those of all nodes, which are listed now and then, and those
+    that the API server's name leads to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last two are given in tests only
         self,
         kubeconfig: Path | None,
         store: Store,
@@ -46,18 +50,20 @@ class KubernetesSource:
         *,
         master: str = "",
         limits: Limits | None = None,
+        look_up: Callable[[str], frozenset[Address]] = resolve,
     ) -> None:
         """Read the configuration, and send nothing before `start`.
 
         `kubeconfig` and `master` are as for ApiServer. UsageError names the file, or the part of the
-        service account, that can't be used.
+        service account, that can't be used. `look_up` returns the addresses that a name leads to, as `reach.resolve`.
         """
         limits = limits or Limits()
         self._store = store
         self._node_name = node_name
         self._log = log
         self._stopping = threading.Event()
-        self._api = ApiServer(kubeconfig, limits, master)
+        self._reach = Reach(store.put_api_peers, look_up, log)
+        self._api = ApiServer(kubeconfig, limits, master, self._reach)
         self.health = SourceHealth()
         """How the watches go."""
         services = Resource(
@@ -96,9 +102,10 @@ class KubernetesSource:
             Watcher(self._api, slices, limits, self._stopping, self.health.follow(slices.name), log),
             Watcher(self._api, node, limits, self._stopping, self.health.follow(node.name), log),
         )
-        # First: its answer is small, and the first sync waits for it.
+        # First: their answers are small, and the first sync waits for them.
         self._threads = [
-            threading.Thread(target=self._node_addresses.run, name="node-addresses", daemon=True)
+            threading.Thread(target=self._reach.run, name="api-server-name", daemon=True),
+            threading.Thread(target=self._node_addresses.run, name="node-addresses", daemon=True),
         ]
         self._threads += [
             threading.Thread(target=watcher.run, name=f"watch-{watcher.name}", daemon=True)
@@ -119,6 +126,7 @@ class KubernetesSource:
     def stop(self) -> None:
         """Make the threads end soon, also while nothing comes; the store keeps what it has."""
         self._stopping.set()
+        self._reach.stop()
         self._api.stop()
 
     def join(self, timeout: float | None = None) -> None:
@@ -137,8 +145,9 @@ class KubernetesSource:
                 node=self._node_name,
                 remedy="give the node's name with --hostname-override, or let the kubelet register it",
             )
-        # The own Node is what the first sync waits for, and no Service may take over another node's address meanwhile.
-        self._node_addresses.asked.wait(NODE_ADDRESSES_PATIENCE)
+        # The own Node is what the first sync waits for, and no Service may take over an address of these meanwhile.
+        for addresses in (self._reach.known, self._node_addresses.asked):
+            addresses.wait(ADDRESSES_PATIENCE)
         self._store.replace_node(nodes[0] if nodes else None, rejections)
 
     def _keep_node(self, _: ObjectKey) -> None:
