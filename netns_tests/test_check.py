@@ -33,12 +33,14 @@ from netns_tests.deadline import await_that
 from netns_tests.manifests import Endpoint, Port, ServiceSpec
 from netns_tests.namespaces import Namespace
 from netns_tests.program import PROGRAM
+from tests import api_server_objects
 from tests.builders import key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from netns_tests.bare_node import Agent
+    from tests.api_server import ApiServer
 
 # What is the machine's own is as a namespace of the test finds it, and can't set it.
 FLAGS = ("--hostname-override=node-a", "--conntrack-max-per-core=0", "--sync-period=1h")
@@ -243,22 +245,22 @@ def test_an_agent_with_another_run_directory_is_found(node: Node, tmp_path: Path
         assert check(node).of("other-agent")[0][0] == "ok"
 
 
-def test_an_api_server_out_of_reach_is_an_error_for_each_watch(node: Node) -> None:
+def test_an_api_server_out_of_reach_is_one_error_for_all_watches(node: Node) -> None:
     with node.api_server() as server, node.agent(*node.api_flags(server), *FLAGS) as agent:
         agent.await_line("first sync")
         assert check(node).of("watch")[0][0] == "ok"
         server.go_away()
 
         def all_broken() -> bool:
-            return {severity for severity, _ in check(node).of("watch")} == {"error"}
+            return [each["about"] for each in watches(check(node))] == ["endpointslices, nodes and services"]
 
         await_that(all_broken, "every watch is out of reach")
         found = check(node)
-        assert found.code == 1
-        services = found.the("watch", "services")
-        assert services["meaning"].startswith("services are out of reach, last heard of ")
-        assert "so changes are not seen: " in services["meaning"]
-        assert "see that the API server can be reached from this node" in services["mend"]
+        assert (found.code, found.severities()) == (1, {"watch": "error"})
+        watch = found.the("watch")
+        assert "are out of reach, last heard of " in watch["meaning"]
+        assert "so changes are not seen: " in watch["meaning"]
+        assert "see that the API server can be reached from this node" in watch["mend"]
 
 
 def test_without_nft_a_node_is_not_fit_and_a_running_agent_is_said_to_have_its_own(
@@ -451,28 +453,148 @@ def test_ipv6_that_is_switched_off_is_an_error_where_there_are_ipv6_services(nod
     with running(node):
         found = check(node)
         assert found.code == 1
-        assert found.severities() == {"ipv6": "error", "failures": "error", "differences": "warning"}
+        # That the kernel refuses the address, and that it is missing, are the same cause.
+        assert found.severities() == {"ipv6": "error"}
         assert found.the("ipv6")["meaning"] == (
             "IPv6 is switched off on kube-ipvs0, and there are 1 IPv6 service addresses: they can't be bound"
         )
-        assert "address fd00:10:96::10: adding the address: EACCES" in found.the("failures")["meaning"]
 
 
-def test_what_others_changed_and_what_was_rejected_are_warnings_in_one_sentence_each(node: Node) -> None:
+def errors(found: Found) -> list[tuple[str, str | None]]:
+    """Return the check and the kind of each error."""
+    return [(each["check"], each["about"]) for each in found.findings if each["severity"] == "error"]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("ipvsadm", "virtual servers that are missing"),
+        ("address", "service addresses that are missing on the dummy interface"),
+        ("nft flush table inet ipvsproxy", "rules that are not the agent's"),
+        ("nft flush ruleset", "rules that are not the agent's"),
+    ],
+)
+def test_what_others_take_away_so_that_traffic_fails_is_one_error(
+    node: Node, command: str, kind: str
+) -> None:
+    write_service(node, "10.244.1.10", addresses=("10.96.0.10", "fd00:10:96::10"))
+    with running(node):
+        with node.namespace.entered(), DummyInterface() as interface, IpvsNetlink() as ipvs:
+            if command == "ipvsadm":
+                servers = [each for chunk in ipvs.virtual_servers() for each in chunk]
+                ipvs.apply([IpvsOperation(Command.DEL_SERVICE, each) for each in servers])
+            elif command == "address":
+                interface.apply([], list(interface.bound()))
+            else:
+                node.namespace.run(*command.split())
+        found = check(node)
+        assert (found.code, errors(found)) == (1, [("differences", kind)])
+        assert found.severities() == {"differences": "error"}
+        assert "ipvsproxy dump --diff" in found.the("differences")["mend"]
+
+
+def test_what_others_change_otherwise_is_a_warning(node: Node) -> None:
     write_service(node, "10.244.1.10")
-    node.manifests.write("broken", [manifests.service("broken", ["10.96.0.11"], [Port("http", 0, 80)])])
     with running(node):
         with node.namespace.entered(), DummyInterface() as interface:
-            interface.apply([], [parse_address("10.96.0.10")])
+            interface.apply([parse_address("10.96.0.99")], [])
         found = check(node)
-        assert (found.code, found.severities()) == (3, {"differences": "warning", "rejections": "warning"})
-        assert found.the("differences")["meaning"] == (
-            "not as the agent wants it: 1 thing: default/web: address 10.96.0.10 is missing on the dummy interface"
-        )
-        assert "ipvsproxy dump --diff" in found.the("differences")["mend"]
-        assert found.the("rejections")["meaning"].startswith(
-            "rejected of what the agent was given: 1 thing: Service default/broken spec.ports[0].port: "
-        )
+        assert (found.code, found.severities()) == (3, {"differences": "warning"})
+        assert "10.96.0.99" in found.the("differences")["meaning"]
+
+
+def test_a_service_that_is_not_served_is_an_error_and_other_rejections_are_warnings_beside_it(
+    node: Node,
+) -> None:
+    spec = ServiceSpec(external_ips=("203.0.113.7", "203.0.113.8"))
+    write_service(node, "10.244.1.10", spec=spec)
+    node.manifests.write("broken", [manifests.service("broken", ["10.96.0.11"], [Port("http", 0, 80)])])
+    with running(node, "--allowed-external-ips=198.51.100.0/24"):
+        found = check(node)
+        assert (found.code, found.severities()) == (1, {"rejections": "error"})
+        unserved = found.the("rejections", "rejected, no address is served")
+        assert "Service default/broken spec.ports[0].port" in unserved["meaning"]
+        others = found.the("rejections", "rejected, Service spec.externalIPs")
+        assert others["severity"] == "warning"
+        for address in spec.external_ips:
+            assert address in others["meaning"]
+
+
+def test_a_clusterip_that_a_foreign_virtual_server_keeps_is_an_error(node: Node) -> None:
+    theirs = VirtualServer(key("10.96.0.10", 443), "rr", 0, 0, ())
+    with node.namespace.entered(), IpvsNetlink() as ipvs:
+        assert ipvs.apply([IpvsOperation(Command.NEW_SERVICE, theirs)]) == {}
+    write_service(node, "10.244.1.10")
+    with running(node):
+        found = check(node)
+        assert (found.code, errors(found)) == (1, [("rejections", "rejected, no address is served")])
+
+
+def test_a_node_port_that_the_nodes_own_connections_may_begin_at_is_a_warning_that_the_command_mends(
+    node: Node,
+) -> None:
+    node.namespace.run("ip", "link", "set", "lo", "up")
+    node.namespace.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
+    node.namespace.sysctl("net/ipv4/ip_local_reserved_ports", "30081")
+    ports = [Port("http", 80, 8080, node_port=30080)]
+    spec = ServiceSpec(type=ServiceType.NODE_PORT)
+    node.manifests.write("web", [manifests.service("web", ["10.96.0.10"], ports, spec)])
+    with running(node):
+        assert check(node).of("node-ports")[0][0] == "ok"
+        node.namespace.sysctl("net/ipv4/ip_local_port_range", "30000 60999")
+        found = check(node)
+        assert (found.code, found.severities()) == (3, {"node-ports": "warning"})
+        node.namespace.run(*found.the("node-ports")["mend"].partition(";")[0].split())
+        assert check(node).of("node-ports")[0][0] == "ok"
+        with node.namespace.entered():
+            assert Path("/proc/sys/net/ipv4/ip_local_reserved_ports").read_text() == "30080-30081\n"
+
+
+def test_a_node_name_that_the_api_server_does_not_know_is_an_error(node: Node) -> None:
+    flags = ("--hostname-override=node-z", *FLAGS[1:])
+    with (
+        node.api_server() as server,
+        node.agent(f"--kubeconfig={server.kubeconfig(node.directory / 'kubeconfig')}", *flags) as agent,
+    ):
+        agent.await_line("first sync")
+        found = check(node)
+        assert (found.code, errors(found)) == (1, [("node", None)])
+        assert found.of("agent-warning") == []
+        assert "--hostname-override" in found.the("node")["mend"]
+        server.state.apply(api_server_objects.node("node-z"))
+        await_that(lambda: check(node).of("node")[0][0] == "ok", "the node is known")
+
+
+@pytest.mark.parametrize(
+    ("refuse", "remedy"),
+    [
+        (lambda server: setattr(server, "token", "another"), "renew the agent's credentials"),
+        (lambda server: server.forbidden.update(("services", "endpointslices", "nodes")), "ClusterRole"),
+    ],
+    ids=["401", "403"],
+)
+def test_credentials_that_the_api_server_refuses_are_one_error_with_a_remedy_about_them(
+    node: Node, refuse: Callable[[ApiServer], None], remedy: str
+) -> None:
+    with node.api_server() as server:
+        flags = node.api_flags(server)
+        refuse(server)
+        with node.agent(*flags, *FLAGS):
+            await_that(
+                lambda: (
+                    [watch["about"] for watch in watches(check(node))]
+                    == ["endpointslices, nodes and services"]
+                ),
+                "all watches are refused",
+            )
+            found = check(node)
+            assert found.severities() == {"watch": "error"}
+            (watch,) = watches(found)
+            assert remedy in watch["mend"]
+
+
+def watches(found: Found) -> list[dict[str, Any]]:
+    return [each for each in found.findings if each["check"] == "watch"]
 
 
 def test_a_run_directory_that_others_may_enter_is_a_warning_and_the_command_mends_it(node: Node) -> None:

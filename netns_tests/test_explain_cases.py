@@ -78,7 +78,7 @@ class Node:
             self.key(case),
             self.state,
             report,
-            lambda address: self.routes[format_address(address)],
+            lambda address, _=None: self.routes[format_address(address)],
             nobody_asks_for_a_pod,
         )
         return explain(asked, self.state, report)

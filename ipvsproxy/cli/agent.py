@@ -185,10 +185,13 @@ class Agent:
 
     def _report(self) -> AgentReport:
         store, config = self._store, self._config
-        identity = Identity(__version__, os.getpid(), config.node_name, firewall_settings(config, store.node))
+        rules = firewall_settings(config, store.node)
         view = self.controller.view(VIEW_TIMEOUT)
         states = [store.state(key) for key in store.service_keys()]
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
+        # Once everything has been received, no Node is an answer; one that can't be read is there all the same.
+        known = store.node is not None or not store.synced or any(each.kind == "Node" for each in rejections)
+        identity = Identity(__version__, os.getpid(), config.node_name, rules, known)
         watches = self._source_health.states()
         return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
 

@@ -51,6 +51,7 @@ from ipvsproxy.observe.check import (
     health_of,
     ipv6_addresses,
     local_endpoints,
+    node_ports,
     schedulers_of,
     shared_addresses,
 )
@@ -143,6 +144,7 @@ class Inspection:
             (Check.ARP, self._arp),
             (Check.BRIDGE, self._bridges),
             (Check.IPV6, self._ipv6),
+            (Check.NODE_PORTS, self._node_ports),
             (Check.KUBE_PROXY, self._kube_proxy),
             (Check.KUBE_PROXY_LEFTOVERS, self._leftovers),
             (Check.PORT, self._ports),
@@ -197,16 +199,22 @@ class Inspection:
             )
         if not self._report:
             return
-        differences = None
+        dump = None
         unseen = None
         if self._report.agent.synced:
             try:
                 comparison = Comparison(self._report, self._tables)
                 real_servers = self._ipvs.real_servers(comparison.virtual_servers)
-                differences = comparison.dump(real_servers).differences
+                dump = comparison.dump(real_servers)
             except _UNSEEN as error:
                 unseen = unknown(Check.DIFFERENCES, error)
-        health = health_of(self._report, patience(self._config), differences, self._known_warnings())
+        health = health_of(
+            self._report,
+            patience(self._config),
+            dump,
+            self._known_warnings(),
+            ipv6_refused=read_ipv6_disabled(self._sysctls) is not False,
+        )
         for finding in agent.judge_health(health, __version__):
             yield unseen if unseen and finding.check is Check.DIFFERENCES else finding
 
@@ -307,7 +315,9 @@ class Inspection:
 
     def _settings(self) -> Iterable[Finding]:
         expected = expected_settings(self._config, self._sysctls)
-        return settings.judge_settings(find_settings(self._sysctls, expected), in_use=self._in_use)
+        # An agent that has not synced yet has not set anything yet.
+        in_use = self._report.agent.synced if self._report else self._in_use
+        return settings.judge_settings(find_settings(self._sysctls, expected), in_use=in_use)
 
     def _ipvs_table(self) -> Iterable[Finding]:
         if self._ipvs_summary:
@@ -344,6 +354,14 @@ class Inspection:
     def _ipv6(self) -> Iterable[Finding]:
         wanted = ipv6_addresses(self._report) if self._report else 0
         yield network.judge_ipv6(disabled=read_ipv6_disabled(self._sysctls), wanted=wanted)
+
+    def _node_ports(self) -> Iterable[Finding]:
+        local, reserved = (
+            self._sysctls.get(f"net.ipv4.ip_local_{name}") for name in ("port_range", "reserved_ports")
+        )
+        if local is not None:
+            ports = node_ports(self._report) if self._report else set()
+            yield network.judge_node_ports(ports, local, reserved or "")
 
     # --- others ---
 

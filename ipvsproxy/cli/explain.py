@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import sys
 from typing import TYPE_CHECKING, Protocol, Self
@@ -15,16 +16,16 @@ from ipvsproxy.errors import UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
-from ipvsproxy.kernel.listening import listeners
+from ipvsproxy.kernel.listening import listeners, listeners_of
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.nft import NftTable
-from ipvsproxy.kernel.routes import Routes
+from ipvsproxy.kernel.routes import Routes, Sender
 from ipvsproxy.kernel.sysctl import ProcSysctls
-from ipvsproxy.model.addresses import format_address
+from ipvsproxy.model.addresses import Family, family, format_address
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
 from ipvsproxy.observe.explain_client import question
-from ipvsproxy.observe.traced import KernelState, keys_met, keys_wanted
+from ipvsproxy.observe.traced import KernelState, Misrouted, keys_met, keys_wanted
 from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.plan.trace.values import Packet
     from ipvsproxy.source.kubernetes.pods import Pod
 
 _API_LIMITS = Limits(connect=5, answer=10)
@@ -52,8 +54,11 @@ class Kernel(Protocol):
     def state(self, keys: Collection[VirtualServerKey], settings: FirewallSettings) -> KernelState:
         """Return what decides about packets to these addresses and ports; `settings` are those of the agent's table."""
 
-    def route_to(self, address: Address) -> Route | None:
-        """Return the node's way to an address; None if it has none."""
+    def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
+        """Return which real servers policy routing keeps the packet from, as it is and with a mark."""
+
+    def route_to(self, address: Address, sender: Sender | None = None) -> Route | None:
+        """Return the node's way to an address, for packets of a sender; None if it has none."""
 
 
 def explain_packet(arguments: ExplainArguments) -> int:
@@ -84,7 +89,8 @@ def show(
     key = arguments.key
     with reading_kernel(), open_kernel() as kernel:
         keys = list(keys_wanted(key, report)) if report else [key]
-        state = kernel.state(keys, firewall_settings(report) if report else FirewallSettings())
+        settings = firewall_settings(report) if report else FirewallSettings()
+        state = kernel.state(keys, settings)
         if not is_owned(key.address, state, report):
             why = "".join(f"; {reason}" for reason in why_nobody_has(key.address, report))
             address = format_address(key.address)
@@ -92,6 +98,8 @@ def show(
                 f"{address}: no Service has this address, and it is no address of this node{why}"
             )
         asked = question(arguments.client, key, state, report, kernel.route_to, find_pod)
+        misrouted = kernel.misrouted(asked.packet, state, 1 << settings.masquerade_bit)
+        state = dataclasses.replace(state, misrouted=misrouted)
     if silence:
         errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
     explanation = explain(asked, state, report)
@@ -121,8 +129,16 @@ class NodeKernel:
         """Close all sockets."""
         self._opened.close()
 
-    def state(self, keys: Collection[VirtualServerKey], settings: FirewallSettings) -> KernelState:
-        """Return what decides about packets to these addresses and ports; `settings` are those of the agent's table."""
+    def state(
+        self,
+        keys: Collection[VirtualServerKey],
+        settings: FirewallSettings,
+        endpoints: Collection[Address] = (),
+    ) -> KernelState:
+        """Return what decides about packets to these addresses and ports, but for what depends on the packet.
+
+        `settings` are those of the agent's table, `endpoints` are looked at beside the real servers.
+        """
         with DummyInterface() as interface:
             bound, own = interface.bound(), set(interface.elsewhere())
         for address in {key.address for key in keys} - bound - own:
@@ -134,8 +150,12 @@ class NodeKernel:
         table = NftTable(settings, self._nf_tables).look()
         met = {each for key in keys for each in keys_met(key, table.state.elements)}
         statuses = self._ipvs.real_servers(list(met))
-        real_servers = {status.real_server.address for found in statuses.values() for status in found}
-        routes = {address: self._routes.to(address) for address in real_servers}
+        places = {status.real_server.address for found in statuses.values() for status in found} | {
+            *endpoints
+        }
+        routes = {address: self._routes.to(address) for address in places}
+        interfaces = {route.interface for route in routes.values() if route and not route.local}
+        hops = {(route.next_hop or address, route.interface) for address, route in routes.items() if route}
         sysctls = ProcSysctls()
         return KernelState(
             table=table,
@@ -145,14 +165,40 @@ class NodeKernel:
             own=own,
             listeners=listeners(),
             host_firewall=HostFirewallReader(self._nf_tables).look(),
-            sources={address: way.source for address, way in routes.items() if way and way.source},
             tracks_connections=sysctls.get("net.ipv4.vs.conntrack") == "1",
-            forwards={family for family, name in FORWARDING.items() if sysctls.get(name) == "1"},
+            forwards={of for of, name in FORWARDING.items() if sysctls.get(name) == "1"},
+            routes=routes,
+            down={each for each in interfaces if not self._routes.is_up(each)},
+            not_forwarding={
+                each for each in interfaces if sysctls.get(f"net/ipv4/conf/{each}/forwarding") == "0"
+            },
+            silent={hop for hop, interface in hops if self._routes.is_silent(hop, interface)},
+            pod_listeners=listeners_of(places - own),
         )
 
-    def route_to(self, address: Address) -> Route | None:
-        """Return the node's way to an address; None if it has none."""
-        return self._routes.to(address)
+    def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
+        """Return which real servers policy routing keeps the packet from, as it is and with a mark.
+
+        Behind IPVS the kernel's NAT asks for the way anew, with the source that the packet has and its mark
+        (nf_nat_ipv4_local_fn and its sibling for IPv6, nf_nat_proto.c). IPv4 tells of other hosts' packets only by the
+        interface that they come in by, and only where it forwards.
+        """
+        source, of = packet.source or packet.destination, family(packet.destination)
+        by = packet.arrives_by or ""
+        foreign = of is Family.IPV4 and source not in kernel.own | kernel.bound
+        if foreign and ProcSysctls().get(f"net/ipv4/conf/{by}/forwarding") != "1":
+            return set()
+        return {
+            Misrouted(address, bool(each))
+            for address, route in kernel.routes.items()
+            if route and not route.local and family(address) is of
+            for each in (0, mark)
+            if self._routes.to(address, Sender(source, each, by if foreign else "")) is None
+        }
+
+    def route_to(self, address: Address, sender: Sender | None = None) -> Route | None:
+        """Return the node's way to an address, for packets of a sender; None if it has none."""
+        return self._routes.to(address, sender)
 
 
 def _find_pod(kubeconfig: Path | None, key: ObjectKey) -> Pod:

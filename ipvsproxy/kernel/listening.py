@@ -1,8 +1,12 @@
-"""The ports that processes of a network namespace listen on, as /proc/net tells of them."""
+"""The ports that processes of a network namespace listen on, as /proc/net tells of them.
+
+The namespace is the calling thread's, or that of a pod, which is found by a process in it that can be seen from here.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +16,7 @@ from ipvsproxy.model.objects import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
 # TCP_LISTEN and TCP_CLOSE, which a UDP socket without a peer is in, net/tcp_states.h.
 _FILES = {
@@ -48,6 +53,43 @@ def listeners(proc_net: Path = Path("/proc/thread-self/net")) -> frozenset[Liste
     with contextlib.suppress(FileNotFoundError):
         found.update(_sctp_endpoints((proc_net / "sctp" / "eps").read_text()))
     return frozenset(found)
+
+
+def listeners_of(
+    addresses: AbstractSet[Address], proc: Path = Path("/proc")
+) -> dict[Address, frozenset[Listener]]:
+    """Return who listens in the other network namespaces that have one of these addresses, by the address.
+
+    An address is left out whose namespace has no process that can be seen from here, as is the case in a container
+    without the host's processes.
+    """
+    found: dict[Address, frozenset[Listener]] = {}
+    seen = {(proc / "thread-self/ns/net").stat().st_ino}
+    for process in proc.glob("[0-9]*"):
+        if found.keys() >= addresses:
+            break
+        # Processes end while they are looked at.
+        with contextlib.suppress(OSError):
+            namespace = (process / "ns/net").stat().st_ino
+            if namespace not in seen:
+                if has := addresses & _local_addresses(process / "net"):
+                    found |= dict.fromkeys(has, listeners(process / "net"))
+                seen.add(namespace)
+    return found
+
+
+def _local_addresses(proc_net: Path) -> set[Address]:
+    """Return the addresses of a namespace: those of IPv4 stand above `/32 host LOCAL`, those of IPv6 come first."""
+    lines = [line.split() for line in (proc_net / "fib_trie").read_text().splitlines()]
+    found = {
+        parse_address(line[-1])
+        for line, below in itertools.pairwise(lines)
+        if line[0] == "|--" and below == ["/32", "host", "LOCAL"]
+    }
+    with contextlib.suppress(FileNotFoundError):
+        for line in (proc_net / "if_inet6").read_text().splitlines():
+            found.add(Address(bytes.fromhex(line.split()[0])))
+    return found
 
 
 def _internet_sockets(text: str, protocol: Protocol, state: str) -> Iterator[Listener]:

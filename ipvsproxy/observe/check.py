@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ipvsproxy.config.settings import SETTINGS, Config
 from ipvsproxy.errors import UsageError
 from ipvsproxy.model.addresses import Family, family, parse_address
+from ipvsproxy.model.ipvs import VirtualServerKey
+from ipvsproxy.model.items import describe
+from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.check_schema import CHECK_SCHEMA_VERSION, CheckResult, ShownFinding
-from ipvsproxy.observe.schema import AddressKindName
+from ipvsproxy.observe.differences import compare_address
+from ipvsproxy.observe.report import no_such_node
+from ipvsproxy.observe.schema import AddressKindName, DifferenceKind, VirtualServerState
 from ipvsproxy.plan.check.agent import Health, Several, Watch
 from ipvsproxy.plan.check.finding import worst
+from ipvsproxy.plan.services import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.observe.configuration import Configuration
-    from ipvsproxy.observe.schema import AgentReport, Difference, Rejection
+    from ipvsproxy.observe.schema import AgentReport, Difference, Dump, Rejection
+    from ipvsproxy.observe.schema import VirtualServer as ShownVirtualServer
     from ipvsproxy.plan.check.finding import Finding
+
+_NAMES = {
+    DifferenceKind.VIRTUAL_SERVER: "virtual servers",
+    DifferenceKind.REAL_SERVER: "real servers",
+    DifferenceKind.ADDRESS: "addresses",
+    DifferenceKind.ELEMENT: "elements of sets",
+}
 
 
 def check_result(findings: Sequence[Finding], version: str) -> CheckResult:
@@ -49,11 +64,18 @@ def config_of(answer: Configuration) -> Config:
 def health_of(
     report: AgentReport,
     overdue_after: float,
-    differences: Sequence[Difference] | None,
+    dump: Dump | None,
     known_warnings: Collection[str],
+    *,
+    ipv6_refused: bool = False,
 ) -> Health:
-    """Return what the agent says of itself; `known_warnings` are those that this node was found to deserve anyway."""
-    agent, failures, rejections = report.agent, report.failures, report.rejections
+    """Return what the agent says of itself; `dump` has it beside the kernel, None if that can't be looked at.
+
+    `known_warnings` are those that this node was found to deserve anyway, and `ipv6_refused` says that it takes no IPv6
+    addresses: what follows from that is not told again.
+    """
+    agent = report.agent
+    known = {*known_warnings, no_such_node(agent.node_name)}
     return Health(
         agent.version,
         agent.pid,
@@ -61,14 +83,25 @@ def health_of(
         agent.synced,
         agent.seconds_since_resync,
         overdue_after,
+        agent.node_known,
         [
-            Watch(each.resource, each.connected, each.seconds_since_contact, each.error or "")
+            Watch(
+                each.resource,
+                each.connected,
+                each.seconds_since_contact,
+                each.error or "",
+                each.remedy or "",
+            )
             for each in report.watches
         ],
-        _several([f"{each.item}: {each.reason}" for each in failures]),
-        _several([_rejected(each) for each in rejections]),
-        None if differences is None else _several([_difference(each) for each in differences]),
-        [warning for warning in report.warnings if warning not in known_warnings],
+        [
+            f"{each.item}: {each.reason}"
+            for each in report.failures
+            if not (ipv6_refused and family(parse_address(each.address)) is Family.IPV6)
+        ],
+        list(_rejections(report)),
+        None if dump is None else list(_differences(dump)),
+        [warning for warning in report.warnings if warning not in known],
     )
 
 
@@ -115,8 +148,79 @@ def ipv6_addresses(report: AgentReport) -> int:
     )
 
 
-def _several(sentences: Sequence[str]) -> Several:
-    return Several(len(sentences), sentences[0] if sentences else "")
+def node_ports(report: AgentReport) -> set[int]:
+    """Return the numbers of all node ports, whatever their protocol."""
+    return {
+        each.port
+        for service in report.services
+        for each in service.virtual_servers
+        if each.kind is AddressKindName.NODE_PORT
+    }
+
+
+def _rejections(report: AgentReport) -> Iterator[Several]:
+    """Yield what is rejected by the kind of object and its field, what makes traffic fail first."""
+    unserved = {str(each) for each in report.services if not each.virtual_servers}
+    kinds: dict[tuple[bool, str], list[str]] = {}
+    for each in report.rejections:
+        fails = each.field == FIELDS[AddressKind.CLUSTER_IP] or each.service in unserved
+        kind = "no address is served" if fails else f"{each.kind} {each.field}".rstrip()
+        kinds.setdefault((not fails, f"rejected, {kind}"), []).append(_rejected(each))
+    for (harmless, kind), sentences in sorted(kinds.items()):
+        yield Several(kind, sentences, fails=not harmless)
+
+
+def _differences(dump: Dump) -> Iterator[Several]:
+    """Yield what differs from what the agent wants by its kind, what makes traffic fail first."""
+    missing = [each for each in dump.virtual_servers if each.state is VirtualServerState.MISSING]
+    emptied = [each for each in dump.virtual_servers if _is_emptied(each)]
+    unbound = [
+        each.address for each in dump.addresses if each.desired and not each.actual and not each.elsewhere
+    ]
+    told = {sentence for each in missing for sentence in each.differences}
+    told |= {sentence for each in emptied for server in each.real_servers for sentence in server.differences}
+    for address in unbound:
+        told |= {*compare_address(parse_address(address), desired=True, bound=False, elsewhere=False)}
+    # What the kernel refuses is told as that.
+    refused = {each.item for each in dump.failures}
+    unbound = [each for each in unbound if describe(parse_address(each)) not in refused]
+    missing = [each for each in missing if describe(_key(each)) not in refused]
+    others: dict[DifferenceKind, list[str]] = defaultdict(list)
+    for each in dump.differences or ():
+        if each.sentence not in told:
+            others[each.kind].append(_difference(each))
+    rules = others.pop(DifferenceKind.RULES, [])
+    if rules:
+        # Whoever flushes the rules takes the elements along.
+        others.pop(DifferenceKind.ELEMENT, None)
+    for kind, sentences in (
+        ("virtual servers that are missing", list(map(_named, missing))),
+        ("virtual servers without a real server, although endpoints serve", list(map(_named, emptied))),
+        ("service addresses that are missing on the dummy interface", unbound),
+        ("rules that are not the agent's", rules),
+    ):
+        if sentences:
+            yield Several(kind, sentences, fails=True)
+    for of, sentences in others.items():
+        yield Several(f"{_NAMES[of]} that are not as the agent wants them", sentences)
+
+
+def _is_emptied(virtual_server: ShownVirtualServer) -> bool:
+    """Say whether endpoints should get new connections, and none does."""
+    servers = virtual_server.real_servers
+    return (
+        virtual_server.actual is not None
+        and any(each.desired for each in servers)
+        and not any(each.actual and each.actual.weight for each in servers)
+    )
+
+
+def _key(shown: ShownVirtualServer) -> VirtualServerKey:
+    return VirtualServerKey(parse_address(shown.address), Protocol[shown.protocol], shown.port)
+
+
+def _named(shown: ShownVirtualServer) -> str:
+    return f"{_key(shown)} of {shown.service}"
 
 
 def _rejected(rejection: Rejection) -> str:

@@ -17,6 +17,7 @@ from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.desired import desired_virtual_servers, of_service
 from ipvsproxy.observe.differences import compare_address, compare_element, compare_table
+from ipvsproxy.observe.schema import DifferenceKind
 from ipvsproxy.observe.selection import Selection
 from ipvsproxy.observe.shown import About, KernelStatistics, Pair
 from ipvsproxy.observe.words import by_address, by_element, by_key, mentions
@@ -254,17 +255,20 @@ class Comparison:
     ) -> Iterator[schema.Difference]:
         """Yield what differs; of real servers what is about the endpoint, if one is asked for."""
         for sentence in compare_table(intact=self._tables.firewall.intact):
-            yield schema.Difference(None, sentence)
+            yield schema.Difference(None, sentence, DifferenceKind.RULES)
         endpoint = self._selection.endpoint
         for pair in pairs:
             service = pair.desired.service if pair.desired else None
             for place, sentence in of_pairs[pair.key]:
                 if place is None or endpoint in {None, place[0]}:
-                    yield schema.Difference(service, sentence)
+                    kind = DifferenceKind.REAL_SERVER if place else DifferenceKind.VIRTUAL_SERVER
+                    yield schema.Difference(service, sentence, kind)
         for address, sentences in said.of_addresses.items():
-            yield from (schema.Difference(self._addresses[address], sentence) for sentence in sentences)
+            for sentence in sentences:
+                yield schema.Difference(self._addresses[address], sentence, DifferenceKind.ADDRESS)
         for element, sentences in said.of_elements.items():
-            yield from (schema.Difference(self._elements[element], sentence) for sentence in sentences)
+            for sentence in sentences:
+                yield schema.Difference(self._elements[element], sentence, DifferenceKind.ELEMENT)
 
     def _compare_address(self, address: Address) -> Iterator[str]:
         if self._comparable:

@@ -18,6 +18,7 @@ from ipvsproxy.model.items import describe
 from ipvsproxy.observe import explain_words as words
 from ipvsproxy.observe.concerning import differences_about
 from ipvsproxy.observe.desired import desired_virtual_servers, firewall_settings
+from ipvsproxy.observe.explain_doubts import doubts, unseen_listeners
 from ipvsproxy.observe.explain_schema import (
     EXPLANATION_VERSION,
     EndpointState,
@@ -31,7 +32,6 @@ from ipvsproxy.observe.explain_schema import (
 )
 from ipvsproxy.observe.traced import is_full, keys_met, trace_desired, trace_kernel
 from ipvsproxy.observe.words import mentions
-from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.values import Outcome, SourceSeen, Stage
 
@@ -60,12 +60,16 @@ _FAMILIES = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": tuple(Family)}
 
 
 class Question(NamedTuple):
-    """Who connects to what: `client` in the asker's words, with sentences about what was assumed of it."""
+    """Who connects to what: `client` in the asker's words, with sentences about what was assumed of it.
+
+    `unless` are sentences about what may keep the answer from the client.
+    """
 
     client: str
     packet: Packet
     key: VirtualServerKey
     assumptions: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
 
 
 def is_owned(address: Address, kernel: KernelState, report: AgentReport | None) -> bool:
@@ -93,9 +97,15 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     key, met = question.key, _met(question.key, traced)
     desired = {each.virtual_server.key: each for each in desired_virtual_servers(report)} if report else {}
     findings = _host_firewall(family(key.address), traced, kernel)
-    unless = [*unfollowed, *map(str, findings), *_untracked(traced, kernel), *_kept(question, traced, kernel)]
+    unless = [
+        *unfollowed,
+        *question.unless,
+        *map(str, findings),
+        *doubts(question.packet, met, traced, kernel, desired.get(met)),
+    ]
     endpoints = list(_endpoints(desired.get(met), kernel, met, traced))
     situation = words.Situation(key, met, traced, kernel, desired, endpoints)
+    unseen = list(unseen_listeners(met, traced, kernel, desired.get(met)))
     wanted, differences = None, None
     if report:
         differences = list(differences_about(key, desired, kernel))
@@ -111,7 +121,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
         ),
         destination=_destination(key, desired.get(key)),
         about=list(_about(situation)),
-        assumptions=[*question.assumptions, *kernel.host_firewall.unseen],
+        assumptions=[*question.assumptions, *kernel.host_firewall.unseen, *unseen],
         steps=_steps(traced, findings),
         ways=_ways(traced),
         endpoints=endpoints,
@@ -120,7 +130,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
         unless=unless,
         wanted=wanted,
         differences=differences,
-        next=list(words.advice(situation, report, differences or [], certain=not unless)),
+        next=list(words.advice(situation, report, differences or [], certain=not unless, seen=not unseen)),
     )
 
 
@@ -182,7 +192,8 @@ def _endpoints(
         status, masqueraded = statuses.get(place), answers.get(place, False)
         serves = endpoint is not None and endpoint.serves
         state = _endpoint_state(status, serves=serves, answers=place in answers)
-        sees = kernel.sources.get(place[0]) if masqueraded else traced.source
+        route = kernel.routes.get(place[0])
+        sees = (route.source if route else None) if masqueraded else traced.source
         yield ExplainedEndpoint(
             format_address(place[0]),
             place[1],
@@ -263,19 +274,6 @@ def _host_firewall(of: Family, traced: Trace, kernel: KernelState) -> list[HostF
         if of in _FAMILIES.get(finding.family, ())
         and not (ended_at_input and finding.priority > _INPUT_PRIORITY)
     ]
-
-
-def _untracked(traced: Trace, kernel: KernelState) -> Iterator[str]:
-    masqueraded = any(answer.source is SourceSeen.MASQUERADED for answer in traced.answers)
-    if masqueraded and not kernel.tracks_connections:
-        yield "net.ipv4.vs.conntrack is 0: what IPVS sends on is not masqueraded, whatever the rules say; set it to 1"
-
-
-def _kept(question: Question, traced: Trace, kernel: KernelState) -> Iterator[str]:
-    """Yield what keeps answers on this node: a process of the node has them without forwarding."""
-    of = family(question.key.address)
-    if traced.answers and question.packet.arrives_by is not None and of not in kernel.forwards:
-        yield f"{FORWARDING[of]} is not 1: the node does not pass answers on to clients beyond it; set it to 1"
 
 
 def _wanted(traced: Trace, wanted: Trace, differences: Sequence[str]) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from ipvsproxy.errors import UsageError
+from ipvsproxy.kernel.routes import Sender
 from ipvsproxy.model.addresses import Family, family, format_address, parse_address
 from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode
 from ipvsproxy.observe.desired import firewall_settings
@@ -13,7 +14,7 @@ from ipvsproxy.plan.firewall import PodNetworks
 from ipvsproxy.plan.trace.values import Packet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ipvsproxy.kernel.routes import Route
     from ipvsproxy.model.addresses import Address
@@ -33,15 +34,22 @@ _OUTSIDE = {
 _UNKNOWN_INTERFACE = ""
 
 
+class RouteTo(Protocol):
+    """Asks for the node's way to an address, for packets of a sender if that matters; None if there is none."""
+
+    def __call__(self, address: Address, sender: Sender | None = None, /) -> Route | None:
+        """Return the way."""
+
+
 def question(
     client: Client,
     key: VirtualServerKey,
     kernel: KernelState,
     report: AgentReport | None,
-    route_to: Callable[[Address], Route | None],
+    route_to: RouteTo,
     find_pod: Callable[[ObjectKey], Pod],
 ) -> Question:
-    """Return the question; `route_to` asks for the node's way to an address, `find_pod` for a Pod.
+    """Return the question; `find_pod` asks for a Pod.
 
     UsageError if the client can't send to such an address.
     """
@@ -59,14 +67,15 @@ def question(
             sent = asking.by_pod(find_pod(client.key))
         case _:
             assert_never(client)
-    return Question(str(client), sent.packet, key, sent.assumed)
+    return Question(str(client), sent.packet, key, sent.assumed, sent.unless)
 
 
 class _Sent(NamedTuple):
-    """A packet, and sentences about what was assumed of it."""
+    """A packet, and sentences about what was assumed of it, and about what may keep the answer from its sender."""
 
     packet: Packet
     assumed: tuple[str, ...]
+    unless: tuple[str, ...] = ()
 
 
 class _Asking(NamedTuple):
@@ -74,7 +83,7 @@ class _Asking(NamedTuple):
 
     key: VirtualServerKey
     kernel: KernelState
-    route_to: Callable[[Address], Route | None]
+    route_to: RouteTo
 
     def by_process(self, source: Address | None = None) -> _Sent:
         """Have a process of the node send it."""
@@ -90,22 +99,23 @@ class _Asking(NamedTuple):
         if source in self.kernel.bound or source in self.kernel.own or (route and route.local):
             return self.by_process(source)
         if route is None:
-            unreachable = (
-                f"the node has no route to {text}: its packets are taken to arrive by an interface that is no pod's, "
-                "and no answer will find the way back"
+            by = f"packets of {text} arrive by an interface that is no pod's"
+            no_way_back = (
+                f"the node has no route to {text}, or one that leads nowhere: no answer finds the way back; "
+                f"see `ip route get {text}`"
             )
-            return _Sent(self._packet(source, _UNKNOWN_INTERFACE), (unreachable,))
+            return _Sent(self._packet(source, _UNKNOWN_INTERFACE), (by,), (no_way_back,))
         by = f"packets of {text} arrive by interface {route.interface}, by which the node reaches it"
-        return _Sent(self._packet(source, route.interface), (by,))
+        return _Sent(self._packet(source, route.interface), (by,), tuple(self._no_way_back(source)))
 
     def from_outside(self, source: Address) -> _Sent:
         """Have a host outside send it, which stands for all."""
-        packet, assumed = self.by_host(source)
+        sent = self.by_host(source)
         stands_for = (
             f"outside is a host with the address {format_address(source)}, which is in no pod network; where source "
             "ranges matter, ask with the client's own address"
         )
-        return _Sent(packet, (stands_for, *assumed))
+        return sent._replace(assumed=(stands_for, *sent.assumed))
 
     def by_pod(self, pod: Pod) -> _Sent:
         """Have a Pod send it, which is the node if it has the node's network."""
@@ -117,13 +127,27 @@ class _Asking(NamedTuple):
         source = next((each for each in pod.addresses if family(each) is family(self.key.address)), None)
         if source is None:
             raise UsageError(f"pod {pod.key} can't send to {self.key}: it has no address of that IP family")
-        packet, assumed = self.by_host(source)
+        sent = self.by_host(source)
         elsewhere = (
             f"node {pod.node_name} handles what its pods send to services: ask there; this is what this node would "
             "make of it"
         )
         place = f"{where}; its address is {format_address(source)}"
-        return _Sent(packet, (place, *assumed) if here else (place, elsewhere, *assumed))
+        return sent._replace(assumed=(place, *(() if here else (elsewhere,)), *sent.assumed))
+
+    def _no_way_back(self, client: Address) -> Iterator[str]:
+        """Yield that policy routing keeps answers from the client: they have the service address as their source.
+
+        IPVS asks for their way anew when it has put that in (ip_vs_route_me_harder, ip_vs_core.c).
+        """
+        service = self.key.address
+        is_local = service in self.kernel.bound or service in self.kernel.own
+        if is_local and self.route_to(client, Sender(service)) is None:
+            texts = format_address(service), format_address(client)
+            yield (
+                "policy routing has no way for answers with the source {} to {}: see `ip rule`, and the tables that "
+                "its rules lead to".format(*texts)
+            )
 
     def _packet(self, source: Address | None, interface: str | None = None) -> Packet:
         return Packet(self.key.address, self.key.protocol, self.key.port, source, interface)

@@ -203,9 +203,14 @@ def _is_record(element: SetElement, address: Address) -> bool:
 
 
 def advice(
-    situation: Situation, report: AgentReport | None, differences: Sequence[str], *, certain: bool
+    situation: Situation,
+    report: AgentReport | None,
+    differences: Sequence[str],
+    *,
+    certain: bool,
+    seen: bool,
 ) -> Iterator[str]:
-    """Yield what to do next."""
+    """Yield what to do next; `seen` says that all endpoints of this node were seen to listen."""
     names = {describe(item) for item in (situation.key, situation.met, situation.key.address)}
     for failure in report.failures if report else ():
         if failure.item in names or failure.address == format_address(situation.key.address):
@@ -221,18 +226,22 @@ def advice(
     elif report is None and not situation.traced.answers:
         yield "start the agent: only it knows what should be there, and it mends what is not"
     if not certain:
-        yield "look at what could not be followed: it may drop the packet"
-    yield from _by_outcome(situation, mending=bool(differences), certain=certain)
+        yield "look into what `unless` says: that may keep the packet from the endpoint, or the answer from its client"
+    if situation.traced.outcome is not Outcome.ANSWERED:
+        yield from _by_outcome(situation, mending=bool(differences))
+    elif certain and not differences:
+        listening = "" if seen else "does it listen on that port, "
+        yield (
+            f"nothing that was looked at on this node stands in the way; if clients wait all the same, look at the "
+            f"endpoint ({listening}does a NetworkPolicy keep the source out), and at the way there and back"
+        )
+    yield from _by_state(situation)
 
 
-def _by_outcome(situation: Situation, *, mending: bool, certain: bool) -> Iterator[str]:
+def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:
     traced, desired = situation.traced, situation.desired.get(situation.met)
-    if traced.outcome is Outcome.ANSWERED:
-        if certain and not mending:
-            yield (
-                "nothing on this node stands in the way; if clients wait all the same, look at the endpoint (does it "
-                "listen on that port, does a NetworkPolicy keep the source out), and at the way there and back"
-            )
+    if unreached := _unreached(situation):
+        yield from unreached
     elif situation.decided_by(FirewallSet.RESTRICTED_PORTS):
         yield "add the client's network to spec.loadBalancerSourceRanges, or connect from one that is in it"
     elif situation.decided_by(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS):
@@ -248,6 +257,27 @@ def _by_outcome(situation: Situation, *, mending: bool, certain: bool) -> Iterat
         )
     elif traced.outcome is Outcome.REFUSED and not situation.is_service_port:
         yield "connect to a port that the address has, or add this one to the Service"
+
+
+def _unreached(situation: Situation) -> list[str]:
+    """Say how to find out what keeps the node from its real servers."""
+    reasons = {step.reason: step.real_server for step in situation.traced.steps if step.real_server}
+    found = []
+    if server := reasons.get(KernelReason.NO_ROUTE):
+        address = format_address(server.address)
+        found.append(
+            f"see which route there is, and make one: `ip route get {address}`; routes to pods are the network plugin's"
+        )
+    if server := reasons.get(KernelReason.LINK_DOWN):
+        route = situation.kernel.routes.get(server.address)
+        interface = route.interface if route else ""
+        found.append(
+            f"see why the interface {interface} is down or has no carrier: `ip link show {interface}`"
+        )
+    return found
+
+
+def _by_state(situation: Situation) -> Iterator[str]:
     if situation.kernel.table.rules is None:
         yield f"table inet {TABLE} is not there: nothing is masqueraded, dropped or guarded until the agent makes it"
     if any(endpoint.state is EndpointState.FULL for endpoint in situation.endpoints):

@@ -43,12 +43,13 @@ class NotProgrammed(enum.StrEnum):
 
 
 class Identity(NamedTuple):
-    """The agent, and what its rules depend on."""
+    """The agent, and what its rules depend on; `node_known` is false if the API server has no Node of its name."""
 
     version: str
     pid: int
     node_name: str
     firewall: FirewallSettings
+    node_known: bool = True
 
 
 def build_report(
@@ -75,20 +76,34 @@ def build_report(
             identity.node_name,
             view.synced,
             None if view.last_resync is None else _seconds(view.now - view.last_resync),
+            identity.node_known,
         ),
         _masquerade(identity.firewall),
         _services(view, known, refused),
         _rejections(refused, known),
         _failures(view),
-        list(warnings),
+        [*([] if identity.node_known else [no_such_node(identity.node_name)]), *warnings],
         [_watch(state) for state in watches],
+    )
+
+
+def no_such_node(name: str) -> str:
+    """Say what it means that the API server has no Node of the agent's name, and what to do."""
+    return (
+        f"the API server has no Node named {name}: no endpoint counts as one of this node under a traffic policy "
+        "Local, and the node's zone and addresses are not known; start the agent with --hostname-override and the "
+        "name that `kubectl get nodes` shows"
     )
 
 
 def _watch(state: WatchState) -> schema.WatchInfo:
     seconds = state.seconds_since_contact
     return schema.WatchInfo(
-        state.resource, state.connected, None if seconds is None else _seconds(seconds), state.error
+        state.resource,
+        state.connected,
+        None if seconds is None else _seconds(seconds),
+        state.error,
+        state.remedy or None,
     )
 
 

@@ -24,7 +24,8 @@ class Schema(msgspec.Struct, frozen=True, rename="camel"):
 class AgentInfo(Schema, frozen=True):
     """Which agent answers; `synced` once it has received both lists and compared everything with the kernel.
 
-    `seconds_since_resync` is for how long the last such comparison is over; None before the first.
+    `seconds_since_resync` is for how long the last such comparison is over; None before the first. `node_known` is
+    false if the API server has no Node of the agent's name.
     """
 
     version: str
@@ -32,6 +33,7 @@ class AgentInfo(Schema, frozen=True):
     node_name: str
     synced: bool
     seconds_since_resync: int | None = None
+    node_known: bool = True
 
 
 class Rejection(Schema, frozen=True):
@@ -156,13 +158,14 @@ class WatchInfo(Schema, frozen=True):
 
     `seconds_since_contact` is the time since the last answer, event or bookmark; None before the first, and always for
     manifests, which are silent while nobody changes them. `error` says why it is not connected; None if it is, and
-    before the first answer.
+    before the first answer. `remedy` is what to do about the error; None where only its words help.
     """
 
     resource: str
     connected: bool
     seconds_since_contact: int | None
     error: str | None
+    remedy: str | None = None
 
 
 class AgentReport(Schema, frozen=True):
@@ -350,11 +353,22 @@ class FirewallTable(Schema, frozen=True):
     elements: list[Element]
 
 
+class DifferenceKind(enum.StrEnum):
+    """What is not as it should be: the rules, a virtual server, a real server of one, an address, a set's element."""
+
+    RULES = "rules"
+    VIRTUAL_SERVER = "virtualServer"
+    REAL_SERVER = "realServer"
+    ADDRESS = "address"
+    ELEMENT = "element"
+
+
 class Difference(Schema, frozen=True):
     """A sentence that says what is not as it should be, and the Service that it is about, if it is known."""
 
     service: str | None
     sentence: str
+    kind: DifferenceKind
 
 
 class Dump(Schema, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import Family, format_address, parse_address
 from ipvsproxy.model.firewall import FirewallSet
@@ -14,7 +14,7 @@ from ipvsproxy.plan.firewall import ruleset
 from ipvsproxy.plan.ownership import guards, is_ours
 from ipvsproxy.plan.trace.shapes import leave_out
 from ipvsproxy.plan.trace.table import FirewallTable
-from ipvsproxy.plan.trace.values import TracedState
+from ipvsproxy.plan.trace.values import KernelReason, TracedState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.host_firewall import HostFirewall
     from ipvsproxy.kernel.listening import Listener
     from ipvsproxy.kernel.nft import FoundTable
+    from ipvsproxy.kernel.routes import Route
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
@@ -31,15 +32,27 @@ if TYPE_CHECKING:
     from ipvsproxy.plan.firewall import FirewallSettings
 
 
+class Misrouted(NamedTuple):
+    """A real server, and whether it is the marked packet that policy routing keeps from it."""
+
+    address: Address
+    masqueraded: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
     """What the kernel of this node has.
 
     `virtual_servers` are everybody's, without their real servers; those are in `statuses`, for the virtual servers that
     packets may come to. `own` are the addresses on other interfaces than the dummy, and others that are local.
-    `sources` are what masquerading puts in for each real server, where that is known. `tracks_connections` is
-    net.ipv4.vs.conntrack, which masquerading needs; `forwards` are the IP families of which the node passes on what is
-    for others, as answers to clients beyond it are.
+    `tracks_connections` is net.ipv4.vs.conntrack, which masquerading needs; `forwards` are the IP families of which the
+    node passes on what is for others, as answers to clients beyond it are.
+
+    `routes` are the ways to real servers and to other endpoints, None where there is none; the source of a route is
+    what masquerading puts in. Of the interfaces and next hops on these ways, `down` can't send, `not_forwarding` keep
+    what comes in by them, and `silent` did not answer lately. `misrouted` are real servers that the packet in question
+    is kept from by policy routing, as it is, and once it is marked to be masqueraded. `pod_listeners` are the sockets
+    of the pods of this node whose network can be seen.
     """
 
     table: FoundTable
@@ -49,9 +62,14 @@ class KernelState:
     own: AbstractSet[Address]
     listeners: Collection[Listener]
     host_firewall: HostFirewall
-    sources: Mapping[Address, Address] = field(default_factory=dict)
     tracks_connections: bool = True
     forwards: AbstractSet[Family] = frozenset(Family)
+    routes: Mapping[Address, Route | None] = field(default_factory=dict)
+    down: AbstractSet[str] = frozenset()
+    not_forwarding: AbstractSet[str] = frozenset()
+    silent: AbstractSet[Address] = frozenset()
+    misrouted: AbstractSet[Misrouted] = frozenset()
+    pod_listeners: Mapping[Address, Collection[Listener]] = field(default_factory=dict)
 
     @property
     def elements(self) -> AbstractSet[SetElement]:
@@ -64,6 +82,14 @@ class KernelState:
         if virtual_server is None or statuses is None:
             return None
         return virtual_server._replace(real_servers=tuple(status.real_server for status in statuses))
+
+    def unreached(self) -> dict[Address, KernelReason]:
+        """Return the real servers that the node can't send to, and why."""
+        return {
+            address: KernelReason.LINK_DOWN if route else KernelReason.NO_ROUTE
+            for address, route in self.routes.items()
+            if route is None or route.interface in self.down
+        }
 
     def owns(self, key: VirtualServerKey) -> bool:
         """Say whether a virtual server of the kernel is ours."""
@@ -156,7 +182,7 @@ def _state(
         if is_full(status)
     }
     listening = {(int(each.protocol), each.port) for each in kernel.listeners if each.hears(destination)}
-    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full)
+    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full, kernel.unreached())
 
 
 def is_full(status: RealServerStatus) -> bool:

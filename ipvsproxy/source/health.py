@@ -18,7 +18,7 @@ class WatchState(NamedTuple):
     `connected` is False before the first answer and since a failure, whose reason `error` has. `seconds_since_contact`
     is the time since the last answer, event or bookmark; None before the first, and where silence says nothing: a
     directory is silent while nobody changes it. `connections` counts the requests that were answered, `failures` those
-    that were not, or broke off.
+    that were not, or broke off. `remedy` is what to do about the error, "" where only its words help.
     """
 
     resource: str
@@ -27,6 +27,7 @@ class WatchState(NamedTuple):
     error: str | None
     connections: int
     failures: int
+    remedy: str = ""
 
 
 class WatchRecord:
@@ -39,21 +40,22 @@ class WatchRecord:
         self._connected = False
         self._last_contact: float | None = None
         self._error: str | None = None
+        self._remedy = ""
         self._connections = 0
         self._failures = 0
 
     def connected(self) -> None:
         """Note that the resource is in reach: a request was answered."""
-        self._connected, self._error = True, None
+        self._connected, self._error, self._remedy = True, None, ""
         self._connections += 1
 
     def heard(self) -> None:
         """Note that something came, if only to say that there is nothing new."""
         self._last_contact = self._clock()
 
-    def failed(self, reason: str) -> None:
-        """Note that the resource is out of reach, and why."""
-        self._connected, self._error = False, reason
+    def failed(self, reason: str, remedy: str = "") -> None:
+        """Note that the resource is out of reach, and why, and what to do about it if that is known."""
+        self._connected, self._error, self._remedy = False, reason, remedy
         self._failures += 1
 
     def state(self) -> WatchState:
@@ -66,6 +68,7 @@ class WatchRecord:
             self._error,
             self._connections,
             self._failures,
+            self._remedy,
         )
 
 

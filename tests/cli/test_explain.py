@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ipvsproxy.observe.schema import AgentReport
-    from ipvsproxy.observe.traced import KernelState
+    from ipvsproxy.observe.traced import KernelState, Misrouted
 
 WEB = state(
     service("10.96.0.10"),
@@ -63,7 +63,10 @@ class Kernel:
     def state(self, *_: object) -> KernelState:
         return self._found
 
-    def route_to(self, _: object) -> Route | None:
+    def misrouted(self, *_: object) -> set[Misrouted]:
+        return set()
+
+    def route_to(self, *_: object) -> Route | None:
         return Route("eth0", None, local=False)
 
 

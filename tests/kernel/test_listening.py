@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.kernel.listening import Listener, listeners
+from ipvsproxy.kernel.listening import Listener, listeners, listeners_of
 from ipvsproxy.model.objects import Protocol
 from tests.builders import address
 
@@ -79,3 +79,42 @@ def test_a_kernel_without_ipv6_and_sctp_has_none_of_them(proc_net: Path) -> None
 def test_a_socket_hears_what_is_sent_to_its_address_or_to_all(listening_at: str, heard: set[str]) -> None:
     listener = Listener(address(listening_at), Protocol.TCP, 80)
     assert {to for to in ("10.0.0.1", "10.0.0.2", "fd00::1") if listener.hears(address(to))} == heard
+
+
+FIB_TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+Local:
+  +-- 0.0.0.0/0 2 0 2
+     |-- 10.244.1.10
+        /32 host LOCAL
+     |-- 10.244.1.255
+        /32 link BROADCAST
+     |-- 127.0.0.1
+        /32 host LOCAL
+"""
+IF_INET6 = "fd0002440000000100000000000000aa 02 40 00 80     eth0\n"
+
+
+def test_who_listens_in_another_namespace_is_seen_by_any_process_of_it(tmp_path: Path) -> None:
+    own = tmp_path / "thread-self/ns/net"
+    for process in ("thread-self", "1", "20", "21", "30"):
+        for folder in ("ns", "net"):
+            (tmp_path / process / folder).mkdir(parents=True)
+    own.touch()
+    (tmp_path / "1/ns/net").hardlink_to(own)
+    (tmp_path / "20/ns/net").touch()
+    (tmp_path / "21/ns/net").hardlink_to(tmp_path / "20/ns/net")
+    (tmp_path / "20/net/fib_trie").write_text(FIB_TRIE)
+    (tmp_path / "20/net/if_inet6").write_text(IF_INET6)
+    (tmp_path / "20/net/tcp").write_text(TCP)
+    # What is asked of process 30, which has ended, has no answer.
+    pod = {address("10.244.1.10"), address("fd00:244:0:1::aa")}
+    others = {address("10.244.1.11"), address("10.244.1.255")}
+    heard = {
+        Listener(address("127.0.0.1"), Protocol.TCP, 8080),
+        Listener(address("0.0.0.0"), Protocol.TCP, 22),
+    }
+    assert listeners_of(pod | others, tmp_path) == dict.fromkeys(pod, heard)
+    assert listeners_of(set(), tmp_path) == {}

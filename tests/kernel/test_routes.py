@@ -9,7 +9,7 @@ import pytest
 
 from ipvsproxy.kernel import routes
 from ipvsproxy.kernel.netlink_codec import encode_attribute
-from ipvsproxy.kernel.routes import RTA_OIF, RTA_PREFSRC, Route, decode_route
+from ipvsproxy.kernel.routes import RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_VIA, Route, decode_route
 from ipvsproxy.model.addresses import Family
 from tests.builders import address
 
@@ -30,6 +30,17 @@ def test_a_route_has_an_interface_and_a_source() -> None:
         "lo", address("10.0.0.1"), local=False
     )
     assert decode_route(answer(2, out_by(LOOPBACK_INDEX))) == Route("lo", None, local=True)
+
+
+def test_a_router_is_the_next_hop_of_whichever_family_it_is() -> None:
+    gateway = encode_attribute(RTA_GATEWAY, address("10.0.0.2"))
+    assert decode_route(answer(1, out_by(LOOPBACK_INDEX), gateway)) == Route(
+        "lo", None, local=False, next_hop=address("10.0.0.2")
+    )
+    via = encode_attribute(RTA_VIA, struct.pack("=H", Family.IPV6) + address("fe80::1"))
+    decoded = decode_route(answer(1, out_by(LOOPBACK_INDEX), via))
+    assert decoded
+    assert decoded.next_hop == address("fe80::1")
 
 
 def test_an_interface_that_went_away_has_no_name() -> None:
@@ -57,7 +68,22 @@ def test_without_a_route_there_is_none(monkeypatch: pytest.MonkeyPatch, code: in
     assert routes.Routes().to(address("10.0.0.1")) is None
 
 
+def test_a_link_that_is_gone_is_not_up_and_a_neighbour_nobody_asked_for_is_not_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "NetlinkClient", lambda *_: Client(errno.ENODEV))
+    assert not routes.Routes().is_up("eth9")
+    monkeypatch.setattr(routes, "NetlinkClient", lambda *_: Client(errno.ENOENT))
+    assert not routes.Routes().is_silent(address("10.0.0.2"), "lo")
+
+
 def test_any_other_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "NetlinkClient", lambda *_: Client(errno.EPERM))
-    with pytest.raises(PermissionError):
-        routes.Routes().to(address("fd00::1"))
+    asked = routes.Routes()
+    for question in (
+        lambda: asked.to(address("fd00::1")),
+        lambda: asked.is_up("lo"),
+        lambda: asked.is_silent(address("fd00::1"), "lo"),
+    ):
+        with pytest.raises(PermissionError):
+            question()

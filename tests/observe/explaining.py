@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.nft import FoundTable
 from ipvsproxy.kernel.nft_rules import ListedRules
+from ipvsproxy.kernel.routes import Route
 from ipvsproxy.observe.explain import Question, explain
 from ipvsproxy.observe.traced import KernelState
 from ipvsproxy.plan.firewall import ruleset
@@ -34,8 +35,10 @@ def kernel_state(*states: ServiceState) -> KernelState:
         own=frozenset(addresses(NODE_ADDRESS, "127.0.0.1")),
         listeners=(),
         host_firewall=HostFirewall(),
-        sources={
-            server.address: address(NODE_ADDRESS)
+        routes={
+            server.address: Route(
+                "eth0", address(NODE_ADDRESS), local=False, next_hop=address("203.0.113.254")
+            )
             for each in kernel.virtual_servers.values()
             for server in each.real_servers
         },

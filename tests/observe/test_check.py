@@ -11,6 +11,7 @@ import pytest
 from ipvsproxy.config.layers import combine
 from ipvsproxy.config.settings import Config
 from ipvsproxy.errors import UsageError
+from ipvsproxy.kernel.interface import FirewallState
 from ipvsproxy.model.objects import ObjectKey, ServiceType
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.check import (
@@ -19,19 +20,22 @@ from ipvsproxy.observe.check import (
     health_of,
     ipv6_addresses,
     local_endpoints,
+    node_ports,
     schedulers_of,
     shared_addresses,
 )
+from ipvsproxy.observe.comparison import Comparison
 from ipvsproxy.observe.configuration import configuration
-from ipvsproxy.observe.schema import Difference
-from ipvsproxy.plan.check.agent import Several
+from ipvsproxy.observe.report import build_report
 from ipvsproxy.plan.check.finding import Check, Finding, Severity
 from ipvsproxy.plan.view import Failure
 from tests.builders import NODE, address, addresses, endpoint, endpoint_slice, port, service
-from tests.observe.node import NOW, report_of, state, view_of
+from tests.observe.node import IDENTITY, NOW, kernel_of, report_of, state, view_of
 
 if TYPE_CHECKING:
     from ipvsproxy.model.items import Item
+    from ipvsproxy.observe.schema import AgentReport, Dump
+    from tests.observe.node import Kernel
 
 PLAIN = state(
     service("10.96.0.1", "fd00:10:96::1"),
@@ -71,31 +75,88 @@ def test_a_configuration_that_is_not_understood_is_one_line() -> None:
         config_of(msgspec.structs.replace(answer, settings=broken))
 
 
-def test_an_agent_that_is_well_has_nothing_to_count() -> None:
-    health = health_of(report_of(PLAIN), 70, [], [])
+def dump_of(report: AgentReport, kernel: Kernel) -> Dump:
+    return Comparison(report, kernel.tables).dump(kernel.real_servers)
+
+
+def test_an_agent_that_is_well_has_nothing_to_tell() -> None:
+    report = report_of(PLAIN)
+    health = health_of(report, 70, dump_of(report, kernel_of(PLAIN)), [])
     assert (health.node_name, health.synced, health.resync_overdue_after) == (NODE, True, 70)
-    assert health.failures == health.rejections == health.differences == Several(0)
+    assert [*health.failures, *health.rejections, *(health.differences or [])] == []
+    assert (health.node_known, health.warnings) == (True, [])
+    assert health_of(report, 70, None, []).differences is None
 
 
-def test_of_several_things_the_first_is_said() -> None:
+def test_rejections_are_told_by_kind_and_what_leaves_a_service_without_its_clusterip_first() -> None:
     failures: dict[Item, Failure] = {address("10.96.0.1"): Failure("EACCES: Permission denied", 3, NOW + 4)}
-    broken = [
-        Rejection("Service", ObjectKey("default", name), "spec.ports", "wrong")
-        for name in ("broken", "other")
+    rejections = [
+        Rejection("Service", ObjectKey("default", "broken"), "spec.ports", "wrong"),
+        Rejection("Service", ObjectKey("default", "web"), "spec.externalIPs", "taken"),
+        Rejection("Service", ObjectKey("default", "web"), "spec.externalIPs", "forbidden"),
+        Rejection("Service", ObjectKey("default", "web"), "spec.clusterIPs", "not ours"),
+        Rejection("EndpointSlice", ObjectKey("default", "web-9"), "", "unreadable"),
     ]
     report = report_of(
         PLAIN,
         view=view_of(PLAIN, failures=failures),
-        rejections=broken,
+        rejections=rejections,
         warnings=["known", "the disk is full"],
     )
-    differences = [Difference("default/web", "weight 5 instead of 1"), Difference(None, "table is missing")]
-    health = health_of(report, 70, differences, ["known"])
-    assert health.failures == Several(1, "address 10.96.0.1: EACCES: Permission denied")
-    assert health.rejections == Several(2, "Service default/broken spec.ports: wrong")
-    assert health.differences == Several(2, "default/web: weight 5 instead of 1")
+    health = health_of(report, 70, None, ["known"])
+    assert health.failures == ["address 10.96.0.1: EACCES: Permission denied"]
+    assert [(each.kind, each.fails, len(each.sentences)) for each in health.rejections] == [
+        ("rejected, no address is served", True, 2),
+        ("rejected, EndpointSlice", False, 1),
+        ("rejected, Service spec.externalIPs", False, 2),
+    ]
     assert health.warnings == ["the disk is full"]
-    assert health_of(report, 70, None, []).differences is None
+
+
+def test_a_node_that_the_api_server_does_not_have_is_told_once() -> None:
+    identity = IDENTITY._replace(node_known=False)
+    report = build_report(identity, view_of(PLAIN), [PLAIN], [], [])
+    assert len(report.warnings) == 1
+    health = health_of(report, 70, None, [])
+    assert (health.node_known, health.warnings) == (False, [])
+
+
+def told_of(kernel: Kernel) -> list[tuple[bool, int]]:
+    """Return for each kind of difference whether traffic fails by it, and how many there are."""
+    report = report_of(PLAIN)
+    several = health_of(report, 70, dump_of(report, kernel), []).differences or []
+    return [(each.fails, len(each.sentences)) for each in several]
+
+
+def test_what_is_not_served_fails_and_is_told_once_for_each_cause() -> None:
+    kernel = kernel_of(PLAIN)
+    assert told_of(kernel) == []
+    assert told_of(kernel._replace(virtual_servers={})) == [(True, 2)]
+    assert told_of(kernel._replace(bound=set())) == [(True, 2)]
+    assert told_of(kernel._replace(firewall=FirewallState(frozenset(), intact=False))) == [(True, 1)]
+    emptied = {key: each._replace(real_servers=()) for key, each in kernel.virtual_servers.items()}
+    assert told_of(kernel._replace(virtual_servers=emptied)) == [(True, 1)]
+
+
+def test_what_differs_otherwise_is_a_warning_and_hidden_by_nothing_else() -> None:
+    kernel = kernel_of(PLAIN)
+    rest, first = sorted(kernel.virtual_servers.values(), key=lambda each: len(each.real_servers))
+    weighted = tuple(server._replace(weight=7) for server in first.real_servers)
+    changed = {rest.key: rest, first.key: first._replace(scheduler="wlc", real_servers=weighted)}
+    assert told_of(kernel._replace(virtual_servers=changed)) == [(False, 1), (False, 2)]
+    left = {first.key: changed[first.key]}
+    strange = {*kernel.bound, address("10.96.0.99")} - {first.key.address}
+    assert told_of(kernel._replace(virtual_servers=left, bound=strange)) == [
+        (True, 1),
+        (True, 1),
+        (False, 1),
+        (False, 2),
+        (False, 1),
+    ]
+
+
+def test_node_ports_are_picked_out() -> None:
+    assert node_ports(report_of(PLAIN, SHARED)) == {30080}
 
 
 def test_addresses_for_clients_outside_are_shared_as_far_as_they_are_bound_and_of_ipv4() -> None:

@@ -14,7 +14,13 @@ from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
-from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState, VirtualServerState
+from ipvsproxy.observe.schema import (
+    ActualRealServer,
+    Difference,
+    DifferenceKind,
+    RealServerState,
+    VirtualServerState,
+)
 from ipvsproxy.observe.selection import Selection
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.diff import Actual, KnownElements, diff
@@ -390,7 +396,8 @@ def test_a_virtual_server_that_went_while_the_kernel_was_read_is_missing_or_no_s
     kernel = with_stray(lambda kernel: kernel._replace(bound=kernel.bound | {STRAY.address}))
     dump = Comparison(report_of(STATE), kernel.tables).dump({})
     assert [(each.address, each.actual) for each in dump.virtual_servers] == [("10.96.0.1", None)]
-    assert Difference("default/web", f"{NAME} is missing") in (dump.differences or ())
+    missing = Difference("default/web", f"{NAME} is missing", DifferenceKind.VIRTUAL_SERVER)
+    assert missing in (dump.differences or ())
 
 
 def test_one_service_is_shown_by_itself() -> None:

@@ -10,15 +10,17 @@ import pytest
 from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.listening import Listener
 from ipvsproxy.kernel.nft_rules import ListedRules, UnknownRule
+from ipvsproxy.kernel.routes import Route
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.explain import is_owned, why_nobody_has
 from ipvsproxy.observe.explain_schema import EndpointState, ExplainedOutcome
-from ipvsproxy.observe.traced import keys_wanted
+from ipvsproxy.observe.traced import Misrouted, keys_wanted
 from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
 from ipvsproxy.plan.rules import Chain, Hook, Rule, Verdict
+from ipvsproxy.plan.trace.values import KernelReason
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import (
     NODE,
@@ -81,7 +83,7 @@ class TestResult:
         )
 
     def test_an_address_of_the_node_that_is_not_known_by_name(self) -> None:
-        told_ = told(TARGET, without(kernel_state(web(LOCAL)), sources={}), source=STRANGER)
+        told_ = told(TARGET, without(kernel_state(web(LOCAL)), routes={}), source=STRANGER)
         assert told_.result == f"answered by {HERE}:8080, seeing an address of this node as the source"
 
     def test_many_endpoints_are_counted(self) -> None:
@@ -441,7 +443,7 @@ class TestUnless:
             "input of table inet filter",
         ]
         assert (told_.unless, told_.is_well) == ([str(self.finding)], False)
-        assert told_.next == ["look at what could not be followed: it may drop the packet"]
+        assert len(told_.next) == 1
         assert told_.assumptions == ["iptables-legacy can't be looked at"]
 
     def test_one_before_our_own_chain_comes_first(self) -> None:
@@ -476,11 +478,106 @@ class TestUnless:
         assert told(TARGET, kernel).unless == []
         assert told(TARGET, kernel, source=STRANGER).unless[0].startswith("net.ipv4.vs.conntrack is 0")
 
+    def test_a_redirection_without_connection_tracking(self) -> None:
+        kernel = without(
+            kernel_state(balancer(LOCAL, external=TrafficPolicy.LOCAL)), tracks_connections=False
+        )
+        assert told(key(BALANCER), kernel).unless[0].startswith("net.ipv4.vs.conntrack is 0: answers do not")
+
+    def test_an_interface_that_does_not_forward_matters_to_clients_beyond_the_node(self) -> None:
+        kernel = without(kernel_state(web(LOCAL)), not_forwarding={"eth0"})
+        (unless,) = told(TARGET, kernel).unless
+        assert unless.startswith("net.ipv4.conf.eth0.forwarding is 0: the node does not pass on")
+        assert told(TARGET, kernel, source=None).unless == []
+        assert told(TARGET, without(kernel, not_forwarding={"eth1"})).unless == []
+
+    def test_a_next_hop_that_does_not_answer(self) -> None:
+        kernel = without(kernel_state(web(LOCAL, THERE)), silent={address("203.0.113.254")})
+        (unless,) = told(TARGET, kernel).unless
+        assert unless.startswith(
+            f"203.0.113.254, the next hop by eth0 to {HERE}:8080 and {THERE}:8080, did not"
+        )
+        directly = {address(HERE): Route("veth7", None, local=False)}
+        kernel = without(kernel, routes=directly, silent={address(HERE)})
+        assert (
+            told(TARGET, kernel)
+            .unless[0]
+            .startswith(f"{HERE}, the next hop by veth7 to {HERE}:8080, did not")
+        )
+
+    def test_policy_routing_that_keeps_the_packet_as_it_is_or_as_it_is_marked(self) -> None:
+        for source, masqueraded in ((POD, False), (STRANGER, True)):
+            for kept in (False, True):
+                kernel = without(kernel_state(web(LOCAL)), misrouted={Misrouted(address(HERE), kept)})
+                assert bool(told(TARGET, kernel, source=source).unless) is (kept is masqueraded)
+
+    def test_an_endpoint_of_this_node_on_which_nobody_listens(self) -> None:
+        kernel = kernel_state(web(LOCAL))
+        other = Listener(address("0.0.0.0"), Protocol.TCP, 8081)
+        deaf = without(kernel, pod_listeners={address(HERE): [other, other._replace(protocol=Protocol.UDP)]})
+        assert told(TARGET, deaf).unless[0].startswith(f"nobody listens at {HERE}:8080 (tcp)")
+        heard = without(kernel, pod_listeners={address(HERE): [other._replace(port=8080)]})
+        assert (told(TARGET, heard).unless, told(TARGET, heard).assumptions) == ([], [])
+
+    def test_an_endpoint_at_the_nodes_own_address_is_heard_by_the_nodes_own_processes(self) -> None:
+        served = web(endpoint(NODE_ADDRESS, node=NODE))
+        kernel = kernel_state(served)
+        assert told(TARGET, kernel).unless[0].startswith(f"nobody listens at {NODE_ADDRESS}:8080 (tcp)")
+        listening = without(kernel, listeners=[Listener(address("0.0.0.0"), Protocol.TCP, 8080)])
+        assert told(TARGET, listening).unless == []
+
+    def test_a_pod_of_this_node_that_cant_be_looked_into_is_named_and_others_are_not(self) -> None:
+        served = web(LOCAL, endpoint(THERE, node="node-b"))
+        (assumed,) = told(TARGET, kernel_state(served), report_of(served)).assumptions
+        assert assumed.startswith(
+            f"somebody listens at {HERE}:8080 (tcp): whether that is so could not be seen"
+        )
+        told_ = told(TARGET, kernel_state(served), report_of(served))
+        assert told_.is_well
+        assert "does it listen on that port" in told_.next[0]
+
+    def test_without_the_agent_whoever_is_not_behind_a_router_may_be_of_this_node(self) -> None:
+        kernel = kernel_state(web(LOCAL, THERE))
+        assert told(TARGET, kernel).assumptions == []
+        directly = {**kernel.routes, address(HERE): Route("veth7", None, local=False)}
+        assert len(told(TARGET, without(kernel, routes=directly)).assumptions) == 1
+
     def test_answers_to_clients_beyond_a_node_that_does_not_forward(self) -> None:
         kernel = without(kernel_state(web(LOCAL)), forwards=frozenset({Family.IPV6}))
         assert told(TARGET, kernel, source=STRANGER).unless == [
             "net.ipv4.ip_forward is not 1: the node does not pass answers on to clients beyond it; set it to 1"
         ]
+
+
+class TestUnreached:
+    """Endpoints that the node has no way to."""
+
+    def unreached(self, route: Route | None, *endpoints: object) -> Explanation:
+        served = web(*endpoints)
+        kernel = kernel_state(served)
+        routes = {**kernel.routes, address(HERE): route}
+        return told(TARGET, without(kernel, routes=routes, down={"veth7"}), report_of(served))
+
+    def test_without_a_route_ipvs_refuses(self) -> None:
+        told_ = self.unreached(None, LOCAL)
+        assert (told_.outcome, told_.is_well, told_.wanted) == (ExplainedOutcome.REFUSED, False, None)
+        assert told_.result == f"refused at once: {KernelReason.NO_ROUTE}"
+        assert [step.stage for step in told_.ways[0].steps] == ["IPVS", "routing"]
+        assert told_.endpoints[0].state is EndpointState.UNREACHED
+        assert f"ip route get {HERE}" in told_.next[0]
+
+    def test_behind_an_interface_that_is_down_the_packet_ends(self) -> None:
+        told_ = self.unreached(Route("veth7", None, local=False), LOCAL)
+        assert (told_.outcome, told_.is_well) == (ExplainedOutcome.DROPPED, False)
+        assert told_.ways[0].steps[-1].reason == KernelReason.LINK_DOWN
+        assert "ip link show veth7" in told_.next[0]
+
+    def test_others_answer_all_the_same(self) -> None:
+        told_ = self.unreached(None, LOCAL, THERE)
+        assert told_.result.startswith(
+            f"refused at once for some clients, for others answered by {THERE}:8080"
+        )
+        assert not told_.is_well
 
 
 def test_a_process_of_a_node_that_does_not_forward_has_its_answers() -> None:

@@ -19,8 +19,11 @@ from tests.observe.explaining import NODE_ADDRESS, POD, STRANGER, kernel_state
 from tests.observe.node import report_of
 
 if TYPE_CHECKING:
+    from ipvsproxy.kernel.routes import Sender
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.observe.clients import Client
     from ipvsproxy.observe.explain import Question
+    from ipvsproxy.observe.traced import KernelState
 
 KERNEL = kernel_state()
 WEB = ObjectKey("default", "web-1")
@@ -34,15 +37,23 @@ ROUTES = {
 }
 
 
-def ask(client: Client, pod: Pod | None = None, to: str = "10.96.0.10") -> Question:
+def ask(
+    client: Client,
+    pod: Pod | None = None,
+    to: str = "10.96.0.10",
+    kernel: KernelState = KERNEL,
+    no_way_from: str = "",
+) -> Question:
     def find_pod(name: ObjectKey) -> Pod:
         assert pod
         assert name == pod.key
         return pod
 
-    return question(
-        client, key(to), KERNEL, report_of(), lambda each: ROUTES.get(format_address(each)), find_pod
-    )
+    def route_to(to: Address, sender: Sender | None = None, /) -> Route | None:
+        closed = sender and format_address(sender.source) == no_way_from
+        return None if closed else ROUTES.get(format_address(to))
+
+    return question(client, key(to), kernel, report_of(), route_to, find_pod)
 
 
 def pod(*ips: str, on: str = NODE_ADDRESS, host_network: bool = False) -> Pod:
@@ -73,7 +84,15 @@ def test_an_address_of_the_node_is_a_process_that_chose_its_source() -> None:
 def test_without_a_route_the_packet_arrives_by_no_interface_of_a_pod() -> None:
     asked = ask(HostAt(address("100.64.0.1")))
     assert asked.packet.arrives_by == ""
-    assert asked.assumptions[0].startswith("the node has no route to 100.64.0.1")
+    assert asked.unless[0].startswith("the node has no route to 100.64.0.1")
+
+
+def test_answers_find_their_way_back_from_the_service_address() -> None:
+    bound = replace(KERNEL, bound=frozenset(addresses("10.96.0.10")))
+    assert ask(HostAt(address(POD)), kernel=bound).unless == ()
+    (unless,) = ask(HostAt(address(POD)), kernel=bound, no_way_from="10.96.0.10").unless
+    assert unless.startswith(f"policy routing has no way for answers with the source 10.96.0.10 to {POD}")
+    assert ask(ProcessOfNode(), kernel=bound, no_way_from="10.96.0.10").unless == ()
 
 
 def test_outside_is_an_address_for_documentation_that_the_node_does_not_have() -> None:
@@ -123,5 +142,5 @@ def test_a_client_of_the_other_family_is_a_wrong_word(client: Client, to: str, w
 
 def test_all_addresses_for_documentation_may_be_taken() -> None:
     taken = replace(KERNEL, own=frozenset(addresses("203.0.113.1", "198.51.100.1", "192.0.2.1")))
-    asked = question(HostOutside(), key("10.96.0.10"), taken, None, lambda _: None, lambda _: pod(POD))
+    asked = question(HostOutside(), key("10.96.0.10"), taken, None, lambda *_: None, lambda _: pod(POD))
     assert asked.packet.source == address("192.0.2.1")

@@ -382,3 +382,23 @@ def test_a_full_real_server_is_not_chosen_and_without_another_one_clients_are_re
     nobody = trace(from_pod(hosts, hosts.cluster_ip), everybody._replace(full=full))
     assert (nobody.outcome, nobody.answers) == (Outcome.REFUSED, ())
     assert nobody.steps[-1].reason == KernelReason.FULL
+
+
+@for_both_families
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [(KernelReason.NO_ROUTE, Outcome.REFUSED), (KernelReason.LINK_DOWN, Outcome.DROPPED)],
+)
+def test_a_real_server_that_the_node_has_no_way_to_does_not_answer(
+    hosts: Hosts, reason: KernelReason, outcome: Outcome
+) -> None:
+    servers = map(real_server, (hosts.pod, hosts.remote))
+    found_by = state(hosts, cluster_ip(hosts, *servers))._replace(unreached={address(hosts.remote): reason})
+    for source, interface in ((address(hosts.neighbour), "veth0"), (None, None)):
+        packet = Packet(address(hosts.cluster_ip), Protocol.TCP, 80, source, interface)
+        traced = trace(packet, found_by)
+        assert (traced.outcome, [answer.address for answer in traced.answers]) == (
+            outcome,
+            [address(hosts.pod)],
+        )
+        assert traced.steps[-1].reason == reason

@@ -25,8 +25,8 @@ class Scene:
 
 def test_a_resource_is_not_connected_before_its_first_answer() -> None:
     assert Scene().health.states() == [
-        ("services", False, None, None, 0, 0),
-        ("nodes", False, None, None, 0, 0),
+        ("services", False, None, None, 0, 0, ""),
+        ("nodes", False, None, None, 0, 0, ""),
     ]
 
 
@@ -35,7 +35,7 @@ def test_the_time_since_the_last_contact_goes_on() -> None:
     scene.services.connected()
     scene.services.heard()
     scene.now += 7
-    assert scene.services_state() == ("services", True, 7, None, 1, 0)
+    assert scene.services_state() == ("services", True, 7, None, 1, 0, "")
     scene.services.heard()
     assert scene.services_state().seconds_since_contact == 0
 
@@ -43,10 +43,10 @@ def test_the_time_since_the_last_contact_goes_on() -> None:
 def test_a_failure_has_its_reason_until_the_next_answer() -> None:
     scene = Scene()
     scene.services.connected()
-    scene.services.failed("Connection refused")
-    assert scene.services_state() == ("services", False, None, "Connection refused", 1, 1)
+    scene.services.failed("Forbidden", "allow it")
+    assert scene.services_state() == ("services", False, None, "Forbidden", 1, 1, "allow it")
     scene.services.connected()
-    assert scene.services_state() == ("services", True, None, None, 2, 1)
+    assert scene.services_state() == ("services", True, None, None, 2, 1, "")
 
 
 def test_each_resource_has_a_record_of_its_own() -> None:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.config.durations import format_duration
-from ipvsproxy.plan.check.finding import Check, Finding, Severity
+from ipvsproxy.plan.check.finding import Check, Finding, Severity, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,25 +15,34 @@ _ROOT_ONLY = 0o077
 
 
 class Watch(NamedTuple):
-    """A resource that the agent follows; `error` says why it is not connected, "" if it is not known."""
+    """A resource that the agent follows.
+
+    `error` says why it is not connected, and `remedy` what to do about that, "" if it is not known.
+    """
 
     resource: str
     connected: bool
     seconds_since_contact: int | None
     error: str
+    remedy: str = ""
 
 
 class Several(NamedTuple):
-    """How many there are of something, and a sentence about the first."""
+    """All of one kind that is wrong: `kind` is its name in the plural, `sentences` say what each one is.
 
-    number: int
-    first: str = ""
+    `fails` says that the traffic of a Service fails by it.
+    """
+
+    kind: str
+    sentences: Sequence[str]
+    fails: bool = False
 
 
 class Health(NamedTuple):
     """What an agent that answers says of itself; `differences` None: they can't be found out.
 
-    `resync_overdue_after` is in seconds, `warnings` are sentences about the node.
+    `node_known` says that there is a Node of its name. `resync_overdue_after` is in seconds, `warnings` are sentences
+    about the node. `failures` are sentences, too.
     """
 
     version: str
@@ -42,10 +51,11 @@ class Health(NamedTuple):
     synced: bool
     seconds_since_resync: int | None
     resync_overdue_after: float
+    node_known: bool = True
     watches: Sequence[Watch] = ()
-    failures: Several = Several(0)
-    rejections: Several = Several(0)
-    differences: Several | None = Several(0)
+    failures: Sequence[str] = ()
+    rejections: Sequence[Several] = ()
+    differences: Sequence[Several] | None = ()
     warnings: Sequence[str] = ()
 
 
@@ -82,12 +92,13 @@ def judge_health(health: Health, version: str) -> list[Finding]:
     """Judge what the agent says; `version` is this program's."""
     return [
         _judge_synced(health),
+        _judge_node(health),
         _judge_version(health, version),
         _judge_resync(health),
         *_judge_watches(health),
         _judge_failures(health.failures),
-        _judge_differences(health.differences),
-        _judge_rejections(health.rejections),
+        *_judge_differences(health.differences),
+        *_judge_rejections(health.rejections),
         *(Finding(Check.AGENT_WARNING, Severity.WARNING, each) for each in health.warnings),
     ]
 
@@ -133,12 +144,26 @@ def _judge_synced(health: Health) -> Finding:
         return Finding(
             Check.AGENT, Severity.OK, f"{name}: it answers, and has compared everything with the kernel"
         )
+    waiting = f"{name}: it has not compared everything with the kernel yet"
+    if any(not watch.connected and watch.error for watch in health.watches):
+        return Finding(Check.AGENT, Severity.INFO, f"{waiting}, for what it watches is out of reach")
     return Finding(
         Check.AGENT,
         Severity.WARNING,
-        f"{name}: it has not compared everything with the kernel yet; it waits for the API server's lists, "
-        "or has just begun",
-        "ipvsproxy check again in a moment; see the watches",
+        f"{waiting}; it waits for the API server's lists, or has just begun",
+        "ipvsproxy check again in a moment; read the agent's log if it stays so",
+    )
+
+
+def _judge_node(health: Health) -> Finding:
+    if health.node_known:
+        return Finding(Check.NODE, Severity.OK, f"the agent works for the node {health.node_name}")
+    return Finding(
+        Check.NODE,
+        Severity.ERROR,
+        f"the API server has no Node named {health.node_name}, which the agent works for: no endpoint counts as "
+        "one of this node under a traffic policy Local, and the node's zone and addresses are not known",
+        "start the agent with --hostname-override and the name that `kubectl get nodes` shows",
     )
 
 
@@ -170,61 +195,70 @@ def _judge_resync(health: Health) -> Finding:
 
 
 def _judge_watches(health: Health) -> list[Finding]:
-    broken = [watch for watch in health.watches if not watch.connected]
+    broken: dict[str, list[Watch]] = {}
+    for watch in health.watches:
+        if not watch.connected:
+            # The words of an error differ from resource to resource, and from one attempt to the next.
+            broken.setdefault(watch.remedy, []).append(watch)
     if health.watches and not broken:
         names = ", ".join(watch.resource for watch in health.watches)
         return [Finding(Check.WATCH, Severity.OK, f"connected: {names}")]
-    return [_judge_broken(watch) for watch in broken]
+    return [_judge_broken(watches) for watches in broken.values()]
 
 
-def _judge_broken(watch: Watch) -> Finding:
-    since = watch.seconds_since_contact
-    last = "never heard of" if since is None else f"last heard of {format_duration(since)} ago"
-    error = f": {watch.error}" if watch.error else ""
+def _judge_broken(watches: Sequence[Watch]) -> Finding:
+    """Judge what is out of reach for one reason."""
+    *others, last_one = sorted(watch.resource for watch in watches)
+    names = f"{', '.join(others)} and {last_one}" if others else last_one
+    heard = [watch.seconds_since_contact for watch in watches if watch.seconds_since_contact is not None]
+    last = f"last heard of {format_duration(max(heard))} ago" if heard else "never heard of"
+    errors = dict.fromkeys(watch.error for watch in watches if watch.error)
+    error = f": {'; '.join(errors)}" if errors else ""
     return Finding(
         Check.WATCH,
         Severity.ERROR,
-        f"{watch.resource} are out of reach, {last}, so changes are not seen{error}",
-        "see that the API server can be reached from this node, as the agent's kubeconfig says",
-        watch.resource,
+        f"{names} are out of reach, {last}, so changes are not seen{error}",
+        watches[0].remedy
+        or "see that the API server can be reached from this node, as the agent's kubeconfig says",
+        names,
     )
 
 
-def _judge_failures(failures: Several) -> Finding:
-    if not failures.number:
+def _judge_failures(failures: Sequence[str]) -> Finding:
+    if not failures:
         return Finding(Check.FAILURES, Severity.OK, "the kernel refuses nothing")
+    changes = "1 change" if len(failures) == 1 else f"{len(failures)} changes"
     return Finding(
         Check.FAILURES,
         Severity.ERROR,
-        f"the kernel refuses {_counted(failures, 'change', 'changes')}",
+        f"the kernel refuses {changes}: {listed(failures)}",
         "ipvsproxy dump, at the end: reasons, and when each is tried again",
     )
 
 
-def _judge_differences(differences: Several | None) -> Finding:
+def _judge_differences(differences: Sequence[Several] | None) -> list[Finding]:
     if differences is None:
-        return Finding(Check.DIFFERENCES, Severity.UNKNOWN, "there is nothing to compare the kernel with yet")
-    if not differences.number:
-        return Finding(Check.DIFFERENCES, Severity.OK, "the kernel has what the agent wants")
+        return [
+            Finding(Check.DIFFERENCES, Severity.UNKNOWN, "there is nothing to compare the kernel with yet")
+        ]
+    return [
+        _judge_several(Check.DIFFERENCES, each, "ipvsproxy dump --diff; the next comparison repairs them")
+        for each in differences
+    ] or [Finding(Check.DIFFERENCES, Severity.OK, "the kernel has what the agent wants")]
+
+
+def _judge_rejections(rejections: Sequence[Several]) -> list[Finding]:
+    return [
+        _judge_several(Check.REJECTIONS, each, "ipvsproxy dump, at REJECTED: correct the objects")
+        for each in rejections
+    ] or [Finding(Check.REJECTIONS, Severity.OK, "nothing that the agent was given is rejected")]
+
+
+def _judge_several(check: Check, several: Several, mend: str) -> Finding:
     return Finding(
-        Check.DIFFERENCES,
-        Severity.WARNING,
-        f"not as the agent wants it: {_counted(differences, 'thing', 'things')}",
-        "ipvsproxy dump --diff; the next comparison repairs them",
+        check,
+        Severity.ERROR if several.fails else Severity.WARNING,
+        f"{several.kind} ({len(several.sentences)}): {listed(several.sentences)}",
+        mend,
+        several.kind,
     )
-
-
-def _judge_rejections(rejections: Several) -> Finding:
-    if not rejections.number:
-        return Finding(Check.REJECTIONS, Severity.OK, "nothing that the agent was given is rejected")
-    return Finding(
-        Check.REJECTIONS,
-        Severity.WARNING,
-        f"rejected of what the agent was given: {_counted(rejections, 'thing', 'things')}",
-        "ipvsproxy dump, at REJECTED: correct the objects",
-    )
-
-
-def _counted(several: Several, one: str, many: str) -> str:
-    words = f"{several.number} {one if several.number == 1 else many}"
-    return f"{words}: {several.first}" if several.number == 1 else f"{words}, the first: {several.first}"

@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class Severity(enum.StrEnum):
@@ -45,12 +45,14 @@ class Check(enum.StrEnum):
     ARP = "arp"
     BRIDGE = "bridge"
     IPV6 = "ipv6"
+    NODE_PORTS = "node-ports"
     KUBE_PROXY = "kube-proxy"
     KUBE_PROXY_LEFTOVERS = "kube-proxy-leftovers"
     PORT = "port"
     RUN_DIRECTORY = "run-directory"
     AGENT = "agent"
     OTHER_AGENT = "other-agent"
+    NODE = "node"
     AGENT_VERSION = "agent-version"
     CONFIGURATION = "configuration"
     RESYNC = "resync"
@@ -93,6 +95,12 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, the worst first, those of the same severity in the order of the checks."""
     order = list(Check)
     return sorted(findings, key=lambda each: (-each.severity.rank, order.index(each.check), each.about))
+
+
+def listed(sentences: Sequence[str], most: int = 5) -> str:
+    """Return the first few sentences, and how many more there are."""
+    more = f"; and {len(sentences) - most} more" if len(sentences) > most else ""
+    return f"{'; '.join(sentences[:most])}{more}"
 
 
 def unknown(check: Check, why: object, about: str = "") -> Finding:

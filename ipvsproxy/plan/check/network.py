@@ -155,6 +155,36 @@ def judge_ipv6(*, disabled: bool | None, wanted: int) -> Finding:
     return Finding(Check.IPV6, Severity.OK, "IPv6 service addresses can be bound")
 
 
+def judge_node_ports(ports: Collection[int], local: str, reserved: str) -> Finding:
+    """Judge whether the node's own connections may begin at a node port; then answers to them go to IPVS instead.
+
+    `local` and `reserved` are net.ipv4.ip_local_port_range and net.ipv4.ip_local_reserved_ports, which are IPv6's too.
+    IPVS takes whatever is sent to a node port, and a SYN-ACK for a new connection (tcp_conn_schedule,
+    ip_vs_proto_tcp.c).
+    """
+    first, last = map(int, local.split())
+    kept = [tuple(map(int, part.split("-"))) for part in reserved.split(",") if part.strip()]
+    open_ports = [
+        port
+        for port in sorted(ports)
+        if first <= port <= last and not any(part[0] <= port <= part[-1] for part in kept)
+    ]
+    if not open_ports:
+        return Finding(
+            Check.NODE_PORTS, Severity.OK, "the node's own connections begin at no port that is a node port"
+        )
+    names = _few([str(port) for port in open_ports])
+    wanted = ",".join(filter(None, (reserved.strip(), *map(str, open_ports))))
+    return Finding(
+        Check.NODE_PORTS,
+        Severity.WARNING,
+        f"the node's own connections may begin at a node port ({names}), for net.ipv4.ip_local_port_range is "
+        f"{first} to {last}: such a connection hangs",
+        f"sysctl -w net.ipv4.ip_local_reserved_ports={wanted}; to keep it, reserve the API server's whole "
+        "--service-node-port-range in a file of /etc/sysctl.d",
+    )
+
+
 def _few(names: Sequence[str], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"

@@ -162,6 +162,11 @@ class _Way:
             way = _Way(self._state, self.steps, server)
             way._step(Stage.IPVS, KernelReason.SCHEDULED, f"the destination becomes {server}", key)
             follow = finish if self._is_local(server.address) else _Way._send_out
+            if self._state.unreached.get(server.address) is KernelReason.NO_ROUTE:
+                # IPVS asks for the route before it sends the packet on (__ip_vs_get_out_rt, ip_vs_xmit.c).
+                way._step(Stage.ROUTING, KernelReason.NO_ROUTE, "refused with an ICMP error")
+                ends.append(Outcome.REFUSED)
+                continue
             try:
                 ends.append(follow(way, replace(packet, destination=server.address, port=server.port)))
             except _StoppedError as stopped:
@@ -172,6 +177,9 @@ class _Way:
         """Follow what IPVS sends to another host or a pod."""
         packet = self._pass(Stage.OUTPUT, replace(packet, arrived_by=None), settled=True)
         packet = self._pass(Stage.POSTROUTING, packet)
+        if self._state.unreached.get(packet.destination) is KernelReason.LINK_DOWN:
+            self._step(Stage.POSTROUTING, KernelReason.LINK_DOWN, "dropped")
+            return Outcome.DROPPED
         return self._answer(packet)
 
     def _finish_input(self, packet: HookPacket) -> _End:

@@ -49,7 +49,8 @@ class TracedState(NamedTuple):
     `bound` are the addresses on the dummy interface, `own` those that the node has otherwise; of these, the first of a
     family that is no loopback address is the source of what the node sends to others. `listening` are the protocols and
     ports that processes of the node listen on, at all addresses. `full` are the real servers that have as many
-    connections as they may have.
+    connections as they may have. `unreached` are the addresses of real servers that the node can't send to, and why:
+    NO_ROUTE or LINK_DOWN.
     """
 
     table: FirewallTable
@@ -58,6 +59,7 @@ class TracedState(NamedTuple):
     own: Sequence[Address]
     listening: AbstractSet[tuple[int, int]] = frozenset()
     full: AbstractSet[tuple[VirtualServerKey, RealServer]] = frozenset()
+    unreached: Mapping[Address, KernelReason] = {}
 
 
 class Outcome(enum.StrEnum):
@@ -113,6 +115,8 @@ class KernelReason(enum.StrEnum):
     FULL = "each real server with a weight above 0 has its maximum of connections"
     HASHED = "the scheduler keeps to its choice of a real server that has weight 0 now"
     SCHEDULED = "the virtual server has a real server with a weight above 0"
+    NO_ROUTE = "the node has no route to the real server, or one that leads nowhere"
+    LINK_DOWN = "the interface that leads to the real server is down"
     REAL_SERVER_OF_NODE = "the real server has an address of the node"
     ECHO = "the kernel answers pings"
     LISTENING = "a process of the node listens on the port"

@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _REMEDIES: Final[Mapping[int, str]] = {
-    http.HTTPStatus.UNAUTHORIZED: "renew the token or client certificate: it is read again at each attempt",
-    http.HTTPStatus.FORBIDDEN: "allow the agent's user to list and watch this resource",
+    http.HTTPStatus.UNAUTHORIZED: (
+        "renew the agent's credentials, the token or the client certificate: they are read again at each attempt"
+    ),
+    http.HTTPStatus.FORBIDDEN: (
+        "allow the agent's user to list and watch this resource, by a ClusterRole and a ClusterRoleBinding as the "
+        "chart has them"
+    ),
 }
 
 # What a server that can't send the initial events answers: sendInitialEvents or resourceVersionMatch is forbidden.
@@ -150,7 +155,7 @@ class Watcher(Generic[Value]):
             if status not in _PLACE_IS_GOOD:
                 self._place = ""
             if not self._stopping.is_set():
-                self._health.failed(str(error))
+                self._health.failed(str(error), _REMEDIES.get(status or 0, ""))
                 self._report_failure(error)
             raise
 

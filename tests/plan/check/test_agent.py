@@ -85,24 +85,31 @@ def test_silence_is_no_fault_before_the_agent_was_here(
         ),
         (
             Check.FAILURES,
-            {"failures": Several(2, "a: b")},
+            {"failures": ["a: b", "c: d"]},
             Severity.ERROR,
-            "refuses 2 changes, the first: a: b",
+            "refuses 2 changes: a: b; c: d",
         ),
-        (
-            Check.FAILURES,
-            {"failures": Several(1, "a: b")},
-            Severity.ERROR,
-            "the kernel refuses 1 change: a: b",
-        ),
+        (Check.FAILURES, {"failures": ["a: b"]}, Severity.ERROR, "the kernel refuses 1 change: a: b"),
         (Check.DIFFERENCES, {"differences": None}, Severity.UNKNOWN, "nothing to compare"),
         (
             Check.DIFFERENCES,
-            {"differences": Several(1, "x")},
+            {"differences": [Several("addresses", ["x"])]},
             Severity.WARNING,
-            "not as the agent wants it: 1 thing: x",
+            "addresses (1): x",
         ),
-        (Check.REJECTIONS, {"rejections": Several(3, "x")}, Severity.WARNING, "3 things, the first: x"),
+        (
+            Check.DIFFERENCES,
+            {"differences": [Several("addresses", ["x"], fails=True)]},
+            Severity.ERROR,
+            "addresses (1): x",
+        ),
+        (
+            Check.REJECTIONS,
+            {"rejections": [Several("objects", [*"abcdefgh"])]},
+            Severity.WARNING,
+            "objects (8): a; b; c; d; e; and 3 more",
+        ),
+        (Check.NODE, {"node_known": False}, Severity.ERROR, "no Node named node-a"),
         (Check.AGENT_WARNING, {"warnings": ["the disk is full"]}, Severity.WARNING, "the disk is full"),
     ],
 )
@@ -112,6 +119,44 @@ def test_what_is_wrong_with_an_agent_is_said(
     found = the(check, **changes)
     assert found.severity is severity
     assert words in found.meaning
+
+
+def test_each_kind_of_rejection_is_a_finding_of_its_own() -> None:
+    kinds = [Several("no address", ["a"], fails=True), Several("field", ["b", "c"])]
+    found = [
+        each
+        for each in judge_health(WELL._replace(rejections=kinds), "1.0")
+        if each.check is Check.REJECTIONS
+    ]
+    assert [(each.about, each.severity) for each in found] == [
+        ("no address", Severity.ERROR),
+        ("field", Severity.WARNING),
+    ]
+
+
+def test_what_is_out_of_reach_for_one_reason_is_one_finding_with_the_remedy_for_it() -> None:
+    def broken(resource: str, error: str, remedy: str = "") -> Watch:
+        return Watch(resource, connected=False, seconds_since_contact=None, error=error, remedy=remedy)
+
+    def watches(*found: Watch) -> list[Finding]:
+        return [
+            each for each in judge_health(WELL._replace(watches=found), "1.0") if each.check is Check.WATCH
+        ]
+
+    (refused,) = watches(broken("services", "refused"), broken("nodes", "reset"))
+    assert (refused.about, "kubeconfig" in refused.mend) == ("nodes and services", True)
+    (forbidden,) = watches(
+        broken("services", "services is forbidden", "allow it"),
+        broken("nodes", "nodes is forbidden", "allow it"),
+    )
+    assert forbidden.mend == "allow it"
+    assert len(watches(broken("services", "refused"), broken("nodes", "Forbidden", "allow it"))) == 2
+
+
+def test_an_agent_that_waits_for_what_is_out_of_reach_is_no_fault_of_its_own() -> None:
+    watch = Watch("services", connected=False, seconds_since_contact=None, error="refused")
+    assert the(Check.AGENT, synced=False, watches=[watch]).severity is Severity.INFO
+    assert the(Check.AGENT, synced=False, watches=[watch._replace(error="")]).severity is Severity.WARNING
 
 
 def test_the_configuration_is_fine_until_its_file_changes_in_a_way_that_the_agent_does_not_follow() -> None:

@@ -14,6 +14,7 @@ from ipvsproxy.plan.check.network import (
     judge_bridges,
     judge_host_firewall,
     judge_ipv6,
+    judge_node_ports,
 )
 from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
 from tests.builders import address, addresses, networks
@@ -109,3 +110,24 @@ def test_ipv6_is_missed_only_where_services_have_it(
     *, disabled: bool | None, wanted: int, severity: Severity
 ) -> None:
     assert judge_ipv6(disabled=disabled, wanted=wanted).severity is severity
+
+
+@pytest.mark.parametrize(
+    ("ports", "local", "reserved", "open_ports"),
+    [
+        ({30080, 32767}, "32768\t60999", "", []),
+        ({30080, 40000}, "32768\t60999", "", [40000]),
+        ({1024, 65535}, "1024 65535", "", [1024, 65535]),
+        ({30080, 30443, 30444}, "1024 65535", "30000-30100,30443\n", [30444]),
+        ({30080}, "1024 65535", "30000-32767", []),
+        (set(), "1024 65535", "", []),
+    ],
+)
+def test_node_ports_that_the_nodes_own_connections_may_begin_at_are_a_warning(
+    ports: set[int], local: str, reserved: str, open_ports: list[int]
+) -> None:
+    found = judge_node_ports(ports, local, reserved)
+    assert found.severity is (Severity.WARNING if open_ports else Severity.OK)
+    if open_ports:
+        wanted = ",".join(filter(None, (reserved.strip(), *map(str, open_ports))))
+        assert found.mend.startswith(f"sysctl -w net.ipv4.ip_local_reserved_ports={wanted};")
