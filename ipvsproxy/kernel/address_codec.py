@@ -122,9 +122,12 @@ def decode_address(payload: bytes) -> InterfaceAddress | None:
     return InterfaceAddress(interface_index, address)
 
 
-def is_link_local(payload: bytes) -> bool:
-    """Say whether a NEWADDR or DELADDR message is about an IPv6 link-local address."""
-    return _LINK_LOCAL.contains(_local_address(payload))
+def decode_changed_address(payload: bytes) -> InterfaceAddress | None:
+    """Return the address of a NEWADDR or DELADDR message; None for an IPv6 link-local one."""
+    address = _local_address(payload)
+    if _LINK_LOCAL.contains(address):
+        return None
+    return InterfaceAddress(decode_interface_index(payload), address)
 
 
 def decode_interface_index(payload: bytes) -> int:

@@ -33,6 +33,7 @@ Sample = tuple[str, tuple[str, ...], float]
 
 _PROBES = {"/healthz": "kubeproxy_proxy_healthz_total", "/livez": "kubeproxy_proxy_livez_total"}
 _WHOLE = frozenset({Occasion.FIRST_SYNC, Occasion.RESYNC})
+_REPAIRS = frozenset({Occasion.RESYNC, Occasion.REPAIR})
 # A look at what drains, or at what failed, is no sync.
 _SYNCS = _WHOLE | {Occasion.CHANGES}
 
@@ -107,7 +108,7 @@ class Metrics:
             self._programming.observe(max(self._last_round - moment, 0.0))
         _add(self._done, told.done)
         _add(self._refused, told.refused)
-        if told.occasion is Occasion.RESYNC:
+        if told.occasion in _REPAIRS:
             _add(self._repairs, told.done)
         for how, count in told.drains_ended.items():
             self._drains[how].inc(count)

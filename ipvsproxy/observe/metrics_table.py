@@ -187,7 +187,8 @@ GROUPS = (
             Metric(
                 "ipvsproxy_resync_repairs_total",
                 Kind.COUNTER,
-                "What a comparison of everything had to mend, by kind of operation.",
+                "What others changed and the agent put back, by kind of operation: service addresses at once, "
+                "all else at the next comparison of everything.",
                 "Somebody else changes what is the agent's: another proxy, a script with ipvsadm or nft. "
                 "Run `ipvsproxy check`; the log has `repaired what others changed`.",
                 (_OPERATION,),

@@ -389,7 +389,8 @@ class Applier:
                 outcome.refused["addresses added"] += 1
                 continue
             bound.add(address)
-            outcome.done["addresses added"] += 1
+            if error is None:
+                outcome.done["addresses added"] += 1
         self._actual.addresses |= bound
         return bound
 

@@ -23,6 +23,7 @@ from ipvsproxy.plan.view import Planned
 from ipvsproxy.reconcile.hooks import Hooks, tell
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.planning import Planner
+from ipvsproxy.reconcile.repair import AddressRepair
 from ipvsproxy.reconcile.resync import Resync, in_slices
 from ipvsproxy.reconcile.rounds import Rounds
 from ipvsproxy.reconcile.state import NodeState
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.kernel.address_notices import AddressChange
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address, Network
     from ipvsproxy.model.ipvs import VirtualServerKey
@@ -102,6 +104,7 @@ class Controller:
         self._planner = Planner(self._state.desired, settings.plan, facts, hooks, log)
         self._rounds = Rounds(self._state, self._planner, clock, log, hooks)
         self._addresses_changed = threading.Event()
+        self._repair = AddressRepair(self._state, kernel.addresses, log)
         self._prepared = self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
@@ -130,9 +133,11 @@ class Controller:
         self._stopping.set()
         self._wake()
 
-    def addresses_changed(self) -> None:
+    def addresses_changed(self, change: AddressChange) -> None:
         """Note that the node's addresses are not what they were; from any thread."""
-        self._addresses_changed.set()
+        if change.elsewhere:
+            self._addresses_changed.set()
+        self._repair.hear(change.deleted, any_deleted=change.any_deleted)
         self._wake()
 
     def configure(self, settings: Settings) -> None:
@@ -169,6 +174,10 @@ class Controller:
         now = self._clock()
         if self._pace.pause(now) <= 0 and self._sync_changes(now):
             return Pause(0)
+        if repaired := self._repair.step(now):
+            self._rounds.repaired(repaired, now)
+            self._follow_up(repaired, now)
+            return Pause(0)
         if due := self._state.retries.due(now):
             outcome = self._state.settle(due, now)
             self._rounds.retried(outcome, now)
@@ -184,8 +193,8 @@ class Controller:
             due.append(now + START_RETRY_PERIOD)
         if self._state.drains.virtual_servers:
             due.append(self._next_drain_check)
-        if (next_try := self._state.retries.next_try()) is not None:
-            due.append(next_try)
+        tries = self._state.retries.next_try(), self._repair.next_try()
+        due += [each for each in tries if each is not None]
         seconds = max(min(due) - now, 0)
         paced = self._pace.pause(now)
         return Pause(min(seconds, paced), paced=True) if paced > 0 else Pause(seconds)
@@ -201,6 +210,7 @@ class Controller:
         if not self._prepared:
             self._hooks.prepare()
             self._prepared = True
+        self._repair.leave_to_resync(began)
         resync = Resync(self._state, self._kernel, self._clock)
         try:
             inputs = self._read_addresses(self._node)
@@ -323,6 +333,7 @@ class Controller:
         if self._resync is None:
             if now < self._next_resync:
                 return False
+            self._repair.leave_to_resync(now)
             resync = Resync(self._state, self._kernel, self._clock)
             self._resync = resync, resync.slices()
         resync, slices = self._resync

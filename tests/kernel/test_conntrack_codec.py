@@ -93,7 +93,7 @@ def payload(message: bytes) -> bytes:
     return message[HEADER.size :]
 
 
-@given(entries_of(4), unanswered=st.booleans())
+@given(entry=entries_of(4), unanswered=st.booleans())
 def test_an_ipv4_destination_is_asked_for_in_the_bytes_that_pyroute2_gives_it(
     entry: ConntrackEntry, *, unanswered: bool
 ) -> None:
@@ -103,7 +103,7 @@ def test_an_ipv4_destination_is_asked_for_in_the_bytes_that_pyroute2_gives_it(
     assert encode_get_destination(entry.destination, unanswered=unanswered) == expected
 
 
-@given(entries_of(16), unanswered=st.booleans())
+@given(entry=entries_of(16), unanswered=st.booleans())
 def test_an_ipv6_destination_is_asked_for_by_its_port(entry: ConntrackEntry, *, unanswered: bool) -> None:
     _, protocol, port = entry.destination
     expected = pyroute2_filtered(Family.IPV6, unanswered=unanswered, proto=protocol, dport=port)
