@@ -343,6 +343,7 @@ class Controller:
             self._rounds.resynced(resync.outcome, resync.seconds + self._clock() - now)
             self._follow_up(resync.outcome, now)
             self._finish_resync(resync, now)
+            self._retry_all(now)
             self._last_resync = self._clock()
             tell(self._log, self._hooks.succeeded)
         except (OSError, FirewallError, KernelUnavailableError) as error:
@@ -366,6 +367,16 @@ class Controller:
         touched.update(self._planner.plan(services))
         if touched:
             self._settle_changes(touched, now, len(services))
+
+    def _retry_all(self, now: float) -> None:
+        """Try everything that failed once: what made it fail may be over long before its pause is."""
+        if due := self._state.retries.all():
+            known = {item: failure.reason for item, failure in self._state.retries.failures.items()}
+            outcome = self._state.settle(due, now)
+            self._rounds.retried(outcome, now)
+            # What fails as before was told before.
+            outcome.failures = dict(outcome.failures.items() - known.items())
+            self._follow_up(outcome, now)
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:
