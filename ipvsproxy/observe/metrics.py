@@ -42,13 +42,14 @@ class Surroundings(NamedTuple):
     """What is looked at for each scrape, from whichever thread that is in.
 
     `unusable` are the parts of objects that can't be used, `unavailable` those that can't be had beside what the rounds
-    tell. `traffic` has the samples by Service.
+    tell. `node_is_unknown` says that there is no Node of the agent's name. `traffic` has the samples by Service.
     """
 
     backlog: Callable[[], Backlog]
     watches: Callable[[], Iterable[WatchState]]
     unusable: Callable[[], Iterable[Rejection]]
     unavailable: Callable[[], Collection[Rejection]] = lambda: ()
+    node_is_unknown: Callable[[], bool] = lambda: False
     traffic: Callable[[], Iterable[Sample]] = lambda: ()
 
 
@@ -169,6 +170,7 @@ class Metrics:
         for policy in ("internal", "external"):
             number = numbers.without_local_endpoints.get(policy, 0)
             yield "kubeproxy_sync_proxy_rules_no_local_endpoints_total", (policy,), number
+        yield "ipvsproxy_node_unknown", (), float(surroundings.node_is_unknown())
         yield from self._read_refused(surroundings)
         yield from _read_watches(surroundings)
         yield from surroundings.traffic()

@@ -301,7 +301,7 @@ GROUPS = (
                 "kubeproxy_proxy_healthz_total",
                 Kind.COUNTER,
                 "Answers to /healthz.",
-                "503: the agent is unhealthy, or the node is about to go.",
+                "503: the agent is unhealthy, the node is about to go, or the API server has no such Node.",
                 (_CODE,),
             ),
             Metric(
@@ -310,6 +310,13 @@ GROUPS = (
                 "Answers to /livez.",
                 "503: no comparison with the kernel has succeeded in time.",
                 (_CODE,),
+            ),
+            Metric(
+                "ipvsproxy_node_unknown",
+                Kind.GAUGE,
+                "1 while the API server has no Node of the agent's name, else 0. Always 0 with --manifests.",
+                "1: the agent takes no endpoint for one of its own node and /healthz answers 503. Give the name of "
+                "the Node with --hostname-override, or see why the node is not registered.",
             ),
             Metric(
                 "ipvsproxy_build_info",
