@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from ipvsproxy.kernel.address_notices import AddressChange
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.model.addresses import Address, Family
 from ipvsproxy.model.objects import (
@@ -90,7 +91,7 @@ class AgentInProcess:
     def change_addresses(self) -> float:
         """Tell that the node's addresses changed; return the microseconds until the kernel has what follows."""
         began = time.perf_counter()
-        self._controller.addresses_changed()
+        self._controller.addresses_changed(AddressChange(elsewhere=True))
         self._controller.step()
         return (time.perf_counter() - began) * 1e6
 

@@ -127,6 +127,27 @@ def test_a_node_that_is_about_to_go_gets_no_new_clients_and_its_agent_lives(
         await_statuses(node, 200, 200)
 
 
+def test_a_node_that_the_api_server_has_not_gets_no_clients_and_its_agent_lives(
+    node: Node, server: ApiServer
+) -> None:
+    with node.agent(*node.api_flags(server), "--hostname-override=node-x") as agent:
+        agent.await_line("first sync")
+        assert statuses(node) == (503, 200)
+        found = body(node)
+        assert (found["nodeEligible"], found["healthy"]) == (False, True)
+        assert found["status"].keys() == {"IPv4", "IPv6"}
+        server.state.apply(objects.node("node-x"))
+        await_statuses(node, 200, 200)
+        server.state.delete("Node", "", "node-x")
+        await_statuses(node, 503, 200)
+
+
+def test_manifests_need_no_node(node: Node) -> None:
+    with node.agent(node.manifests_flag, "--hostname-override=node-x") as agent:
+        agent.await_line("first sync")
+        assert statuses(node) == (200, 200)
+
+
 def test_a_kernel_that_refuses_for_too_long_makes_unhealthy_until_it_takes_everything_again(
     node: Node,
 ) -> None:

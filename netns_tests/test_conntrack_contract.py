@@ -27,7 +27,7 @@ from netns_tests.namespaces import Namespace
 from netns_tests.servers import DATAGRAM_PORT, Servers
 from netns_tests.topology import Topology
 from tests.builders import address, key, virtual_server
-from tests.kernel.conntrack_kernel import NEW, dumped
+from tests.kernel.conntrack_kernel import NEW, SEEN_REPLY, dumped
 from tests.kernel.contract_conntrack import ENTRY, ENTRY6, ConntrackContract
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def read_entries(family: Family) -> Iterator[ConntrackEntry]:
             if client and answer:
                 source, (to, port), protocol = client
                 destination = VirtualServerKey(to, protocol, port)
-                yield ConntrackEntry(source, destination, answer[0], message.get_attr("CTA_ZONE") or 0)
+                answered = bool(message.get_attr("CTA_STATUS") & SEEN_REPLY)
+                yield ConntrackEntry(
+                    source, destination, answer[0], message.get_attr("CTA_ZONE") or 0, answered
+                )
 
 
 def _ends(found: Any) -> Any:  # noqa: ANN401 - pyroute2 has no types

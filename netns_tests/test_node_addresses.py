@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from ipvsproxy.kernel.address_notices import AddressNotices, NoticeQueue
+from ipvsproxy.kernel.address_notices import NOTHING, AddressChange, AddressNotices, NoticeQueue
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.model.addresses import Family, parse_address
 from netns_tests.deadline import PATIENCE, await_that
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEXT = {Family.IPV4: "192.0.2.1", Family.IPV6: "2001:db8::1"}
+SERVICE_ADDRESSES = {
+    Family.IPV4: ("10.96.0.1", "10.96.0.2"),
+    Family.IPV6: ("fd00:96::1", "fd00:96::2"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,11 @@ class Node:
         self.ip(f"address add {text} dev {interface}" + (" nodad" if ":" in text else ""))
 
     def changed(self) -> bool:
-        """Say whether there are notices of a change; the kernel sends them before the command that makes it ends."""
+        """Say whether addresses of other interfaces than the agent's changed."""
+        return self.change().elsewhere
+
+    def change(self) -> AddressChange:
+        """Return what the notices say; the kernel sends them before the command that makes the change ends."""
         return self.notices.wait(0)
 
 
@@ -101,6 +109,25 @@ def test_service_addresses_are_no_change_however_many(node: Node) -> None:
     assert not node.changed()
 
 
+def test_service_addresses_that_go_are_named(node: Node, family: Family) -> None:
+    gone, stays = (parse_address(text) for text in SERVICE_ADDRESSES[family])
+    assert node.dummy.apply([gone, stays], ()) == {}
+    assert node.change() == NOTHING
+    node.ip(f"address delete {SERVICE_ADDRESSES[family][0]} dev {INTERFACE}")
+    assert node.change() == AddressChange(deleted=frozenset({gone}))
+    node.ip(f"address flush dev {INTERFACE}")
+    assert node.change() == AddressChange(deleted=frozenset({stays}))
+
+
+def test_the_end_of_the_dummy_interface_is_told(node: Node, family: Family) -> None:
+    address = parse_address(SERVICE_ADDRESSES[family][0])
+    assert node.dummy.apply([address], ()) == {}
+    node.ip(f"link delete {INTERFACE}")
+    change = node.change()
+    assert change.any_deleted
+    assert not change.elsewhere
+
+
 def test_a_dummy_interface_that_is_made_anew_is_the_own_one(node: Node, family: Family) -> None:
     node.add(TEXT[family], INTERFACE)
     node.ip(f"link delete {INTERFACE}")
@@ -122,6 +149,8 @@ def test_an_interface_that_takes_the_index_of_the_dummy_one_is_another(node: Nod
 
 def test_names_that_move_from_one_interface_to_another_are_followed(node: Node, family: Family) -> None:
     node.ip(f"link set {INTERFACE} name old")
+    # Its addresses are those of another interface from now on.
+    assert node.changed()
     node.ip(f"link add {INTERFACE} type dummy")
     node.add(TEXT[family], INTERFACE)
     assert not node.changed()
@@ -171,7 +200,7 @@ def test_the_thread_tells_of_changes_in_the_namespace_that_it_was_made_in(family
     calls: queue.Queue[None] = queue.Queue()
     with Namespace("node") as namespace:
         with namespace.entered():
-            notices = AddressNotices(lambda: calls.put(None), structlog.get_logger(), INTERFACE)
+            notices = AddressNotices(lambda _: calls.put(None), structlog.get_logger(), INTERFACE)
         notices.start()
         namespace.run("ip", "address", "add", TEXT[family], "dev", "lo")
         calls.get(timeout=PATIENCE)

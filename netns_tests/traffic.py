@@ -189,13 +189,17 @@ class Flow:
     def ask(self) -> Answer:
         """Send one datagram and return the answer; NoAnswerError if none comes."""
         try:
-            self._socket.connect((self._target.address, self._target.port))
-            # What the node's own firewall refuses at output is told twice: to the sender, and by ICMP.
-            with contextlib.suppress(PermissionError):
-                self._socket.send(b"?")
+            self.tell()
             return _answer(self._socket.recv(4096))
         except OSError as error:
             raise NoAnswerError(_failure(error.errno), self._target) from error
+
+    def tell(self) -> None:
+        """Send one datagram; OSError if the last one was refused."""
+        self._socket.connect((self._target.address, self._target.port))
+        # What the node's own firewall refuses at output is told twice: to the sender, and by ICMP.
+        with contextlib.suppress(PermissionError):
+            self._socket.send(b"?")
 
 
 def request(origin: Host, target: Target, patience: float = PATIENCE) -> Answer:

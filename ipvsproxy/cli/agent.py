@@ -56,12 +56,16 @@ class Part(NamedTuple):
 
 
 class ObjectSource(NamedTuple):
-    """Where objects come from, by way of the store; how that goes; and where what can't be used of them is told."""
+    """Where objects come from, by way of the store; how that goes; and where what can't be used of them is told.
+
+    `has_nodes` says that a Node of the agent's name has to be among them.
+    """
 
     store: Store
     health: SourceHealth
     parts: tuple[Part, ...]
     on_rejection: Callable[[Rejection], None]
+    has_nodes: bool = True
 
 
 class Agent:
@@ -83,11 +87,12 @@ class Agent:
         self._config = config
         self._store = source.store
         self._source_health = source.health
+        self._has_nodes = source.has_nodes
         self._log = log
         self._metrics = Metrics()
         self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
         self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
-        self._health = Health(patience(config), self._is_leaving, time.monotonic, time.time)
+        self._health = Health(patience(config), self._is_eligible, time.monotonic, time.time)
         self._http = HttpServer(log)
         self._node_ports_health = NodePortHealth(
             self._http, self._health.is_healthy, log, source.on_rejection
@@ -164,6 +169,7 @@ class Agent:
             self._source_health.states,
             store.rejections,
             self._node_ports_health.rejections,
+            self._is_unknown,
         )
         if not limit:
             return surroundings
@@ -179,9 +185,13 @@ class Agent:
         everywhere = self._config.node_port_addresses.all
         self._node_ports_health.listen_on(None if everywhere else facts.node_port_addresses)
 
-    def _is_leaving(self) -> bool:
+    def _is_eligible(self) -> bool:
         node = self._store.node
-        return node is not None and node.leaving
+        return not (node.leaving if node else self._has_nodes)
+
+    def _is_unknown(self) -> bool:
+        """Say whether the API server has no Node of the agent's name."""
+        return self._has_nodes and self._store.synced and self._store.node is None
 
     def _report(self) -> AgentReport:
         store, config = self._store, self._config

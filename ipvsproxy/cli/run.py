@@ -158,7 +158,8 @@ def _manifests(directory: Path, config: Config, ending: Ending, log: FilteringBo
 
     store = Store()
     source = ManifestSource(directory, store, config.node_name, log, on_failure=ending.fail)
-    return ObjectSource(store, source.health, (Part(source.start, source.stop, source.join),), lambda _: None)
+    parts = (Part(source.start, source.stop, source.join),)
+    return ObjectSource(store, source.health, parts, lambda _: None, has_nodes=False)
 
 
 def _api_server(config: Config, node_events: NodeEvents, log: FilteringBoundLogger) -> ObjectSource:

@@ -117,18 +117,19 @@ def decode_address(payload: bytes) -> InterfaceAddress | None:
     No Service has a link-local address. Another host's is what duplicate address detection says of it, once it is over:
     before that the address counts, since IPVS needs no socket that is bound to it.
     """
+    flags: int = _ADDRESS_HEADER.unpack_from(payload)[2]
+    return None if flags & IFA_F_DADFAILED else decode_changed_address(payload)
+
+
+def decode_changed_address(payload: bytes) -> InterfaceAddress | None:
+    """Return the address of a NEWADDR or DELADDR message; None for an IPv6 link-local one."""
     _, prefix_length, flags, _, interface_index = _ADDRESS_HEADER.unpack_from(payload)
     address = _local_address(payload)
-    if flags & IFA_F_DADFAILED or _LINK_LOCAL.contains(address):
+    if _LINK_LOCAL.contains(address):
         return None
     of = family(address)
     alone = prefix_length == of.bits or (of is Family.IPV4 and flags & IFA_F_SECONDARY)
     return InterfaceAddress(interface_index, address, Holding.ALONE if alone else Holding.WITH_NETWORK)
-
-
-def is_link_local(payload: bytes) -> bool:
-    """Say whether a NEWADDR or DELADDR message is about an IPv6 link-local address."""
-    return _LINK_LOCAL.contains(_local_address(payload))
 
 
 def decode_interface_index(payload: bytes) -> int:

@@ -1,7 +1,8 @@
 """Connection tracking over ctnetlink: the entries of flows whose endpoint or virtual server came or went.
 
-An entry outlives the real server that it leads to, and IPVS drops the datagram that comes with it; an entry of the time
-before a virtual server keeps the client's traffic from being masqueraded. Without its entry a flow begins anew.
+An entry outlives the real server that it leads to, and IPVS drops the datagram that comes with it. An entry of the time
+before a virtual server keeps the client's traffic from being masqueraded, and each packet renews it. A flow begins anew
+without its entry.
 
 The kernel filters a dump by the original destination. Its filter by the source of replies, which is the endpoint, reads
 the wrong flags; so the endpoint is compared here, and all else too, for what a kernel's filter lets through.
@@ -20,23 +21,20 @@ from ipvsproxy.kernel.conntrack_codec import (
     encode_get_destination,
     encode_get_protocol,
 )
+from ipvsproxy.kernel.interface import Flow
 from ipvsproxy.kernel.netlink import NetlinkClient, open_socket
 from ipvsproxy.kernel.nfnetlink import NETLINK_NETFILTER
 from ipvsproxy.model.addresses import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
-    from typing import TypeAlias
+    from collections.abc import Set as AbstractSet
 
     from ipvsproxy.kernel.conntrack_codec import Entry
-    from ipvsproxy.kernel.interface import Flow
     from ipvsproxy.kernel.netlink import DatagramSocket
-    from ipvsproxy.model.addresses import Address, Family
+    from ipvsproxy.model.addresses import Family
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.model.objects import Protocol
-
-    # None among a destination's endpoints stands for all of them.
-    _Endpoints: TypeAlias = dict[VirtualServerKey, set[tuple[Address, int] | None]]
 
 # Each dump walks the kernel's whole table, whatever it is filtered by. Beyond about so many, one dump of all entries of
 # an address family and a protocol takes less time (6 to 30, by the size of the table, with 10,000 entries).
@@ -67,11 +65,8 @@ class ConntrackNetlink:
 
         Entries of other zones than 0 stay: IPVS has no part in them.
         """
-        endpoints: _Endpoints = {}
-        for destination, endpoint in flows:
-            endpoints.setdefault(destination, set()).add(endpoint)
         try:
-            found = self._matching(endpoints)
+            found = self._matching(set(flows))
             errors = self._client.execute(map(encode_delete, found))
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -87,25 +82,35 @@ class ConntrackNetlink:
                 raise OSError(refusal.code, f"connection tracking entries can't be deleted: {refusal}")
         return len(found) - len(errors)
 
-    def _matching(self, endpoints: _Endpoints) -> set[Entry]:
-        """Return the entries to those destinations that have one of their endpoints."""
+    def _matching(self, flows: AbstractSet[Flow]) -> set[Entry]:
+        """Return the entries of these flows."""
+        destinations = {flow.destination for flow in flows}
         found: set[Entry] = set()
-        for payload in self._dump(endpoints):
-            destination = decode_destination(payload)
-            wanted = endpoints.get(destination) if destination else None
-            entry = decode_entry(payload) if wanted else None
-            if wanted and entry and (None in wanted or entry.endpoint in wanted):
+        for payload in self._dump(flows):
+            if decode_destination(payload) not in destinations:
+                continue
+            entry = decode_entry(payload)
+            if entry and not flows.isdisjoint(_flows_of(entry)):
                 found.add(entry)
         return found
 
-    def _dump(self, destinations: Iterable[VirtualServerKey]) -> Iterator[bytes]:
-        """Yield the entries to those destinations, with others among them, and some of them twice."""
-        alike: dict[tuple[Family, Protocol], list[VirtualServerKey]] = {}
-        for each in destinations:
-            alike.setdefault((family(each.address), each.protocol), []).append(each)
-        for (of_family, protocol), group in alike.items():
-            questions = set(map(encode_get_destination, group))
+    def _dump(self, flows: Iterable[Flow]) -> Iterator[bytes]:
+        """Yield the entries of those flows, with others among them, and some of them twice."""
+        alike: dict[tuple[Family, Protocol, bool], set[VirtualServerKey]] = {}
+        for destination, _, unanswered in flows:
+            kind = family(destination.address), destination.protocol, unanswered
+            alike.setdefault(kind, set()).add(destination)
+        for (of_family, protocol, unanswered), group in alike.items():
+            questions = {encode_get_destination(each, unanswered=unanswered) for each in group}
             if len(questions) > _MAX_QUESTIONS:
-                questions = {encode_get_protocol(of_family, protocol)}
+                questions = {encode_get_protocol(of_family, protocol, unanswered=unanswered)}
             for question in questions:
                 yield from itertools.chain.from_iterable(self._client.dump(question))
+
+
+def _flows_of(entry: Entry) -> Iterator[Flow]:
+    """Yield all flows that the entry is of."""
+    for endpoint in (None, entry.endpoint):
+        yield Flow(entry.destination, endpoint)
+        if not entry.answered:
+            yield Flow(entry.destination, endpoint, unanswered=True)

@@ -27,9 +27,14 @@ IPCTNL_MSG_CT_DELETE = 2
 
 CTA_TUPLE_ORIG = 1
 CTA_TUPLE_REPLY = 2
+CTA_STATUS = 3
 CTA_ID = 12
 CTA_ZONE = 18
 CTA_FILTER = 25
+CTA_STATUS_MASK = 26
+
+# linux/netfilter/nf_conntrack_common.h
+IPS_SEEN_REPLY = 1 << 1
 
 CTA_TUPLE_IP = 1
 CTA_TUPLE_PROTO = 2
@@ -94,22 +99,23 @@ _ORIGINAL_LAYOUTS: dict[int, _OriginalLayout] = {each: _original_layout(each) fo
 class Entry(NamedTuple):
     """An entry of zone 0.
 
-    `destination` is what the client sent to, `endpoint` who answers. `original` and `identifier` name the entry to the
-    kernel, as it wrote them.
+    `destination` is what the client sent to, `endpoint` who answers, and `answered` whether there was an answer yet.
+    `original` and `identifier` name the entry to the kernel, as it wrote them.
     """
 
     destination: VirtualServerKey
     endpoint: tuple[Address, int]
+    answered: bool
     original: bytes
     identifier: bytes
 
 
-def encode_get_destination(destination: VirtualServerKey) -> bytes:
-    """Return the request for a dump of the entries with that original destination.
+def encode_get_destination(destination: VirtualServerKey, *, unanswered: bool = False) -> bytes:
+    """Return the request for a dump of the entries with that original destination, or of its unanswered ones only.
 
     More may come. An IPv6 one asks for the port alone, whatever the address: the kernel's comparison of IPv6 addresses
-    is the wrong way round (ctnetlink_filter_match_tuple() from 5.8 on). The ports of SCTP are not compared, and before
-    5.8 only the address family is.
+    is the wrong way round (ctnetlink_filter_match_tuple() from 5.8 on). The ports of SCTP are not compared, before 5.15
+    answers are not looked at, and before 5.8 only the address family is.
     """
     of_family = family(destination.address)
     protocol_and_port = _encode_protocol(destination.protocol) + encode_attribute(
@@ -121,15 +127,19 @@ def encode_get_destination(destination: VirtualServerKey) -> bytes:
         address = encode_attribute(CTA_IP_V4_DST, destination.address)
         original = encode_attribute(CTA_TUPLE_IP, address) + original
         flags |= CTA_FILTER_F_CTA_IP_DST
-    return _encode_get(of_family, original, flags)
+    return _encode_get(of_family, original, flags, unanswered=unanswered)
 
 
-def encode_get_protocol(of_family: Family, protocol: Protocol) -> bytes:
-    """Return the request for a dump of all entries of an address family and a protocol; before 5.8 of the family."""
+def encode_get_protocol(of_family: Family, protocol: Protocol, *, unanswered: bool = False) -> bytes:
+    """Return the request for a dump of all entries of an address family and a protocol, or of the unanswered ones only.
+
+    More may come from kernels before 5.15, as from `encode_get_destination`.
+    """
     return _encode_get(
         of_family,
         encode_attribute(CTA_TUPLE_PROTO, _encode_protocol(protocol)),
         CTA_FILTER_F_CTA_PROTO_NUM,
+        unanswered=unanswered,
     )
 
 
@@ -173,6 +183,7 @@ def decode_entry(payload: bytes) -> Entry | None:
     return Entry(
         VirtualServerKey(Address(addresses[_DESTINATION_ADDRESS[of_family]]), _PROTOCOLS[number], port),
         (Address(reply_addresses[_SOURCE_ADDRESS[of_family]]), reply_port),
+        bool(int.from_bytes(values[CTA_STATUS]) & IPS_SEEN_REPLY),
         values[CTA_TUPLE_ORIG],
         values[CTA_ID],
     )
@@ -182,13 +193,16 @@ def _encode_protocol(protocol: Protocol) -> bytes:
     return encode_attribute(CTA_PROTO_NUM, bytes((protocol,)))
 
 
-def _encode_get(of_family: Family, original: bytes, flags: int) -> bytes:
+def _encode_get(of_family: Family, original: bytes, flags: int, *, unanswered: bool) -> bytes:
     """Return the request for a dump, filtered by those fields of the original tuple that the flags name."""
     filtered_by = encode_attribute(CTA_FILTER_ORIG_FLAGS, _UINT32.pack(flags))
     # This attribute alone has to be marked as one that holds others.
     attributes = encode_attribute(CTA_TUPLE_ORIG, original) + encode_attribute(
         CTA_FILTER | NLA_F_NESTED, filtered_by
     )
+    if unanswered:
+        attributes += encode_attribute(CTA_STATUS, bytes(4))
+        attributes += encode_attribute(CTA_STATUS_MASK, IPS_SEEN_REPLY.to_bytes(4))
     return _encode(IPCTNL_MSG_CT_GET, of_family, attributes)
 
 

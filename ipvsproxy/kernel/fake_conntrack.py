@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class ConntrackEntry(NamedTuple):
     """An entry: a client sent from `source` to `destination`, and `endpoint` answers; each address and port.
 
-    Without NAT `endpoint` is the destination's address and port. IPVS has a part in entries of zone 0 only.
+    Without NAT `endpoint` is the destination's address and port. IPVS has a part in entries of zone 0 only. `answered`
+    says that a reply was seen.
     """
 
     source: tuple[Address, int]
     destination: VirtualServerKey
     endpoint: tuple[Address, int]
     zone: int = 0
+    answered: bool = True
 
 
 class ForgottenEntries(NamedTuple):
@@ -57,7 +59,11 @@ class FakeConntrack:
             entry
             for entry in self.entries
             if entry.zone == 0
-            and not wanted.isdisjoint((Flow(entry.destination), Flow(entry.destination, entry.endpoint)))
+            and any(
+                Flow(entry.destination, endpoint, unanswered) in wanted
+                for endpoint in (None, entry.endpoint)
+                for unanswered in ((False,) if entry.answered else (False, True))
+            )
         )
         self.entries -= found
         if found:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ipvsproxy.errors import IpvsProxyError
 
@@ -46,6 +46,10 @@ class KernelUnavailableError(IpvsProxyError):
     """The kernel, or the program `nft`, can't do what the agent needs at all."""
 
 
+UNREACHABLE: Final = (OSError, KernelUnavailableError)
+"""What the adapters raise when nothing is known of what was asked."""
+
+
 class ConnectionTimeouts(NamedTuple):
     """How long IPVS keeps idle connections, in seconds; 0 leaves what is set. `tcp_fin` counts after the first FIN."""
 
@@ -57,11 +61,13 @@ class ConnectionTimeouts(NamedTuple):
 class Flow(NamedTuple):
     """The connection tracking entries of all clients of a service port; with an endpoint, of those it serves.
 
-    `destination` is what clients sent their first packet to. `endpoint` is what their packets go to, (address, port).
+    `destination` is what clients sent their first packet to. `endpoint` is what their packets go to, (address, port);
+    without NAT that is the destination itself. `unanswered` leaves out the entries that have seen a reply.
     """
 
     destination: VirtualServerKey
     endpoint: tuple[Address, int] | None = None
+    unanswered: bool = False
 
 
 class Ipvs(Protocol):

@@ -1,9 +1,10 @@
 """The agent's own health, as /healthz, /livez and /readyz show it.
 
 The agent is healthy while its last success, a comparison of everything with the kernel, is not too long ago; before the
-first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, so that new
-clients come by other nodes. /livez and /readyz are about the agent alone, and turn at the same times: /livez has the
-body of /healthz, for what asks kube-proxy for it, and /readyz one line for a person who watches a roll-out.
+first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, or is not
+known, so that new clients come by other nodes. /livez and /readyz are about the agent alone, and turn together.
+/healthz and /livez have the bodies of kube-proxy's (pkg/proxy/healthcheck/proxy_health.go of 1.36). /readyz has a
+line for a person who watches a roll-out.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING
 from ipvsproxy.observe.http_connection import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 # What Go's zero time looks like in JSON, which kube-proxy shows for "never".
 _NEVER = "0001-01-01T00:00:00Z"
+# Both are compared with the kernel at once.
+_FAMILIES = ("IPv4", "IPv6")
 
 
 class Health:
@@ -28,18 +31,18 @@ class Health:
     def __init__(
         self,
         timeout: float,
-        is_leaving: Callable[[], bool],
+        is_eligible: Callable[[], bool],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         """Begin unhealthy.
 
-        A success makes healthy for `timeout` seconds of `clock`, which is monotonic. `is_leaving` tells whether the own
-        Node is being deleted, or is about to be; it is called at each request. `wall_clock`, in seconds since the
-        epoch, is for people to read.
+        A success makes healthy for `timeout` seconds of `clock`, which is monotonic. `is_eligible` tells whether the
+        node is one for new clients; it is called at each request. `wall_clock`, in seconds since the epoch, is for
+        people to read.
         """
         self._timeout = timeout
-        self._is_leaving = is_leaving
+        self._is_eligible = is_eligible
         self._clock = clock
         self._wall_clock = wall_clock
         self._last_success: float | None = None
@@ -53,29 +56,35 @@ class Health:
         self._timeout = timeout
 
     def is_healthy(self) -> bool:
-        """Say whether the last success is recent; whether the node leaves plays no part."""
+        """Say whether the last success is recent; whether the node is eligible plays no part."""
         last = self._last_success
         return last is not None and self._clock() - last <= self._timeout
 
     def answer(self, path: str) -> Response | None:
-        """Answer /healthz, /livez and /readyz; the first two as kube-proxy's pkg/proxy/healthcheck/proxy_health.go."""
+        """Answer /healthz, /livez and /readyz."""
         if path == "/readyz":
             return self._readiness()
-        leaving = self._is_leaving()
         if path == "/healthz":
-            good = self.is_healthy() and not leaving
-        elif path == "/livez":
-            good = self.is_healthy()
-        else:
-            return None
-        last, now = self._last_success, self._wall_clock()
+            eligible = self._is_eligible()
+            return self._answer(good=self.is_healthy() and eligible, node={"nodeEligible": eligible})
+        if path == "/livez":
+            return self._answer(good=self.is_healthy(), node={})
+        return None
+
+    def _answer(self, *, good: bool, node: Mapping[str, bool]) -> Response:
+        last, now, healthy = self._last_success, self._wall_clock(), self.is_healthy()
+        updated = _NEVER if last is None else _rfc3339(now - (self._clock() - last))
         body = {
-            "lastUpdated": _NEVER if last is None else _rfc3339(now - (self._clock() - last)),
+            # kube-proxy's is the present for who may go by it alone, and the truth is in `status`.
+            "lastUpdated": _rfc3339(now) if good else updated,
             "currentTime": _rfc3339(now),
-            "nodeEligible": not leaving,
+            **node,
+            "healthy": healthy,
         }
+        if last is not None:
+            body["status"] = {family: {"lastUpdated": updated, "healthy": healthy} for family in _FAMILIES}
         status = http.HTTPStatus.OK if good else http.HTTPStatus.SERVICE_UNAVAILABLE
-        return Response(status, json.dumps(body).encode(), "application/json")
+        return Response(status, json.dumps(body, separators=(",", ":")).encode(), "application/json")
 
     def _readiness(self) -> Response:
         last = self._last_success

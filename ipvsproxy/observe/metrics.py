@@ -33,6 +33,7 @@ Sample = tuple[str, tuple[str, ...], float]
 
 _PROBES = {"/healthz": "kubeproxy_proxy_healthz_total", "/livez": "kubeproxy_proxy_livez_total"}
 _WHOLE = frozenset({Occasion.FIRST_SYNC, Occasion.RESYNC})
+_REPAIRS = frozenset({Occasion.RESYNC, Occasion.REPAIR})
 # A look at what drains, or at what failed, is no sync.
 _SYNCS = _WHOLE | {Occasion.CHANGES}
 
@@ -41,13 +42,14 @@ class Surroundings(NamedTuple):
     """What is looked at for each scrape, from whichever thread that is in.
 
     `unusable` are the parts of objects that can't be used, `unavailable` those that can't be had beside what the rounds
-    tell. `traffic` has the samples by Service.
+    tell. `node_is_unknown` says that there is no Node of the agent's name. `traffic` has the samples by Service.
     """
 
     backlog: Callable[[], Backlog]
     watches: Callable[[], Iterable[WatchState]]
     unusable: Callable[[], Iterable[Rejection]]
     unavailable: Callable[[], Collection[Rejection]] = lambda: ()
+    node_is_unknown: Callable[[], bool] = lambda: False
     traffic: Callable[[], Iterable[Sample]] = lambda: ()
 
 
@@ -107,7 +109,7 @@ class Metrics:
             self._programming.observe(max(self._last_round - moment, 0.0))
         _add(self._done, told.done)
         _add(self._refused, told.refused)
-        if told.occasion is Occasion.RESYNC:
+        if told.occasion in _REPAIRS:
             _add(self._repairs, told.done)
         for how, count in told.drains_ended.items():
             self._drains[how].inc(count)
@@ -168,6 +170,7 @@ class Metrics:
         for policy in ("internal", "external"):
             number = numbers.without_local_endpoints.get(policy, 0)
             yield "kubeproxy_sync_proxy_rules_no_local_endpoints_total", (policy,), number
+        yield "ipvsproxy_node_unknown", (), float(surroundings.node_is_unknown())
         yield from self._read_refused(surroundings)
         yield from _read_watches(surroundings)
         yield from surroundings.traffic()

@@ -187,7 +187,8 @@ GROUPS = (
             Metric(
                 "ipvsproxy_resync_repairs_total",
                 Kind.COUNTER,
-                "What a comparison of everything had to mend, by kind of operation.",
+                "What others changed and the agent put back, by kind of operation: service addresses at once, "
+                "all else at the next comparison of everything.",
                 "Somebody else changes what is the agent's: another proxy, a script with ipvsadm or nft. "
                 "Run `ipvsproxy check`; the log has `repaired what others changed`.",
                 (_OPERATION,),
@@ -300,7 +301,7 @@ GROUPS = (
                 "kubeproxy_proxy_healthz_total",
                 Kind.COUNTER,
                 "Answers to /healthz.",
-                "503: the agent is unhealthy, or the node is about to go.",
+                "503: the agent is unhealthy, the node is about to go, or the API server has no such Node.",
                 (_CODE,),
             ),
             Metric(
@@ -309,6 +310,13 @@ GROUPS = (
                 "Answers to /livez.",
                 "503: no comparison with the kernel has succeeded in time.",
                 (_CODE,),
+            ),
+            Metric(
+                "ipvsproxy_node_unknown",
+                Kind.GAUGE,
+                "1 while the API server has no Node of the agent's name, else 0. Always 0 with --manifests.",
+                "1: the agent takes no endpoint for one of its own node and /healthz answers 503. Give the name of "
+                "the Node with --hostname-override, or see why the node is not registered.",
             ),
             Metric(
                 "ipvsproxy_build_info",

@@ -160,13 +160,14 @@ class Desired:
                 self._settle(key, touched)
         return touched
 
-    def diverted_to(self, key: VirtualServerKey) -> Iterator[VirtualServerKey]:
-        """Yield the virtual servers whose clients inside the cluster are sent to this one instead."""
-        owner = self._owners.get(key)
-        if owner is not None:
+    def diverted_to(
+        self, keys: AbstractSet[VirtualServerKey]
+    ) -> Iterator[tuple[VirtualServerKey, VirtualServerKey]]:
+        """Yield the virtual servers whose clients inside the cluster are sent to one of these, each with that one."""
+        for owner in {self._owners[key] for key in keys if key in self._owners}:
             for each, planned in self._plans[owner].virtual_servers.items():
-                if planned.in_cluster == key.address and each[1:] == key[1:]:
-                    yield each
+                if planned.in_cluster and (target := each._replace(address=planned.in_cluster)) in keys:
+                    yield each, target
 
     def depending_on(self, facts: Dependency) -> list[ObjectKey]:
         """Return the Services whose plans depend on any of these facts of the node."""

@@ -411,7 +411,11 @@ def _balancing(service: Service, context: Context) -> tuple[str, int]:
     scheduler, flags = service.options.scheduler, service.options.scheduler_flags
     if scheduler in context.missing_schedulers:
         scheduler, flags = None, 0
-    scheduler = scheduler or context.settings.scheduler
+    if scheduler is None:
+        scheduler = context.settings.scheduler
+        # SCHEDULER_2 is its flag `port`. kube-proxy sets it, so that the clients of one proxy are spread.
+        if scheduler == "mh":
+            flags = flags or ServiceFlag.SCHEDULER_2
     if service.session_affinity_timeout:
         flags |= ServiceFlag.PERSISTENT
     if scheduler in _WITH_FALLBACK:

@@ -25,19 +25,22 @@ class KernelVersion(NamedTuple):
 class KernelSetting(NamedTuple):
     """A value to be set below /proc/sys, and a sentence, without a full stop, on what happens without it.
 
-    `at_least` says that the value is a number, and that a higher one, or 0 for no limit, is as good. `essential` says
-    that services fail at once without it, on every node.
+    `at_least` says that the value is a number, and that a higher one is as good. `no_limit` is another value that is as
+    good. `essential` says that services fail at once without it, on every node.
     """
 
     name: str
     value: str
     meaning: str
     at_least: bool = False
+    no_limit: str | None = None
     essential: bool = False
 
     def is_met(self, found: str) -> bool:
         """Say whether nothing has to be done about the value that was found."""
-        return found == self.value or (self.at_least and (found == "0" or int(found) > int(self.value)))
+        if found in (self.value, self.no_limit):
+            return True
+        return self.at_least and int(found) > int(self.value)
 
 
 class ConntrackSettings(NamedTuple):
@@ -107,19 +110,24 @@ IPV6_FORWARDING = FORWARDING[Family.IPV6]
 _FORWARDING_IPV4 = KernelSetting(
     FORWARDING[Family.IPV4], "1", "the node does not pass IPv4 traffic on to pods", essential=True
 )
-_FORWARDING_IPV6 = KernelSetting(IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods")
+_FORWARDING_IPV6 = KernelSetting(
+    IPV6_FORWARDING, "1", "the node does not pass IPv6 traffic on to pods", at_least=True
+)
 
-# The service addresses are on every node: only the node that announces one may answer for it.
+# The service addresses are on every node: only the node that announces one may answer for it. An operator may have
+# chosen stricter values. Of these and an interface's own values the kernel goes by the higher ones.
 _STRICT_ARP = (
     KernelSetting(
         "net.ipv4.conf.all.arp_ignore",
         "1",
         "the node answers ARP requests for service addresses, also for those that another node announces",
+        at_least=True,
     ),
     KernelSetting(
         "net.ipv4.conf.all.arp_announce",
         "2",
         "the node names service addresses as its own in ARP requests, also those that another node announces",
+        at_least=True,
     ),
 )
 
@@ -187,7 +195,8 @@ def _router_advertisements(ipv6: Ipv6Found) -> Iterator[KernelSetting]:
 def _conntrack(conntrack: ConntrackSettings) -> Iterator[KernelSetting]:
     if conntrack.maximum:
         buckets = conntrack.maximum // _CONNECTIONS_PER_BUCKET
-        yield KernelSetting(_MAXIMUM, str(conntrack.maximum), _MAXIMUM_MEANING, at_least=True)
+        maximum = str(conntrack.maximum)
+        yield KernelSetting(_MAXIMUM, maximum, _MAXIMUM_MEANING, at_least=True, no_limit="0")
         yield KernelSetting(_BUCKETS, str(buckets), _BUCKETS_MEANING, at_least=True)
     timeouts = (
         ("tcp_timeout_established", conntrack.tcp_established_timeout, "idle TCP connections"),

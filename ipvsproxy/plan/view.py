@@ -86,6 +86,7 @@ class Occasion(enum.StrEnum):
     CHANGES = "changes"
     RETRY = "retry"
     DRAINS = "drains"
+    REPAIR = "repair"
     RESYNC = "resync"
 
 

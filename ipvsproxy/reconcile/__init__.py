@@ -7,6 +7,8 @@
 * `apply`: operations carried out in their order, whatever fails.
 * `resync`: the comparison of everything with the kernel.
 * `drain`: which real servers drain, and until when.
+* `flows`: what connection tracking has to forget.
+* `repair`: service addresses that others delete, between two comparisons.
 * `retry`: what failed, and when it is tried again.
 * `pace`: how often changes are taken.
 """

@@ -11,21 +11,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import FirewallError, Flow, KernelError, KernelUnavailableError
+from ipvsproxy.kernel.interface import UNREACHABLE, FirewallError, KernelError
 from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
 from ipvsproxy.plan.ownership import record_of
+from ipvsproxy.reconcile.flows import Flows, stale_flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from typing import TypeAlias
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.kernel.interface import NodeKernel
+    from ipvsproxy.kernel.interface import Flow, NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
     from ipvsproxy.model.items import Item
@@ -40,15 +41,13 @@ class Outcome:
     """What became of some operations: how many of each kind were done or refused, and why items are not as they should.
 
     `foreign` holds the virtual servers that were to be created, and turned out to be there and somebody else's.
-    `missing_schedulers` are those that the kernel has not. `stale_flows` are those that connection tracking still
-    holds, but that real servers have left or come to.
+    `missing_schedulers` are those that the kernel has not.
     """
 
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     failures: dict[Item, str] = field(default_factory=dict)
     foreign: set[VirtualServerKey] = field(default_factory=set)
-    stale_flows: set[Flow] = field(default_factory=set)
     missing_schedulers: set[str] = field(default_factory=set)
 
     def absorb(self, other: Outcome) -> None:
@@ -77,8 +76,6 @@ DONE = {
 }
 # To these the kernel answers ENOENT for want of the scheduler.
 _WITH_SCHEDULER = frozenset({Command.NEW_SERVICE, Command.SET_SERVICE})
-# What the adapters raise when nothing is known of what was asked.
-UNREACHABLE = (OSError, KernelUnavailableError)
 # No scheduler has this name, so a comparison with the desired state sets the right one.
 UNKNOWN_SCHEDULER = ""
 
@@ -103,6 +100,7 @@ class Applier:
         self._actual = actual
         self._log = log
         self._shuffle = shuffle
+        self._flows = Flows(kernel.conntrack, desired, log)
         self._stuck: set[Address] = set()
         self._uncreated: set[VirtualServerKey] = set()
 
@@ -117,19 +115,34 @@ class Applier:
         """Forget failures to create these virtual servers, which are not desired any more."""
         self._uncreated.difference_update(keys)
 
-    def apply(self, operations: Operations) -> Outcome:
-        """Apply all operations; every failure is in the outcome, under the item that it left as it was."""
+    def apply(self, operations: Operations, redirected: Iterable[VirtualServerKey] = ()) -> Outcome:
+        """Apply all operations; every failure is in the outcome, under the item that it left as it was.
+
+        `redirected` are the virtual servers whose clients were sent to another one until now.
+        """
         outcome = Outcome()
         self._remove_addresses(operations.remove_addresses, outcome)
-        self._delete_virtual_servers(operations.delete_virtual_servers, outcome)
+        stale = self._delete_virtual_servers(operations.delete_virtual_servers, outcome)
+        created: set[VirtualServerKey] = set()
         if operations.edits:
             self._change_elements(operations.add_elements, operations.replaced_elements, outcome)
-            self._edit_virtual_servers(operations, outcome)
+            ready = self._ready(operations, outcome)
+            created = self._create_virtual_servers(ready, frozenset(operations.add_elements), outcome)
+            if created:
+                # Before the first real server: IPVS refuses what comes now, and nothing of that is tracked.
+                self._flows.forget(self._flows.before(created), outcome.done)
+            stale |= self._edit_virtual_servers(ready, outcome)
             self._change_elements([], operations.remove_elements, outcome)
         else:
             remove = [*operations.replaced_elements, *operations.remove_elements]
             self._change_elements(operations.add_elements, remove, outcome)
-        self._add_addresses(operations.add_addresses, outcome)
+        self._flows.forget(stale | {stale_flow(key) for key in redirected}, outcome.done)
+        bound = self._add_addresses(operations.add_addresses, outcome)
+        if bound:
+            # An address that is bound without a new virtual server was away, or could not be bound before.
+            is_new = bound <= {key.address for key in created}
+            keys = created if is_new else self._actual.virtual_servers
+            self._flows.forget(self._flows.between(keys, bound), outcome.done)
         return outcome
 
     def delete_real_servers(
@@ -171,7 +184,9 @@ class Applier:
             self._actual.addresses.discard(address)
             outcome.done["addresses removed"] += 1
 
-    def _delete_virtual_servers(self, virtual_servers: list[VirtualServer], outcome: Outcome) -> None:
+    def _delete_virtual_servers(self, virtual_servers: list[VirtualServer], outcome: Outcome) -> set[Flow]:
+        """Delete virtual servers; return the flows that connection tracking would still send to them."""
+        stale: set[Flow] = set()
         ready = []
         for virtual_server in virtual_servers:
             if virtual_server.key.address in self._stuck_addresses:
@@ -179,7 +194,7 @@ class Applier:
             else:
                 ready.append(virtual_server)
         if not ready:
-            return
+            return stale
         operations = [IpvsOperation(Command.DEL_SERVICE, each) for each in ready]
         refused = self._run(operations, outcome)
         for index, virtual_server in enumerate(ready):
@@ -191,7 +206,8 @@ class Applier:
             else:
                 self._actual.virtual_servers.pop(virtual_server.key, None)
             if _may_be_done(error) and virtual_server.key.protocol is Protocol.UDP:
-                outcome.stale_flows.add(Flow(virtual_server.key))
+                stale.add(stale_flow(virtual_server.key))
+        return stale
 
     def _change_elements(self, add: list[SetElement], removable: list[SetElement], outcome: Outcome) -> None:
         remove = [
@@ -236,7 +252,8 @@ class Applier:
         wanted, drain = planned.virtual_server, planned.drain_timeout > 0
         return bool(diff_virtual_server(wanted, found, drain=drain).operations)
 
-    def _edit_virtual_servers(self, operations: Operations, outcome: Outcome) -> None:
+    def _ready(self, operations: Operations, outcome: Outcome) -> dict[VirtualServerKey, Edit]:
+        """Return the edits whose set elements are there."""
         ready = {}
         refused_keys = {item.fields[:3] for item in outcome.failures if isinstance(item, SetElement)}
         for edit in operations.edits:
@@ -246,20 +263,26 @@ class Applier:
             else:
                 outcome.failures[key] = "its firewall elements could not be added first"
                 self._uncreated.add(key)
-        self._create_virtual_servers(ready, frozenset(operations.add_elements), outcome)
+        return ready
+
+    def _edit_virtual_servers(self, ready: Mapping[VirtualServerKey, Edit], outcome: Outcome) -> set[Flow]:
+        """Edit virtual servers; return the flows that connection tracking still sends to real servers that left."""
         flat = [operation for edit in ready.values() for operation in self._in_order(edit)]
         refused = self._run(flat, outcome)
         errors: dict[Item, str] = {}
         for index, error in sorted(refused.items()):
             errors.setdefault(flat[index].virtual_server.key, _refusal(flat[index], error))
-        for index, operation in enumerate(flat):
-            if operation.command is Command.DEL_DEST and _may_be_done(refused.get(index)):
-                outcome.stale_flows.update(self._flows_through(operation))
+        gone: dict[VirtualServerKey, set[tuple[Address, int]]] = {}
+        for index, (command, virtual_server, real_server) in enumerate(flat):
+            is_udp = virtual_server.key.protocol is Protocol.UDP
+            if command is Command.DEL_DEST and real_server and is_udp and _may_be_done(refused.get(index)):
+                gone.setdefault(virtual_server.key, set()).add(real_server[:2])
         for key, edit in ready.items():
             if key not in errors:
                 self._actual.virtual_servers[key] = edit.after
         outcome.failures.update(errors)
         self._take_in([edit.after for key, edit in ready.items() if key in errors])
+        return self._flows.through(gone)
 
     def _in_order(self, edit: Edit) -> list[IpvsOperation]:
         """Return an edit's operations but for the virtual server's creation, with what comes in an order by chance.
@@ -271,26 +294,21 @@ class Applier:
         done_before = (Command.NEW_SERVICE, Command.NEW_DEST)
         return [*(each for each in edit.operations if each.command not in done_before), *coming]
 
-    def _flows_through(self, removal: IpvsOperation) -> Iterator[Flow]:
-        """Yield the UDP flows that went to a real server which is deleted, by all addresses that lead to it."""
-        key, real_server = removal.virtual_server.key, removal.real_server
-        if key.protocol is Protocol.UDP and real_server:
-            for each in (key, *self._desired.diverted_to(key)):
-                yield Flow(each, real_server[:2])
-
     def _create_virtual_servers(
         self, edits: dict[VirtualServerKey, Edit], recorded: AbstractSet[SetElement], outcome: Outcome
-    ) -> None:
-        """Create what is new, apart from and before its real servers: these must never land on somebody else's."""
+    ) -> set[VirtualServerKey]:
+        """Create what is new, apart from and before its real servers: these must never land on somebody else's.
+
+        What can't be created is taken out of `edits`. Return what was created, or may have been.
+        """
         create = [edit.operations[0] for edit in edits.values() if _creates(edit)]
         refused = self._run(create, outcome)
         self._uncreated.difference_update(operation.virtual_server.key for operation in create)
-        # Datagrams that came before are known as not translated, and would stay so.
-        outcome.stale_flows.update(
-            Flow(operation.virtual_server.key)
+        created = {
+            operation.virtual_server.key
             for index, operation in enumerate(create)
-            if _may_be_done(refused.get(index)) and operation.virtual_server.key.protocol is Protocol.UDP
-        )
+            if _may_be_done(refused.get(index))
+        }
         for index, error in refused.items():
             after = edits.pop(create[index].virtual_server.key).after
             self._uncreated.add(after.key)
@@ -303,6 +321,7 @@ class Applier:
             else:
                 outcome.failures[after.key] = "the virtual server was there already and is read again"
                 self._take_in([after])
+        return created
 
     def _run(self, operations: list[IpvsOperation], outcome: Outcome) -> dict[int, KernelError]:
         if not operations:
@@ -351,7 +370,9 @@ class Applier:
         except UNREACHABLE as error:
             return dict.fromkeys((*add, *remove), KernelError(errno.ENOBUFS, str(error)))
 
-    def _add_addresses(self, addresses: list[Address], outcome: Outcome) -> None:
+    def _add_addresses(self, addresses: list[Address], outcome: Outcome) -> set[Address]:
+        """Bind addresses; return those that are bound now."""
+        bound: set[Address] = set()
         # An address without a virtual server behind it would answer for nobody.
         without = {key.address for key in self._uncreated}
         if not without.isdisjoint(addresses):
@@ -359,7 +380,7 @@ class Applier:
         without |= {key.address for key in outcome.foreign}
         ready = [address for address in addresses if address not in without]
         if not ready:
-            return
+            return bound
         refused = self._change_addresses(ready, ())
         for address in ready:
             error = refused.get(address)
@@ -367,8 +388,11 @@ class Applier:
                 outcome.failures[address] = f"adding the address: {error}"
                 outcome.refused["addresses added"] += 1
                 continue
-            self._actual.addresses.add(address)
-            outcome.done["addresses added"] += 1
+            bound.add(address)
+            if error is None:
+                outcome.done["addresses added"] += 1
+        self._actual.addresses |= bound
+        return bound
 
 
 def _may_be_done(error: KernelError | None) -> bool:

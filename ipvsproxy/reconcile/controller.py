@@ -22,6 +22,7 @@ from ipvsproxy.plan.view import Planned
 from ipvsproxy.reconcile.hooks import Hooks, tell
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.planning import Planner
+from ipvsproxy.reconcile.repair import AddressRepair
 from ipvsproxy.reconcile.resync import Resync, in_slices
 from ipvsproxy.reconcile.rounds import Rounds
 from ipvsproxy.reconcile.state import NodeState
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.kernel.address_notices import AddressChange
     from ipvsproxy.kernel.interface import NodeKernel
     from ipvsproxy.model.addresses import Address, Network
     from ipvsproxy.model.ipvs import VirtualServerKey
@@ -101,6 +103,7 @@ class Controller:
         self._planner = Planner(self._state.desired, settings.plan, facts, store.state, hooks, log)
         self._rounds = Rounds(self._state, self._planner, clock, log, hooks)
         self._addresses_changed = threading.Event()
+        self._repair = AddressRepair(self._state, kernel.addresses, log)
         self._prepared = self._started = False
         self._resync: tuple[Resync, Iterator[None]] | None = None
         self._next_resync = 0.0
@@ -129,9 +132,11 @@ class Controller:
         self._stopping.set()
         self._wake()
 
-    def addresses_changed(self) -> None:
+    def addresses_changed(self, change: AddressChange) -> None:
         """Note that the node's addresses are not what they were; from any thread."""
-        self._addresses_changed.set()
+        if change.elsewhere:
+            self._addresses_changed.set()
+        self._repair.hear(change.deleted, any_deleted=change.any_deleted)
         self._wake()
 
     def configure(self, settings: Settings) -> None:
@@ -168,6 +173,10 @@ class Controller:
         now = self._clock()
         if self._pace.pause(now) <= 0 and self._sync_changes(now):
             return Pause(0)
+        if repaired := self._repair.step(now):
+            self._rounds.repaired(repaired, now)
+            self._follow_up(repaired, now)
+            return Pause(0)
         if due := self._state.retries.due(now):
             outcome = self._state.settle(due, now)
             self._rounds.retried(outcome, now)
@@ -183,8 +192,8 @@ class Controller:
             due.append(now + START_RETRY_PERIOD)
         if self._state.drains.virtual_servers:
             due.append(self._next_drain_check)
-        if (next_try := self._state.retries.next_try()) is not None:
-            due.append(next_try)
+        tries = self._state.retries.next_try(), self._repair.next_try()
+        due += [each for each in tries if each is not None]
         seconds = max(min(due) - now, 0)
         paced = self._pace.pause(now)
         return Pause(min(seconds, paced), paced=True) if paced > 0 else Pause(seconds)
@@ -200,6 +209,7 @@ class Controller:
         if not self._prepared:
             self._hooks.prepare()
             self._prepared = True
+        self._repair.leave_to_resync(began)
         resync = Resync(self._state, self._kernel, self._clock)
         try:
             inputs = self._read_addresses(self._node)
@@ -318,6 +328,7 @@ class Controller:
         if self._resync is None:
             if now < self._next_resync:
                 return False
+            self._repair.leave_to_resync(now)
             resync = Resync(self._state, self._kernel, self._clock)
             self._resync = resync, resync.slices()
         resync, slices = self._resync
@@ -327,6 +338,7 @@ class Controller:
             self._rounds.resynced(resync.outcome, resync.seconds + self._clock() - now)
             self._follow_up(resync.outcome, now)
             self._finish_resync(resync, now)
+            self._retry_all(now)
             self._last_resync = self._clock()
             tell(self._log, self._hooks.succeeded)
         except (OSError, FirewallError, KernelUnavailableError) as error:
@@ -350,6 +362,16 @@ class Controller:
         touched.update(self._planner.plan(services))
         if touched:
             self._settle_changes(touched, now, len(services))
+
+    def _retry_all(self, now: float) -> None:
+        """Try everything that failed once: what made it fail may be over long before its pause is."""
+        if due := self._state.retries.all():
+            known = {item: failure.reason for item, failure in self._state.retries.failures.items()}
+            outcome = self._state.settle(due, now)
+            self._rounds.retried(outcome, now)
+            # What fails as before was told before.
+            outcome.failures = dict(outcome.failures.items() - known.items())
+            self._follow_up(outcome, now)
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:

@@ -39,7 +39,7 @@ class Retries:
         return self._kinds
 
     def settle(self, tried: Touched, failures: Mapping[Item, str], now: float) -> None:
-        """Forget what was tried and went well; put off what failed."""
+        """Forget what was tried and went well; put off what failed, by a longer pause if it was its turn."""
         if self._failures:
             tried_items: tuple[Item, ...] = (*tried.virtual_servers, *tried.elements, *tried.addresses)
             for item in tried_items:
@@ -48,6 +48,8 @@ class Retries:
                     self._kinds[kind_of(item)] -= 1
         for item, reason in failures.items():
             known = self._failures.get(item)
+            if known and known.reason == reason and now < known.next_try:
+                continue
             if known is None:
                 self._kinds[kind_of(item)] += 1
             attempts = known.attempts + 1 if known else 1
@@ -68,6 +70,10 @@ class Retries:
     def due(self, now: float) -> Touched:
         """Return the items whose pause is over."""
         return _touched(item for item, failure in self._failures.items() if failure.next_try <= now)
+
+    def all(self) -> Touched:
+        """Return all items, whatever their pauses."""
+        return _touched(self._failures)
 
     def next_try(self) -> float | None:
         """Return when the next item is due; None if nothing failed."""

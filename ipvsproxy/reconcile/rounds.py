@@ -110,9 +110,17 @@ class Rounds:
         news = self._state.drains.take_news()
         self._observe(Occasion.RESYNC, outcome, seconds, news, ())
         self._log.debug("resynced", repaired=dict(outcome.done), milliseconds=round(seconds * 1000, 1))
+        self._tell_repairs(outcome)
+        self._tell_services(news)
+
+    def repaired(self, outcome: Outcome, began: float) -> None:
+        """Tell of service addresses that somebody else had deleted."""
+        self._observe(Occasion.REPAIR, outcome, self._clock() - began, self._state.drains.take_news(), ())
+        self._tell_repairs(outcome)
+
+    def _tell_repairs(self, outcome: Outcome) -> None:
         if outcome.done:
             self._log.warning("repaired what others changed", **_counts(outcome))
-        self._tell_services(news)
 
     def failures(self, outcome: Outcome, began: float) -> None:
         """Tell of each thing that failed, and when it is tried again."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipvsproxy.kernel.interface import Flow
+from ipvsproxy.kernel.interface import UNREACHABLE
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.desired import Desired, Touched
 from ipvsproxy.plan.diff import Actual, diff
 from ipvsproxy.plan.ownership import record_of
-from ipvsproxy.reconcile.apply import UNREACHABLE, Applier, Outcome
+from ipvsproxy.reconcile.apply import Applier, Outcome
 from ipvsproxy.reconcile.drain import Drains
 from ipvsproxy.reconcile.retry import Retries
 
@@ -43,7 +42,6 @@ class NodeState:
         self._kernel = kernel
         self._applier = Applier(kernel, self.desired, self.actual, log, shuffle)
         self.foreign: frozenset[VirtualServerKey] = frozenset()
-        self._stale_flows: set[Flow] = set()
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()
         self.contested: set[ObjectKey] = set()
@@ -58,9 +56,7 @@ class NodeState:
             self._log.error("kernel unreachable", reason=str(error))
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
         else:
-            outcome = self._applier.apply(diff(self.desired, self.actual, touched))
-        outcome.stale_flows |= {Flow(key) for key in touched.redirected if key.protocol is Protocol.UDP}
-        self._forget_flows(outcome)
+            outcome = self._applier.apply(diff(self.desired, self.actual, touched), touched.redirected)
         self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
         self.retries.settle(touched, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
@@ -84,21 +80,6 @@ class NodeState:
         ]
         if existing := self._kernel.ipvs.existing(new):
             touched.update(self.leave_alone(self.foreign | existing))
-
-    def _forget_flows(self, outcome: Outcome) -> None:
-        """Delete what connection tracking still holds of flows that have to move on; a failure gets one more try."""
-        stale, self._stale_flows = self._stale_flows | outcome.stale_flows, set()
-        if not stale:
-            return
-        try:
-            outcome.done["flows moved on"] += self._kernel.conntrack.forget(stale)
-        except UNREACHABLE as error:
-            self._stale_flows = outcome.stale_flows
-            self._log.warning(
-                "connection tracking entries not deleted, UDP clients may go on with endpoints that are gone",
-                flows=len(stale),
-                reason=str(error),
-            )
 
     def finish_drains(self, keys: Sequence[VirtualServerKey], now: float) -> Outcome:
         """Delete the real servers of these virtual servers whose drain is over."""

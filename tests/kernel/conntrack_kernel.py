@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NEW, GET, DELETE = (1 << 8 | command for command in range(3))
 NESTED = 0x8000
-CONFIRMED = 0x8  # IPS_CONFIRMED
+SEEN_REPLY, CONFIRMED = 0x2, 0x8  # IPS_*
 
 
 def _encode_tuple(source: tuple[Address, int], destination: tuple[Address, int], protocol: int) -> bytes:
@@ -61,7 +61,8 @@ def dumped(entry: ConntrackEntry, identifier: int = 1) -> bytes:
     )
     if entry.zone:
         attributes += encode_attribute(18, entry.zone.to_bytes(2))
-    for kind, value in ((3, CONFIRMED), (7, 600), (8, 0), (12, identifier), (11, 1)):
+    status = CONFIRMED | (SEEN_REPLY if entry.answered else 0)
+    for kind, value in ((3, status), (7, 600), (8, 0), (12, identifier), (11, 1)):
         attributes += encode_attribute(kind, struct.pack("!I", value))
     return bytes((family(entry.destination.address), 0, 0, 0)) + attributes
 

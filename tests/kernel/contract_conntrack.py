@@ -52,7 +52,7 @@ def numbered(*entries: ConntrackEntry) -> list[ConntrackEntry]:
 
 def without_nat(destination: VirtualServerKey) -> ConntrackEntry:
     """Return the entry of a datagram that went out while the service address had no virtual server."""
-    return ConntrackEntry(CLIENT, destination, (destination.address, destination.port))
+    return ConntrackEntry(CLIENT, destination, (destination.address, destination.port), answered=False)
 
 
 class ConntrackContract:
@@ -103,6 +103,39 @@ class ConntrackContract:
         table.add(stay, *numbered(stay, ENTRY, ENTRY._replace(endpoint=SECOND), without_nat(DNS))[1:])
         assert table.conntrack.forget([Flow(DNS)]) == 3
         assert table.entries() == {stay}
+
+    @pytest.mark.parametrize("protocol", Protocol)
+    @pytest.mark.parametrize("entry", [ENTRY, ENTRY6], ids=["IPv4", "IPv6"])
+    @pytest.mark.parametrize("by_endpoint", [False, True])
+    def test_the_entries_that_nobody_answered_go_alone_if_that_is_asked_for(
+        self, table: ConntrackTable, entry: ConntrackEntry, protocol: Protocol, *, by_endpoint: bool
+    ) -> None:
+        answered, unanswered, other = numbered(
+            *(entry._replace(destination=entry.destination._replace(protocol=protocol)) for _ in range(3))
+        )
+        unanswered = unanswered._replace(answered=False)
+        other = other._replace(answered=False, destination=other.destination._replace(port=54))
+        table.add(answered, unanswered, other)
+        endpoint = entry.endpoint if by_endpoint else None
+        assert table.conntrack.forget([Flow(answered.destination, endpoint, unanswered=True)]) == 1
+        assert table.entries() == {answered, other}
+
+    @pytest.mark.parametrize("count", [8, 9])
+    def test_unanswered_entries_of_many_service_ports_go_in_one_call(
+        self, table: ConntrackTable, count: int
+    ) -> None:
+        destinations = [key(f"10.96.1.{number}", 80) for number in range(count)]
+        entries = numbered(
+            *(
+                ConntrackEntry(CLIENT, each, FIRST, answered=answered)
+                for each in destinations
+                for answered in (False, True)
+            )
+        )
+        table.add(*entries)
+        flows = [Flow(each, unanswered=True) for each in destinations]
+        assert table.conntrack.forget(flows) == count
+        assert table.entries() == {each for each in entries if each.answered}
 
     def test_what_the_service_address_sends_itself_stays(self, table: ConntrackTable) -> None:
         sent = ConntrackEntry((DNS.address, DNS.port), key("10.244.0.1", 5353, Protocol.UDP), FIRST)
@@ -183,7 +216,10 @@ class ConntrackContract:
 
 def is_of(entry: ConntrackEntry, flows: Collection[Flow]) -> bool:
     return any(
-        flow.destination == entry.destination and flow.endpoint in (None, entry.endpoint) for flow in flows
+        flow.destination == entry.destination
+        and flow.endpoint in (None, entry.endpoint)
+        and not (flow.unanswered and entry.answered)
+        for flow in flows
     )
 
 
@@ -200,9 +236,11 @@ def any_endpoint(random: Random, destination: VirtualServerKey) -> tuple[Address
 def any_entry(random: Random) -> ConntrackEntry:
     destination = any_destination(random)
     client = CLIENT if len(destination.address) == len(CLIENT[0]) else CLIENT6
-    return ConntrackEntry(client, destination, any_endpoint(random, destination))
+    answered = random.choice([False, True])
+    return ConntrackEntry(client, destination, any_endpoint(random, destination), answered=answered)
 
 
 def any_flow(random: Random) -> Flow:
     destination = any_destination(random)
-    return Flow(destination, random.choice([None, any_endpoint(random, destination)]))
+    endpoint = random.choice([None, any_endpoint(random, destination)])
+    return Flow(destination, endpoint, unanswered=random.choice([False, True]))

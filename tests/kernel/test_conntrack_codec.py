@@ -23,7 +23,7 @@ from ipvsproxy.kernel.netlink_codec import HEADER, NLM_F_REQUEST, encode_attribu
 from ipvsproxy.model.addresses import Address, Family, family, format_address
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from tests.kernel.conntrack_kernel import DELETE, GET, NEW, dumped, original_tuple
+from tests.kernel.conntrack_kernel import DELETE, GET, NEW, SEEN_REPLY, dumped, original_tuple
 from tests.kernel.contract_conntrack import DNS, ENTRY, ENTRY6
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def addresses(length: int) -> st.SearchStrategy[Address]:
 def entries_of(length: int) -> st.SearchStrategy[ConntrackEntry]:
     places = st.tuples(addresses(length), PORTS)
     destinations = st.builds(VirtualServerKey, addresses(length), st.sampled_from(Protocol), PORTS)
-    return st.builds(ConntrackEntry, places, destinations, places)
+    return st.builds(ConntrackEntry, places, destinations, places, answered=st.booleans())
 
 
 ENTRIES = st.one_of(entries_of(4), entries_of(16))
@@ -60,11 +60,12 @@ def pyroute2_tuple(of_family: int, **fields: object) -> Any:  # noqa: ANN401 - p
     return create(family=of_family, **fields)
 
 
-def pyroute2_filtered(of_family: int, **fields: object) -> bytes:
+def pyroute2_filtered(of_family: int, *, unanswered: bool, **fields: object) -> bytes:
     original = pyroute2_tuple(of_family, **fields)
     original.attrs()
     flags = {"attrs": [("CTA_FILTER_ORIG_FLAGS", original.flags)]}
-    return pyroute2_message(GET, of_family, tuple_orig=original, cta_filter=flags)
+    status = {"status": 0, "status_mask": SEEN_REPLY} if unanswered else {}
+    return pyroute2_message(GET, of_family, tuple_orig=original, cta_filter=flags, **status)
 
 
 def tuples(entry: ConntrackEntry) -> dict[str, Any]:
@@ -92,26 +93,31 @@ def payload(message: bytes) -> bytes:
     return message[HEADER.size :]
 
 
-@given(entries_of(4))
-def test_an_ipv4_destination_is_asked_for_in_the_bytes_that_pyroute2_gives_it(entry: ConntrackEntry) -> None:
+@given(entry=entries_of(4), unanswered=st.booleans())
+def test_an_ipv4_destination_is_asked_for_in_the_bytes_that_pyroute2_gives_it(
+    entry: ConntrackEntry, *, unanswered: bool
+) -> None:
     address, protocol, port = entry.destination
-    expected = pyroute2_filtered(Family.IPV4, daddr=format_address(address), proto=protocol, dport=port)
-    assert encode_get_destination(entry.destination) == expected
+    fields = {"daddr": format_address(address), "proto": protocol, "dport": port}
+    expected = pyroute2_filtered(Family.IPV4, unanswered=unanswered, **fields)
+    assert encode_get_destination(entry.destination, unanswered=unanswered) == expected
 
 
-@given(entries_of(16))
-def test_an_ipv6_destination_is_asked_for_by_its_port(entry: ConntrackEntry) -> None:
+@given(entry=entries_of(16), unanswered=st.booleans())
+def test_an_ipv6_destination_is_asked_for_by_its_port(entry: ConntrackEntry, *, unanswered: bool) -> None:
     _, protocol, port = entry.destination
-    expected = pyroute2_filtered(Family.IPV6, proto=protocol, dport=port)
-    assert encode_get_destination(entry.destination) == expected
+    expected = pyroute2_filtered(Family.IPV6, unanswered=unanswered, proto=protocol, dport=port)
+    assert encode_get_destination(entry.destination, unanswered=unanswered) == expected
 
 
 @pytest.mark.parametrize("of_family", Family)
 @pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("unanswered", [False, True])
 def test_a_protocol_is_asked_for_in_the_bytes_that_pyroute2_gives_it(
-    of_family: Family, protocol: Protocol
+    of_family: Family, protocol: Protocol, *, unanswered: bool
 ) -> None:
-    assert encode_get_protocol(of_family, protocol) == pyroute2_filtered(of_family, proto=protocol)
+    expected = pyroute2_filtered(of_family, unanswered=unanswered, proto=protocol)
+    assert encode_get_protocol(of_family, protocol, unanswered=unanswered) == expected
 
 
 @given(ENTRIES, IDENTIFIERS)
@@ -119,10 +125,11 @@ def test_an_entry_that_pyroute2_wrote_is_read_and_deleted_in_its_bytes(
     entry: ConntrackEntry, identifier: int
 ) -> None:
     of_family = family(entry.source[0])
-    written = pyroute2_message(NEW, of_family, **tuples(entry), id=identifier)
+    status = SEEN_REPLY if entry.answered else 0
+    written = pyroute2_message(NEW, of_family, **tuples(entry), status=status, id=identifier)
     found = decode_entry(payload(written))
     assert found is not None
-    assert (found.destination, found.endpoint) == (entry.destination, entry.endpoint)
+    assert found[:3] == (entry.destination, entry.endpoint, entry.answered)
     assert decode_destination(payload(written)) == entry.destination
     original = tuples(entry)["tuple_orig"]
     assert encode_delete(found) == pyroute2_message(DELETE, of_family, tuple_orig=original, id=identifier)
@@ -133,7 +140,7 @@ def test_an_entry_that_the_kernel_wrote_is_read(entry: ConntrackEntry, identifie
     written = dumped(entry, identifier)
     assert decode_destination(written) == entry.destination
     assert decode_entry(written) == Entry(
-        entry.destination, entry.endpoint, original_tuple(entry), identifier.to_bytes(4)
+        entry.destination, entry.endpoint, entry.answered, original_tuple(entry), identifier.to_bytes(4)
     )
 
 
@@ -180,7 +187,9 @@ def test_an_entry_without_ports_is_left_out() -> None:
     echo = {"saddr": "10.244.1.7", "daddr": "10.96.0.10", "proto": socket.IPPROTO_ICMP, "icmp_id": 1}
     original = pyroute2_tuple(Family.IPV4, **echo, icmp_type=8, icmp_code=0)
     written = payload(
-        pyroute2_message(NEW, Family.IPV4, tuple_orig=original, tuple_reply=original.reverse(), id=1)
+        pyroute2_message(
+            NEW, Family.IPV4, tuple_orig=original, tuple_reply=original.reverse(), status=0, id=1
+        )
     )
     assert decode_destination(written) is None
     assert decode_entry(written) is None

@@ -108,6 +108,18 @@ def test_what_is_a_minimum_is_not_lowered(root: Path) -> None:
     assert maximum.read_text().startswith("524288")
 
 
+@pytest.mark.parametrize(("before", "after"), [("0", "1"), ("1", "1"), ("2", "2"), ("8", "8")])
+def test_an_operators_stricter_arp_settings_are_not_lowered(root: Path, before: str, after: str) -> None:
+    folder = root / "net/ipv4/conf/all"
+    folder.mkdir()
+    (folder / "arp_ignore").write_text(f"{before}\n")
+    (folder / "arp_announce").write_text("1\n")
+    plan = sysctl_plan(SysctlSettings(KernelVersion(6, 1), strict_arp=True))
+    apply_settings(ProcSysctls(root), [each for each in plan if ".arp_" in each.name])
+    assert (folder / "arp_ignore").read_text().strip() == after
+    assert (folder / "arp_announce").read_text().strip() == "2"
+
+
 ROUTES = """\
 00000000000000000000000000000000 00 {0} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003 eth0.100
 00000000000000000000000000000000 00 {0} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003     eth1

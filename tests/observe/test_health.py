@@ -22,9 +22,9 @@ class Agent:
 
     def __init__(self) -> None:
         self.passed = 0.0
-        self.leaving = False
+        self.eligible = True
         self.health = Health(
-            TIMEOUT, lambda: self.leaving, lambda: 5000 + self.passed, lambda: NOON + self.passed
+            TIMEOUT, lambda: self.eligible, lambda: 5000 + self.passed, lambda: NOON + self.passed
         )
 
     def ask(self, path: str) -> Response:
@@ -42,9 +42,10 @@ def agent() -> Agent:
 def test_an_agent_that_never_synced_is_not_healthy(agent: Agent, path: str) -> None:
     assert not agent.health.is_healthy()
     assert agent.ask(path).status == 503
-    assert agent.ask(path).body == (
-        b'{"lastUpdated": "0001-01-01T00:00:00Z", "currentTime": "2026-11-21T12:00:00Z", "nodeEligible": true}'
-    )
+    found = json.loads(agent.ask(path).body)
+    assert found["lastUpdated"] == "0001-01-01T00:00:00Z"
+    assert found["healthy"] is False
+    assert "status" not in found
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez"])
@@ -63,17 +64,37 @@ def test_a_success_makes_an_agent_healthy_again(agent: Agent) -> None:
     assert agent.ask("/healthz").status == 200
 
 
-def test_the_body_says_when_the_last_success_was(agent: Agent) -> None:
+def test_the_body_is_kube_proxys(agent: Agent) -> None:
     agent.health.succeeded()
     agent.passed = 20.25
     assert agent.ask("/healthz").body == (
-        b'{"lastUpdated": "2026-11-21T12:00:00Z", "currentTime": "2026-11-21T12:00:20.25Z", "nodeEligible": true}'
+        b'{"lastUpdated":"2026-11-21T12:00:20.25Z","currentTime":"2026-11-21T12:00:20.25Z","nodeEligible":true,'
+        b'"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-21T12:00:00Z","healthy":true},'
+        b'"IPv6":{"lastUpdated":"2026-11-21T12:00:00Z","healthy":true}}}'
+    )
+    agent.passed = TIMEOUT + 1
+    assert agent.ask("/livez").body == (
+        b'{"lastUpdated":"2026-11-21T12:00:00Z","currentTime":"2026-11-21T12:01:01Z",'
+        b'"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-21T12:00:00Z","healthy":false},'
+        b'"IPv6":{"lastUpdated":"2026-11-21T12:00:00Z","healthy":false}}}'
     )
 
 
-def test_a_node_that_leaves_gets_no_new_clients_and_its_agent_lives(agent: Agent) -> None:
+def test_a_node_that_is_not_eligible_is_so_in_healthz_alone(agent: Agent) -> None:
     agent.health.succeeded()
-    agent.leaving = True
+    agent.eligible = False
+    agent.passed = 10
+    healthz, livez = (json.loads(agent.ask(path).body) for path in ("/healthz", "/livez"))
+    assert (healthz["nodeEligible"], healthz["healthy"]) == (False, True)
+    # It is no present for who goes by it.
+    assert healthz["lastUpdated"] == "2026-11-21T12:00:00Z"
+    assert "nodeEligible" not in livez
+    assert livez["lastUpdated"] == livez["currentTime"]
+
+
+def test_a_node_that_is_not_eligible_gets_no_new_clients_and_its_agent_lives(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.eligible = False
     assert [agent.ask(path).status for path in ("/healthz", "/livez")] == [503, 200]
     assert json.loads(agent.ask("/healthz").body)["nodeEligible"] is False
     assert agent.health.is_healthy()
@@ -81,9 +102,9 @@ def test_a_node_that_leaves_gets_no_new_clients_and_its_agent_lives(agent: Agent
 
 def test_a_node_that_stays_after_all_gets_clients_again(agent: Agent) -> None:
     agent.health.succeeded()
-    agent.leaving = True
+    agent.eligible = False
     agent.ask("/healthz")
-    agent.leaving = False
+    agent.eligible = True
     assert agent.ask("/healthz").status == 200
 
 
@@ -95,7 +116,7 @@ def test_an_agent_is_ready_from_its_first_success_on_while_they_go_on(agent: Age
         (),
     )
     agent.health.succeeded()
-    agent.leaving = True
+    agent.eligible = False
     assert agent.ask("/readyz")[:2] == (200, b"ready\n")
     agent.passed = TIMEOUT + 15
     assert agent.ask("/readyz")[:2] == (

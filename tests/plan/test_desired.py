@@ -269,9 +269,10 @@ def test_the_virtual_servers_that_are_diverted_to_a_cluster_ip_are_known() -> No
     )
     desired = Desired()
     desired.replace(WEB, plan_service(value, [], CONTEXT))
-    assert list(desired.diverted_to(key("10.96.0.1", 81))) == [key("203.0.113.1", 81)]
-    assert list(desired.diverted_to(key("203.0.113.1", 81))) == []
-    assert list(desired.diverted_to(key("10.96.0.9", 81))) == []
+    assert list(desired.diverted_to({key("10.96.0.1", 81)})) == [
+        (key("203.0.113.1", 81), key("10.96.0.1", 81))
+    ]
+    assert list(desired.diverted_to({key("203.0.113.1", 81), key("10.96.0.9", 81)})) == []
 
 
 def test_services_are_found_by_what_their_plans_depend_on() -> None:

@@ -31,7 +31,7 @@ from tests.builders import (
     service,
     virtual_server,
 )
-from tests.plan.context import SETTINGS, context, plan
+from tests.plan.context import CONTEXT, SETTINGS, context, plan
 
 if TYPE_CHECKING:
     from ipvsproxy.model.objects import Service
@@ -262,6 +262,31 @@ class TestOptions:
     def test_schedulers_that_hash_clients_pass_over_real_servers_that_drain(self, scheduler: str) -> None:
         for planned in balanced(options=ServiceOptions(scheduler)).virtual_servers.values():
             assert planned.virtual_server.flags == ServiceFlag.SCHEDULER_1
+
+    @pytest.mark.parametrize(
+        ("options", "flags"),
+        [
+            (ServiceOptions(), ServiceFlag.SCHEDULER_1 | ServiceFlag.SCHEDULER_2),
+            (ServiceOptions(scheduler_flags=ServiceFlag.SCHEDULER_1), ServiceFlag.SCHEDULER_1),
+            (ServiceOptions("mh"), ServiceFlag.SCHEDULER_1),
+            (ServiceOptions("rr"), 0),
+            # The kernel has not got it, so that of the settings takes its place.
+            (ServiceOptions("lc"), ServiceFlag.SCHEDULER_1 | ServiceFlag.SCHEDULER_2),
+        ],
+    )
+    def test_mh_of_the_settings_counts_the_clients_port_unless_an_annotation_says_otherwise(
+        self, options: ServiceOptions, flags: int
+    ) -> None:
+        around = CONTEXT._replace(
+            settings=SETTINGS._replace(scheduler="mh"), missing_schedulers=frozenset({"lc"})
+        )
+        (planned,) = plan(service("10.96.0.10", options=options), around=around).virtual_servers.values()
+        assert planned.virtual_server.flags == flags
+
+    def test_other_schedulers_of_the_settings_have_no_flag_for_the_port(self) -> None:
+        around = CONTEXT._replace(settings=SETTINGS._replace(scheduler="sh"))
+        (planned,) = plan(service("10.96.0.10"), around=around).virtual_servers.values()
+        assert planned.virtual_server.flags == ServiceFlag.SCHEDULER_1
 
     def test_without_annotations_the_settings_hold(self) -> None:
         for planned in balanced().virtual_servers.values():

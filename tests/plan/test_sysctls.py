@@ -102,7 +102,8 @@ class TestConnectionTracking:
 
     def test_may_have_more_room_than_asked_for(self) -> None:
         plan = sysctl_plan(SysctlSettings(RECENT, conntrack=ALL_OF_CONNTRACK))
-        assert [setting.name for setting in plan if setting.at_least] == [
+        at_least = [setting.name for setting in plan if setting.at_least and "conntrack" in setting.name]
+        assert at_least == [
             "net.netfilter.nf_conntrack_max",
             "net.netfilter.nf_conntrack_buckets",
         ]
@@ -122,9 +123,28 @@ class TestConnectionTracking:
         assert conntrack_maximum(max_per_core, minimum, cpus) == maximum
 
 
-@pytest.mark.parametrize(("found", "met"), [("1000", True), ("1001", True), ("0", True), ("999", False)])
-def test_what_is_a_minimum_is_met_by_more_and_by_no_limit(found: str, met: object) -> None:
+@pytest.mark.parametrize(("found", "met"), [("1000", True), ("1001", True), ("0", False), ("999", False)])
+def test_what_is_a_minimum_is_met_by_more(found: str, met: object) -> None:
     assert KernelSetting("x", "1000", "", at_least=True).is_met(found) is met
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("net.ipv4.conf.all.arp_ignore", ("1", "2", "3", "8")),
+        ("net.ipv4.conf.all.arp_announce", ("2",)),
+        ("net.ipv6.conf.all.forwarding", ("1", "2")),
+        ("net.netfilter.nf_conntrack_max", ("0", "100000", "200000")),
+        ("net.netfilter.nf_conntrack_buckets", ("25000", "30000")),
+    ],
+)
+def test_what_is_stricter_or_more_is_left_as_it_is_and_what_is_less_is_not(
+    name: str, found: tuple[str, ...]
+) -> None:
+    plan = sysctl_plan(SysctlSettings(RECENT, strict_arp=True, conntrack=ALL_OF_CONNTRACK))
+    (setting,) = (each for each in plan if each.name == name)
+    assert all(setting.is_met(each) for each in found)
+    assert not setting.is_met(str(int(setting.value) - 1) if setting.value != "1" else "0")
 
 
 @pytest.mark.parametrize(("found", "met"), [("1000", True), ("1001", False), ("0", False), ("a b", False)])

@@ -11,7 +11,7 @@ import pytest
 
 from ipvsproxy.kernel.fake import AddressOperation
 from ipvsproxy.kernel.fake_firewall import FirewallChange
-from ipvsproxy.kernel.interface import KernelUnavailableError
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey
@@ -29,7 +29,7 @@ from tests.builders import (
 from tests.reconcile.world import SETTINGS, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ipvsproxy.kernel.interface import KernelError
     from ipvsproxy.model.objects import EndpointSlice, Service
@@ -339,7 +339,9 @@ class TestResync:
         assert event["real_servers_changed"] == 2
         assert event["addresses_added"] == 1
 
-    def test_it_leaves_what_failed_to_its_pause_and_calls_it_nobody_elses_doing(self, world: World) -> None:
+    def test_it_tells_of_what_failed_after_its_pauses_alone_and_calls_it_nobody_elses_doing(
+        self, world: World
+    ) -> None:
         world.ipvs.refuse(WEB, errno.ENOENT, times=100)
         world.list_objects(service("10.96.0.1"), service("10.96.0.2", of=OTHER))
         world.events.entries.clear()
@@ -353,6 +355,42 @@ class TestResync:
             world.events.entries.clear()
         pauses = [later - earlier for earlier, later in pairwise(tries)]
         assert pauses[:7] == [2, 4, 8, 16, 32, 64, 128]
+
+    @pytest.mark.parametrize("failing", ["virtual server", "address", "element"])
+    def test_after_one_that_went_well_everything_that_failed_is_tried_whatever_its_pause(
+        self, world: World, failing: str
+    ) -> None:
+        refuse: dict[str, Callable[[int], None]] = {
+            "virtual server": lambda times: world.ipvs.refuse(WEB, errno.ENOMEM, times),
+            "address": lambda times: world.addresses.refuse(WEB_ADDRESS, errno.EACCES, times),
+            "element": lambda times: world.firewall.refuse(times=times),
+        }
+        world.list_objects()
+        refuse[failing](1000)
+        world.put(service("10.96.0.1"))
+        for _ in range(600):
+            world.advance(1)
+        # The next try by itself would be minutes later.
+        refuse[failing](0)
+        world.events.entries.clear()
+        for _ in range(30):
+            world.advance(1)
+        assert WEB in world.ipvs.state()
+        assert WEB_ADDRESS in world.addresses.bound()
+        assert "retried" in [each["event"] for each in world.events.entries]
+        assert "repaired what others changed" not in [each["event"] for each in world.events.entries]
+
+    def test_one_that_failed_tries_nothing(self, world: World) -> None:
+        world.ipvs.refuse(WEB, errno.ENOMEM, times=1000)
+        world.list_objects(service("10.96.0.1"))
+        for _ in range(600):
+            world.advance(1)
+        world.ipvs.refuse(WEB, errno.ENOMEM, times=0)
+        for _ in range(100):
+            world.firewall.change_another_table()
+            world.firewall.fail_calls(FirewallError("nft is broken"))
+            world.advance(1)
+        assert WEB not in world.ipvs.state()
 
     def test_its_slices_go_by_the_number_of_real_servers(self, world: World) -> None:
         pods = [f"10.244.{number // 250}.{number % 250}" for number in range(1, 400)]

@@ -477,7 +477,7 @@ class TestUdpFlows:
         world.settle()
         assert world.conntrack.entries == set()
 
-    def test_tcp_flows_are_let_alone(self, world: World) -> None:
+    def test_connections_of_a_real_server_that_leaves_are_let_alone(self, world: World) -> None:
         world.list_objects(service("10.96.0.1"), endpoint_slice("10.244.0.1"))
         entry = ConntrackEntry(self.CLIENT, key("10.96.0.1"), (address("10.244.0.1"), 8080))
         world.conntrack.entries.add(entry)

@@ -32,6 +32,16 @@ def test_an_item_is_due_when_its_pause_is_over_and_not_before() -> None:
     assert retries.due(11.0).virtual_servers == {WEB}
 
 
+def test_a_try_before_its_turn_that_fails_as_before_does_not_lengthen_the_pause() -> None:
+    retries = Retries()
+    retries.settle(TRIED, {WEB: "ENOENT"}, 10.0)
+    retries.settle(TRIED, {WEB: "ENOENT"}, 10.5)
+    assert retries.next_try() == 11.0
+    retries.settle(TRIED, {WEB: "ENOMEM"}, 10.5)
+    assert retries.next_try() == 12.5
+    assert retries.failures[WEB].reason == "ENOMEM"
+
+
 def test_success_forgets_the_failure() -> None:
     retries = Retries()
     retries.settle(TRIED, {WEB: "ENOENT"}, 10.0)

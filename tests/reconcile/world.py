@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ipvsproxy.kernel.address_notices import AddressChange
 from ipvsproxy.kernel.fake import FakeAddresses, FakeIpvs
 from ipvsproxy.kernel.fake_conntrack import FakeConntrack
 from ipvsproxy.kernel.fake_firewall import FakeFirewall
@@ -115,7 +116,14 @@ class World:
         self.addresses.other_addresses.clear()
         self.addresses.other_addresses.update(addresses, alone)
         self.addresses.lone_addresses = set(alone)
-        self.controller.addresses_changed()
+        self.controller.addresses_changed(AddressChange(elsewhere=True))
+        self.settle()
+
+    def delete_addresses(self, *addresses: Address) -> None:
+        """Delete service addresses as somebody else does, and settle."""
+        assert self.addresses.apply((), addresses) == {}
+        self.log.clear()
+        self.controller.addresses_changed(AddressChange(deleted=frozenset(addresses)))
         self.settle()
 
     def drain_timeout(self, key: VirtualServerKey) -> float:
