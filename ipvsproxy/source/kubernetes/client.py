@@ -16,12 +16,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import urllib3
 
 from ipvsproxy import __version__
 from ipvsproxy.errors import UsageError
-from ipvsproxy.source.kubernetes.messages import STATUS, Status
+from ipvsproxy.source.kubernetes.messages import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -233,11 +232,7 @@ def _not_renewed(error: Exception) -> ApiError:
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:
-    body = response.read(_STATUS_BYTES)
-    try:
-        status = STATUS.decode(body)
-    except msgspec.DecodeError:
-        status = Status()
+    status = read_status(response.read(_STATUS_BYTES))
     reason = status.message or response.reason or f"HTTP status {response.status}"
     return ApiError(reason, response.status, status.causes)
 
