@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from ipvsproxy.errors import IpvsProxyError, UsageError
-from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.addresses import parse_stored_address
 from ipvsproxy.source import json_text
 from ipvsproxy.source.kubernetes.client import ApiError
 
@@ -82,4 +82,4 @@ def ask_for_pod(api: ApiServer, key: ObjectKey, timeout: float) -> Pod:
 
 
 def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
-    return tuple(parse_address(text) for text in dict.fromkeys(texts) if text)
+    return tuple(parse_stored_address(text) for text in dict.fromkeys(texts) if text)
