@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.observe.agent_socket import ask_report
-from netns_tests.bare_node import SETTINGS, Node
+from netns_tests.bare_node import REPOSITORY, SETTINGS, Node
 from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.manifests import Port, service
 from netns_tests.namespaces import Namespace
+from netns_tests.program import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +107,41 @@ def test_a_second_agent_leaves_even_while_the_first_still_waits_for_the_api_serv
         [line] = second.stderr.splitlines()
         assert line.startswith("ipvsproxy: another agent runs ")
         assert f"process {first.process.pid} holds" in line
+
+
+# --- manifests with what no terminal should get ---
+
+
+def test_control_characters_of_manifests_reach_no_output_of_a_command_as_they_are(node: Node) -> None:
+    hostile = "web\x1b[2J\x9b31m\u202e"
+    node.manifests.write(
+        "hostile",
+        [
+            service("good", ["10.96.0.1"], [Port("http", 80, 8080)]),
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": hostile, "namespace": hostile}},
+            {"apiVersion": f"v1/{hostile}", "kind": hostile},
+        ],
+    )
+    log = node.directory / "log"
+    with node.agent("--log-format=console", node.manifests_flag):
+        await_that(lambda: "first sync" in log.read_text(), "the agent has synced")
+        outputs = [log.read_text()]
+        with node.namespace.entered():
+            for words in (
+                ["dump"],
+                ["dump", "-o", "wide"],
+                ["dump", "-o", "json"],
+                ["dump", "-o", "yaml"],
+                ["check"],
+            ):
+                command = [*PROGRAM, *words, node.run_directory_flag]
+                ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+                outputs += [ended.stdout, ended.stderr]
+    assert (
+        sum(r"\x1b[2J" in output or r"\u001b[2J" in output or r"\e[2J" in output for output in outputs) >= 5
+    )
+    for output in outputs:
+        assert all(line.isprintable() for line in output.split("\n"))
 
 
 # --- a run directory that is full, or is somebody else's ---
