@@ -283,19 +283,19 @@ def _fields_out_of_range() -> Iterable[BadObject]:
         (Meeting("client", Target(addressing.cluster_ip(44, IPV4), 80), "web-2"),),
     )
     yield BadObject(
-        "an IPv4-mapped IPv6 address",
+        "the node's loopback interface as an IPv4-mapped IPv6 address",
         45,
         (
             altered(
-                service(45, external_ips=("::ffff:198.18.0.45",)),
-                clusterIPs=[addressing.cluster_ip(45, IPV4), "::ffff:10.96.0.45"],
+                service(45, external_ips=("::ffff:127.0.0.1",)),
+                clusterIPs=[addressing.cluster_ip(45, IPV4), "::ffff:127.000.000.045"],
             ),
             slice_of(45),
         ),
         (service(45),),
         (
-            of_service(45, "spec.clusterIPs[1]", "::ffff:10.96.0.45 is an IPv4-mapped IPv6 address"),
-            of_service(45, "spec.externalIPs[0]", "::ffff:198.18.0.45 is an IPv4-mapped IPv6 address"),
+            of_service(45, "spec.clusterIPs[1]", "::ffff:127.000.000.045 is a loopback address"),
+            of_service(45, "spec.externalIPs[0]", "::ffff:127.0.0.1 is a loopback address"),
         ),
         (Meeting("client", Target(addressing.cluster_ip(45, IPV4), 80), "web-2"),),
     )
@@ -387,7 +387,6 @@ def _endpoints() -> Iterable[BadObject]:
                     "fe80::1": "a link-local",
                     "ff02::1": "a multicast",
                     "::": "the unspecified",
-                    "::ffff:10.244.1.10": "an IPv4-mapped IPv6",
                 },
             ),
         ),

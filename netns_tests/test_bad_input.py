@@ -6,18 +6,21 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from netns_tests.bare_node import SETTINGS, Node
+from ipvsproxy.observe.agent_socket import ask_report
+from netns_tests.bare_node import REPOSITORY, SETTINGS, Node
 from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.manifests import Port, service
 from netns_tests.namespaces import Namespace
+from netns_tests.program import PROGRAM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.api_server_http import Request
@@ -104,6 +107,105 @@ def test_a_second_agent_leaves_even_while_the_first_still_waits_for_the_api_serv
         [line] = second.stderr.splitlines()
         assert line.startswith("ipvsproxy: another agent runs ")
         assert f"process {first.process.pid} holds" in line
+
+
+# --- manifests with what no terminal should get ---
+
+
+def test_control_characters_of_manifests_reach_no_output_of_a_command_as_they_are(node: Node) -> None:
+    hostile = "web\x1b[2J\x9b31m\u202e"
+    node.manifests.write(
+        "hostile",
+        [
+            service("good", ["10.96.0.1"], [Port("http", 80, 8080)]),
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": hostile, "namespace": hostile}},
+            {"apiVersion": f"v1/{hostile}", "kind": hostile},
+        ],
+    )
+    log = node.directory / "log"
+    with node.agent("--log-format=console", node.manifests_flag):
+        await_that(lambda: "first sync" in log.read_text(), "the agent has synced")
+        outputs = [log.read_text()]
+        with node.namespace.entered():
+            for words in (
+                ["dump"],
+                ["dump", "-o", "wide"],
+                ["dump", "-o", "json"],
+                ["dump", "-o", "yaml"],
+                ["check"],
+            ):
+                command = [*PROGRAM, *words, node.run_directory_flag]
+                ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+                outputs += [ended.stdout, ended.stderr]
+    assert (
+        sum(r"\x1b[2J" in output or r"\u001b[2J" in output or r"\e[2J" in output for output in outputs) >= 5
+    )
+    for output in outputs:
+        assert all(line.isprintable() for line in output.split("\n"))
+
+
+# --- a run directory that is full, or is somebody else's ---
+
+
+@pytest.fixture
+def run_directory(node: Node) -> Iterator[Callable[[str], None]]:
+    """Return a function that makes the run directory a file system of its own, with these options."""
+
+    def mount(options: str) -> None:
+        node.run_directory.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(node.run_directory)], check=True)
+
+    yield mount
+    subprocess.run(["umount", "--lazy", str(node.run_directory)], check=False)
+
+
+def test_an_agent_serves_while_its_run_directory_has_no_room_for_files_and_can_be_asked_once_it_has(
+    node: Node, run_directory: Callable[[str], None]
+) -> None:
+    run_directory("nr_inodes=2")
+    filler = node.run_directory / "filler"
+    filler.touch()
+    with node.agent() as agent:
+        line = agent.await_line("run directory is full")
+        assert line["not_written"] == ["agent.lock", "agent.sock"]
+        assert line["directory"] == str(node.run_directory)
+        agent.await_line("first sync")
+        second = node.run()
+        assert second.returncode == 1
+        assert "another agent runs in this network namespace already" in second.stderr
+        filler.unlink()
+        agent.await_line("run directory has room again")
+        assert ask_report(node.run_directory).agent.synced
+        about_directory = [line["event"] for line in agent.log() if line.get("directory")]
+        assert about_directory == ["run directory is full", "run directory has room again"]
+
+
+def test_an_agent_serves_while_its_run_directory_has_no_room_for_contents(
+    node: Node, run_directory: Callable[[str], None]
+) -> None:
+    run_directory("size=4k")
+    (node.run_directory / "filler").write_bytes(bytes(4096))
+    with node.agent() as agent:
+        assert agent.await_line("run directory is full")["not_written"] == ["agent.lock"]
+        agent.await_line("first sync")
+        assert ask_report(node.run_directory).agent.synced
+        second = node.run()
+        assert second.returncode == 1
+        assert "another agent runs on this node already" in second.stderr
+
+
+def test_a_link_in_the_place_of_the_lock_is_named_and_its_target_left_alone(node: Node) -> None:
+    target = node.directory / "target"
+    target.write_text("precious")
+    node.run_directory.mkdir(exist_ok=True)
+    (node.run_directory / "agent.lock").symlink_to(target)
+    before = node.state()
+    ended = node.run()
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"ipvsproxy: {node.run_directory}/agent.lock: is a link")
+    assert target.read_text() == "precious"
+    assert node.state() == before
 
 
 # --- an API server that refuses the credentials ---

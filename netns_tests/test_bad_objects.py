@@ -32,8 +32,9 @@ from netns_tests.bad_objects import (
 from netns_tests.deadline import await_that
 from netns_tests.load import Load, Style
 from netns_tests.servers import ADMIN_PORT, HTTP_PORT
-from netns_tests.traffic import Target
+from netns_tests.traffic import Failure, Target
 from tests.observe.http_clients import get
+from tests.source.malformed import with_managed_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,6 +188,58 @@ def test_an_endpoint_that_only_the_kernel_refuses_is_named_and_harms_no_other(
     table = cluster.dump()
     assert f"adding real server {broadcast}:{HTTP_PORT}: EINVAL: Invalid argument" in table
     cluster.host.namespace.run("ip", "route", "delete", "broadcast", broadcast, "dev", "eth0")
+
+
+def test_addresses_with_leading_zeros_and_ipv4_mapped_ones_are_served_as_what_they_mean(
+    cluster: ApiCluster, put: Callable[..., None]
+) -> None:
+    """As kube-proxy reads stored objects; and a source range so written lets its clients in, and no others."""
+    client = cluster["outside"].addresses[Family.IPV4]
+    padded = ".".join(part.zfill(3) for part in client.split("."))
+    endpoint = manifests.Endpoint(".".join(f"0{part}" for part in pod("web-2").address.split(".")))
+    written = altered(
+        load_balancer(112, external_ips=("::ffff:198.18.0.112", "198.018.000.113")),
+        loadBalancerSourceRanges=["203.0.113.255/32", f"{padded}/032"],
+    )
+    written["status"] = {"loadBalancer": {"ingress": [{"ip": "::ffff:198.019.000.112"}]}}
+    at_load_balancer = Target("198.19.0.112", 80)
+    put(written, slice_of(112, endpoint))
+    for target in (Target("198.18.0.112", 80), Target("198.18.0.113", 80), at_load_balancer):
+        cluster.await_answer("outside", target, "web-2")
+    put(altered(written, loadBalancerSourceRanges=["203.0.113.255/32", f"::ffff:{client}/128"]))
+    cluster.await_answer("outside", at_load_balancer, "web-2")
+    put(altered(written, loadBalancerSourceRanges=["::ffff:203.000.113.255/128"]))
+    cluster.await_answer("outside", at_load_balancer, Failure.SILENCE)
+    cluster.await_complaints()
+
+
+@pytest.mark.parametrize("depth", [1_500, 10_000])
+def test_an_object_that_is_nested_as_deeply_as_the_api_allows_is_served_and_harms_no_other(
+    cluster: ApiCluster, put: Callable[..., None], depth: int
+) -> None:
+    at, deeper = (
+        Target(addressing.cluster_ip(113, Family.IPV4), 80),
+        b'{"f:a":' * depth + b"{}" + b"}" * depth,
+    )
+    put(with_managed_fields(service(113), deeper), with_managed_fields(slice_of(113), deeper))
+    cluster.await_answer("client", at, "web-2")
+    put(with_managed_fields(slice_of(113, pod("web-1")), deeper))
+    cluster.await_answer("client", at, "web-1")
+    cluster.await_complaints()
+
+
+def test_an_object_that_is_no_json_is_named_and_served_as_it_was(
+    cluster: ApiCluster, put: Callable[..., None]
+) -> None:
+    at = Target(addressing.cluster_ip(114, Family.IPV4), 80)
+    put(service(114), slice_of(114))
+    cluster.await_answer("client", at, "web-2")
+    put(with_managed_fields(service(114), b"NaN"))
+    await_that(lambda: "is not valid JSON" in cluster.dump(), "the Service is rejected")
+    assert f"default/{service(114)['metadata']['name']}" in cluster.dump()
+    cluster.await_answer("client", at, "web-2")
+    put(service(114))
+    cluster.await_complaints()
 
 
 def test_a_node_port_takes_the_place_of_a_server_of_the_node_while_it_is_there(

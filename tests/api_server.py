@@ -44,9 +44,9 @@ class ApiServer:
     kube-apiserver mostly does, with an ERROR event. `tables` False sends lists in place of Tables, a `table_answer` is
     sent in their place as it is. `watch_cache` False has lists paged that ask for resource version 0; from a cache they
     come in one piece.
-    `intercept` is called with each request before it is answered; raised there, a RefusedError is the answer, and an
-    OSError closes the connection without one. `during_initial_events` is called between the initial events of each
-    watch and the bookmark that ends them.
+    `intercept` is called with each request before it is answered; raised there, a RefusedError or an AnswerError is the
+    answer, and an OSError closes the connection without one. `during_initial_events` is called between the initial
+    events of each watch and the bookmark that ends them.
     """
 
     def __init__(

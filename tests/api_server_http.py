@@ -63,6 +63,14 @@ class Request(NamedTuple):
     verb: str = "list"
 
 
+class AnswerError(Exception):
+    """The answer is this body, with the status of success."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self.body = body
+
+
 class RefusedError(Exception):
     """The answer is a Status with that code, and that cause if there is one."""
 
@@ -172,6 +180,8 @@ class Connection(http.server.BaseHTTPRequestHandler):
         try:
             resource, rest = _route(path)
             handle(resource, rest, dict(urllib.parse.parse_qsl(query, strict_parsing=bool(query))))
+        except AnswerError as answer:
+            self._send(answer.body)
         except RefusedError as refused:
             self._send(status(refused.code, str(refused), refused.metadata, refused.cause), refused.code)
 
@@ -219,7 +229,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         """Send one object."""
         for contents in self.server.api.state.objects(resource):
             if [contents["metadata"]["namespace"], contents["metadata"]["name"]] == rest:
-                self._send(json.dumps(contents).encode())
+                self._send(msgspec.json.encode(contents))
                 return
         raise RefusedError(404, f'{resource.name} "{rest[-1]}" not found')
 

@@ -131,6 +131,11 @@ class Agent:
             Part(firewall.start, firewall.stop, firewall.join),
         )
 
+    @property
+    def has_socket(self) -> bool:
+        """Whether commands can ask the agent: not before the run directory has room for its socket."""
+        return self._socket.is_there
+
     def configure(self, config: Config) -> None:
         """Go by another configuration from now on, as far as config.reload says that it can; from one other thread."""
         self._config = config

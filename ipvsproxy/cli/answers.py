@@ -11,6 +11,7 @@ import msgspec
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.observe.agent_socket import ANSWER_TIMEOUT, AgentNotRunningError, AgentSilentError, ask_report
+from ipvsproxy.observe.printable import printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,4 +60,11 @@ def reading_kernel() -> Iterator[None]:
 
 def as_json(document: msgspec.Struct) -> str:
     """Return a document as JSON for programs and people."""
-    return msgspec.json.format(msgspec.json.encode(document).decode(), indent=2) + "\n"
+    return printable_json(msgspec.json.format(msgspec.json.encode(document).decode(), indent=2)) + "\n"
+
+
+def as_yaml(document: msgspec.Struct) -> str:
+    """Return a document as YAML, with escapes for all that is no ASCII."""
+    import yaml  # noqa: PLC0415 - few ask for it
+
+    return yaml.dump(msgspec.to_builtins(document), Dumper=yaml.CSafeDumper, sort_keys=False)

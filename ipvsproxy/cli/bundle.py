@@ -26,6 +26,7 @@ from ipvsproxy import __version__
 from ipvsproxy.cli.answers import as_json
 from ipvsproxy.cli.dump import look_at_kernel
 from ipvsproxy.cli.layout import Look
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.tables import Detail, render
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.node import open_node_kernel
@@ -98,7 +99,7 @@ def bundle(file: str, run_directory: Path) -> int:
     else:
         with new_file(Path(file)) as stream:
             write_archive(stream, name, collect(sources, sys.stderr))
-        sys.stderr.write(f"ipvsproxy: {file} is written; {MANIFEST} in it says what is there\n")
+        notify(sys.stderr, f"{file} is written; {MANIFEST} in it says what is there")
     return 0
 
 
@@ -108,7 +109,7 @@ def collect(sources: Sources, progress: TextIO) -> list[Collected]:
     for part in parts(sources):
         one = _read(part)
         what = f"no {part.name}: {one.missing}" if one.missing else f"collected {part.name}"
-        progress.write(f"ipvsproxy: {what}\n")
+        notify(progress, what)
         progress.flush()
         collected.append(one)
     return collected

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from ipvsproxy.observe.printable import printable
 from ipvsproxy.plan.check.finding import Severity
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _counts(findings: Sequence[Finding]) -> Iterator[str]:
 
 def _wrapped(text: str, indent: str, look: Look) -> list[str]:
     """Return the text in lines as wide as the terminal has room for; on one line off a terminal."""
+    text = printable(text)
     if look.width is None or look.width < _NARROWEST:
         return [text]
     width = look.width - len(indent)

@@ -6,15 +6,15 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from ipvsproxy.cli.answers import as_json
+from ipvsproxy.cli.answers import as_json, as_yaml
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.layout import NOTHING, Column, Table, lay_out, look_of
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.config.document import unwritten, write_file
 from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, AgentNotRunningError, ask
 from ipvsproxy.observe.configuration import Configuration, configuration
+from ipvsproxy.observe.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,20 +42,19 @@ def show(
     """Ask the agent if there are no flags; say on `errors` whose configuration it is."""
     found = configuration(arguments.effective, arguments.layers.file, arguments.manifests)
     if not arguments.asks_agent:
-        errors.write("ipvsproxy: this is what these flags give, no agent was asked\n")
+        notify(errors, "this is what these flags give, no agent was asked")
     else:
         try:
             found = question()
-            errors.write("ipvsproxy: this is what the running agent goes by\n")
+            notify(errors, "this is what the running agent goes by")
         except AgentNotRunningError as error:
-            errors.write(f"ipvsproxy: {error}: these are the defaults, what `run` without flags goes by\n")
-    errors.writelines(
-        f"ipvsproxy: without effect here: {phrase}\n" for phrase in arguments.layers.without_effect
-    )
+            notify(errors, f"{error}: these are the defaults, what `run` without flags goes by")
+    for phrase in arguments.layers.without_effect:
+        notify(errors, f"without effect here: {phrase}")
     if arguments.output is OutputFormat.JSON:
         output.write(as_json(found))
     elif arguments.output is OutputFormat.YAML:
-        output.write(msgspec.yaml.encode(found).decode())
+        output.write(as_yaml(found))
     else:
         output.write(table(found, look_of(output)))
     return 0
@@ -66,7 +65,7 @@ def table(found: Configuration, look: Look) -> str:
     file = [("--config", found.file, "flag --config", NOTHING)] if found.file else []
     rows = [(each.flag, each.value or NOTHING, each.origin, each.field or NOTHING) for each in found.settings]
     settings = lay_out(Table(_COLUMNS, [*file, *rows]), look)
-    notices = "".join(f"{notice}\n" for notice in _notices(found))
+    notices = "".join(f"{printable(notice)}\n" for notice in _notices(found))
     return f"{settings}\n{notices}" if notices else settings
 
 
@@ -86,5 +85,5 @@ def write_config(effective: Effective, file: Path, errors: TextIO) -> int:
     """Write the configuration as a KubeProxyConfiguration; name on `errors` what can't be written there."""
     write_file(effective, file)
     if flags := unwritten(effective):
-        errors.write(f"ipvsproxy: {file} has no fields for these, give them as flags: {' '.join(flags)}\n")
+        notify(errors, f"{file} has no fields for these, give them as flags: {' '.join(flags)}")
     return 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.errors import UsageError
+from ipvsproxy.observe.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,19 +37,19 @@ class Dialog:
 
     def show(self, title: str, lines: Iterable[str]) -> None:
         """Write a title and what belongs under it; nothing if that is nothing."""
-        shown = [f"  {line}\n" for line in lines]
+        shown = [f"  {printable(line)}\n" for line in lines]
         if shown:
             self._output.write(f"{title}:\n{''.join(shown)}")
 
     def say(self, sentence: str) -> None:
         """Write a sentence; the reader sees it at once."""
-        self._output.write(f"{sentence}\n")
+        self._output.write(f"{printable_lines(sentence)}\n")
         self._output.flush()
 
     def warn(self, sentence: str) -> None:
         """Write a sentence, without a full stop, to standard error."""
         self._output.flush()
-        self._errors.write(f"ipvsproxy: {sentence}\n")
+        notify(self._errors, sentence)
 
     def fail(self, sentence: str) -> None:
         """Say what was not done, without a full stop; the command goes on, and ends with exit code 1."""

@@ -6,11 +6,10 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from ipvsproxy.cli.answers import as_json, ask_agent, await_report, reading_kernel
+from ipvsproxy.cli.answers import as_json, as_yaml, ask_agent, await_report, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.layout import look_of
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.tables import Detail, render, render_differences
 from ipvsproxy.errors import IpvsProxyError, UsageError
@@ -71,9 +70,9 @@ def show(
     if arguments.diff:
         found = only_differences(found)
     if silence:
-        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
+        notify(errors, f"{silence}: this is the kernel's state alone")
     if count and not _counts(sysctls):
-        errors.write(f"ipvsproxy: {NOT_COUNTING}\n")
+        notify(errors, NOT_COUNTING)
     output.write(_text(found, arguments, output))
     return 1 if arguments.diff and found.differences else 0
 
@@ -152,6 +151,6 @@ def _text(found: Dump, arguments: DumpArguments, output: TextIO) -> str:
     if arguments.output is OutputFormat.JSON:
         return as_json(found)
     if arguments.output is OutputFormat.YAML:
-        return msgspec.yaml.encode(found).decode()
+        return as_yaml(found)
     detail = Detail(wide=arguments.output is OutputFormat.WIDE, excluded=arguments.endpoint is not None)
     return (render_differences if arguments.diff else render)(found, detail, look_of(output))

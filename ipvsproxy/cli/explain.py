@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from ipvsproxy.cli.answers import as_json, ask_agent, await_report, reading_kernel
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.explain_text import render
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.errors import UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
@@ -101,7 +102,7 @@ def show(
         misrouted = kernel.misrouted(asked.packet, state, 1 << settings.masquerade_bit)
         state = dataclasses.replace(state, misrouted=misrouted)
     if silence:
-        errors.write(f"ipvsproxy: {silence}: this is the kernel's state alone\n")
+        notify(errors, f"{silence}: this is the kernel's state alone")
     explanation = explain(asked, state, report)
     if arguments.output is OutputFormat.JSON:
         output.write(as_json(explanation))

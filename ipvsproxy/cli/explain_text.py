@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ipvsproxy.cli.layout import NOTHING, Column, Look, Table, lay_out
 from ipvsproxy.config.durations import format_duration
+from ipvsproxy.observe.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ def render(explanation: Explanation, width: int | None) -> str:
         *_sentences("differences", [] if explanation.wanted else explanation.differences or []),
         *_sentences("next", explanation.next),
     ]
-    return "".join(f"{broken}\n" for line in lines for broken in _broken(line, width))
+    return "".join(f"{broken}\n" for line in lines for broken in _broken(printable(line), width))
 
 
 def _broken(line: str, width: int | None) -> list[str]:

@@ -12,6 +12,8 @@ import shutil
 import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ipvsproxy.observe.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import TextIO
@@ -84,7 +86,10 @@ def look_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> Look
 
 
 def lay_out(table: Table, look: Look) -> str:
-    """Return the table as lines."""
+    """Return the table as lines; what no one can see in a cell is escaped."""
+    table = table._replace(
+        rows=[row if "".join(row).isprintable() else [*map(printable, row)] for row in table.rows]
+    )
     headers, width = [column.header for column in table.columns], look.width
     grid = [headers, *table.rows]
     for separator in (_SEPARATOR, _NARROW_SEPARATOR):

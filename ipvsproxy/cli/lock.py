@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 SOCKET_NAME: Final = "ipvsproxy"
 
-_LOCK_NAME: Final = "agent.lock"
-_OWN_FILES: Final = frozenset({_LOCK_NAME, agent_socket.SOCKET_NAME})
+LOCK_NAME: Final = "agent.lock"
+
+_OWN_FILES: Final = frozenset({LOCK_NAME, agent_socket.SOCKET_NAME})
 _OWNER_ONLY: Final = 0o700
 _PERMISSIONS: Final = 0o777
 _ROOT: Final = 0
@@ -42,9 +44,16 @@ class AgentLock:
     """The lock `agent.lock` in the run directory, which it creates, for root only, and the network namespace's name."""
 
     def __init__(self, directory: Path, socket_name: str = SOCKET_NAME) -> None:
-        """Take both; AlreadyRunningError names the process that has one of them."""
+        """Take both; AlreadyRunningError names the process that has one of them.
+
+        Where the run directory has no room for the file, or for the number in it, the name alone is the lock.
+        """
         with contextlib.ExitStack() as undo:
-            undo.callback(os.close, _lock_file(directory))
+            file = _lock_file(directory)
+            if file is not None:
+                undo.callback(os.close, file)
+            self.is_written = file is not None and _write_own_number(file)
+            """Whether the file says which process holds it."""
             listening = _take_name(socket_name)
             if listening:
                 undo.callback(_give_name_back, listening, _accept_in_thread(listening))
@@ -55,17 +64,25 @@ class AgentLock:
         self._undo.close()
 
 
-def _lock_file(directory: Path) -> int:
-    """Return the descriptor that holds the lock, with this process's number in the file."""
-    path = directory / _LOCK_NAME
+def _lock_file(directory: Path) -> int | None:
+    """Return the descriptor that holds the lock; None if the directory has no room for the file."""
+    path = directory / LOCK_NAME
     try:
         directory.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
         _close_to_others(directory)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
+        if error.errno in agent_socket.NO_ROOM:
+            return None
+        if error.errno == errno.ELOOP:
+            raise _no_file_of_the_agent(path) from error
         raise IpvsProxyError(
             f"{path}: {error.strerror}; run as root, or choose a directory with --run-directory"
         ) from error
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(file)
+        raise _no_file_of_the_agent(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -74,9 +91,23 @@ def _lock_file(directory: Path) -> int:
         raise AlreadyRunningError(
             f"another agent runs on this node already: process {holder} holds {path}; stop that one first"
         ) from error
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
     return file
+
+
+def _no_file_of_the_agent(path: Path) -> IpvsProxyError:
+    return IpvsProxyError(f"{path}: is a link or no regular file, so the agent did not make it: remove it")
+
+
+def _write_own_number(file: int) -> bool:
+    """Write this process's number into the file; return False if there is no room for it."""
+    os.ftruncate(file, 0)
+    try:
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        if error.errno not in agent_socket.NO_ROOM:
+            raise
+        return False
+    return True
 
 
 def _close_to_others(directory: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ipvsproxy.cli.arguments import parse
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def exit_code(command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except IpvsProxyError as error:
-        print(f"ipvsproxy: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - meant for a person
+        notify(sys.stderr, str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -48,7 +49,7 @@ def exit_code(command: Callable[[], int]) -> int:
         if error.errno not in _OUTPUT_FAILED:
             raise
         _discard_output()
-        print(f"ipvsproxy: the output can't be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
+        notify(sys.stderr, f"the output can't be written: {error.strerror}")
         return IpvsProxyError.exit_code
 
 

@@ -20,11 +20,11 @@ from ipvsproxy import __version__
 from ipvsproxy.cli.agent import Agent, ObjectSource, Part
 from ipvsproxy.cli.config_watch import ConfigurationWatch
 from ipvsproxy.cli.ending import Ending
-from ipvsproxy.cli.lock import AgentLock
+from ipvsproxy.cli.lock import LOCK_NAME, AgentLock
 from ipvsproxy.cli.reload import RunningConfiguration
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.preflight import require_net_admin, require_nftables
-from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, EVENTS_COMMAND
+from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, EVENTS_COMMAND, SOCKET_NAME
 from ipvsproxy.observe.log import Threshold, configure
 from ipvsproxy.observe.node_events import NodeEvents
 from ipvsproxy.observe.recent import RecentEvents
@@ -70,6 +70,7 @@ def run(arguments: RunArguments) -> int:
         try:
             # Whatever makes the start impossible is the only line.
             _log_start(arguments, log)
+            _log_full_directory(config.run_directory, lock, agent, log)
             watch = _watch(
                 arguments.layers.file, lambda asked: running.reload(agent.configure, asked=asked), log
             )
@@ -174,6 +175,19 @@ def _api_server(config: Config, node_events: NodeEvents, log: FilteringBoundLogg
     publish = partial(events.start, source.api_server, lambda: len(store.node_addresses))
     parts = (Part(source.start, source.stop, source.join), Part(publish, events.stop, events.join))
     return ObjectSource(store, source.health, parts, events.offer)
+
+
+def _log_full_directory(directory: Path, lock: AgentLock, agent: Agent, log: FilteringBoundLogger) -> None:
+    """Warn, once, of what there was no room for."""
+    missing = [*(() if lock.is_written else (LOCK_NAME,)), *(() if agent.has_socket else (SOCKET_NAME,))]
+    if missing:
+        log.warning(
+            "run directory is full",
+            directory=str(directory),
+            not_written=missing,
+            remedy="make room there: the agent serves all the same, and makes its socket once it can, "
+            "without which no command can ask it",
+        )
 
 
 def _log_start(arguments: RunArguments, log: FilteringBoundLogger) -> None:

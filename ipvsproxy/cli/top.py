@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ipvsproxy.cli.arguments.parser import OutputFormat
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.top_source import Node, Source
 from ipvsproxy.cli.top_table import plain, snapshot
@@ -22,6 +23,7 @@ from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.observe.agent_socket import ask_report
 from ipvsproxy.observe.look_times import LookTimes
+from ipvsproxy.observe.printable import printable_json
 from ipvsproxy.observe.traffic import NOT_COUNTING, in_order, rows_of, total_of
 from ipvsproxy.plan.firewall import FirewallSettings
 
@@ -59,7 +61,7 @@ def top(arguments: TopArguments) -> int:
 
         return live(arguments, frames, sys.stdin, sys.stdout)
     if source.silence:
-        sys.stderr.write(f"ipvsproxy: {source.silence}: virtual servers by address, Services are not known\n")
+        notify(sys.stderr, f"{source.silence}: virtual servers by address, Services are not known")
     write_snapshots(arguments, frames, lambda: dt.datetime.now(dt.UTC), sys.stdout, sys.stderr)
     return 0
 
@@ -76,7 +78,7 @@ def write_snapshots(
     counting = True
     for number, frame in enumerate(islice((each for each in frames if each.before), count)):
         if counting and not frame.counting:
-            errors.write(f"ipvsproxy: {NOT_COUNTING}\n")
+            notify(errors, NOT_COUNTING)
         counting = frame.counting
         rows = in_order(
             rows_of(frame.before, frame.after, frame.names, frame.ours, arguments.by, arguments.wanted),
@@ -85,7 +87,7 @@ def write_snapshots(
         total, moment = total_of(rows), f"{now():%Y-%m-%dT%H:%M:%SZ}"
         if arguments.output is OutputFormat.JSON:
             shown = snapshot(frame, rows, total, arguments.by, moment)
-            output.write(msgspec.json.encode(shown).decode() + "\n")
+            output.write(printable_json(msgspec.json.encode(shown).decode()) + "\n")
         else:
             heading = "" if count == 1 else "\n" * bool(number) + f"{moment}, {_duration(frame)}\n"
             output.write(heading + plain(rows, total, arguments.by))

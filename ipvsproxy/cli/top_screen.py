@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ipvsproxy.cli.top_table import columns_of, total_cells
 from ipvsproxy.cli.units import compact
+from ipvsproxy.observe.printable import printable
 from ipvsproxy.observe.traffic import NOT_COUNTING, Order, in_order, matching, total_of
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ def page_of(content: Content, view: View, time: str, width: int, height: int) ->
     notices = [
         Text(line, style="yellow")
         for notice in _notices(frame)
-        for line in textwrap.wrap(notice, width, max_lines=3, placeholder="\N{HORIZONTAL ELLIPSIS}")
+        for line in textwrap.wrap(
+            printable(notice), width, max_lines=3, placeholder="\N{HORIZONTAL ELLIPSIS}"
+        )
     ]
-    title = Text(_title(content, view, time), style="bold")
+    title = Text(printable(_title(content, view, time)), style="bold")
     # The title, two lines of headers, the total, and the keys.
     room = max(1, height - len(notices) - 5)
     rows = content.rows[view.offset : view.offset + room]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.cli.units import exact
 from ipvsproxy.config.durations import format_duration
+from ipvsproxy.observe.printable import printable
 from ipvsproxy.observe.schema import SCHEMA_VERSION, TopRates, TopRow, TopSnapshot
 from ipvsproxy.observe.traffic import Grouping, Order, Rates, state_of
 
@@ -35,7 +36,7 @@ def _rate(pick: Callable[[Rates], float]) -> Callable[[Row, Format], str]:
     return lambda row, number: number(pick(row.rates)) if row.rates else _NOTHING
 
 
-_SERVICE = Column("SERVICE", lambda row, _: row.name, Order.NAME, number=False)
+_SERVICE = Column("SERVICE", lambda row, _: printable(row.name), Order.NAME, number=False)
 _VIRTUAL_SERVER = Column(
     "VIRTUAL SERVER", lambda row, _: str(row.virtual_server or ""), Order.NAME, number=False
 )
@@ -55,7 +56,7 @@ _COLUMNS = {
     Grouping.SERVICE: (_SERVICE, _SERVING, *_NUMBERS, _STATE),
     Grouping.VIRTUAL_SERVER: (
         _VIRTUAL_SERVER,
-        _SERVICE._replace(cell=lambda row, _: row.service or _NOTHING, order=None),
+        _SERVICE._replace(cell=lambda row, _: printable(row.service or _NOTHING), order=None),
         _SERVING,
         *_NUMBERS,
         _STATE,

@@ -5,8 +5,10 @@ address, sort numerically, hash fast and go into netlink messages as they are; t
 """
 
 import enum
+import re
 import socket
-from typing import NamedTuple, NewType
+from collections.abc import Callable
+from typing import Final, NamedTuple, NewType
 
 Address = NewType("Address", bytes)
 
@@ -33,6 +35,32 @@ def parse_address(text: str) -> Address:
     try:
         return Address(socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text))
     except (OSError, ValueError):
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+_LEADING_ZEROS: Final = re.compile(r"(?<![0-9a-fA-F])0+(?=[0-9a-fA-F])")
+_MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
+_MAPPED_BITS: Final = 8 * len(_MAPPED_PREFIX)
+
+
+def parse_stored_address(text: str) -> Address:
+    """Return the address as Kubernetes reads the texts of stored objects; ValueError as for `parse_address`.
+
+    ParseIPSloppy of k8s.io/utils/net: numbers with leading zeros are decimal, and an IPv4-mapped IPv6 address is the
+    IPv4 address.
+    """
+    try:
+        address = parse_address(text)
+    except ValueError:
+        address = _parse_with_zeros(text)
+    # Most addresses begin with something else than 0, and this is done for each endpoint of a cluster.
+    return Address(address[-4:]) if not address[0] and address.startswith(_MAPPED_PREFIX) else address
+
+
+def _parse_with_zeros(text: str) -> Address:
+    try:
+        return parse_address(_LEADING_ZEROS.sub("", text))
+    except ValueError:
         raise ValueError(f"{text!r} is not an IP address") from None
 
 
@@ -84,9 +112,25 @@ class Network(NamedTuple):
 
 def parse_network(text: str) -> Network:
     """Return the network that `text` spells in CIDR notation, host bits dropped; ValueError otherwise."""
+    return _parse_network(text, parse_address)
+
+
+def parse_stored_network(text: str) -> Network:
+    """Return the network as Kubernetes reads the texts of stored objects; ValueError as for `parse_network`.
+
+    ParseCIDRSloppy of k8s.io/utils/net: leading zeros as for `parse_stored_address`. ::ffff:192.0.2.0/120 is
+    192.0.2.0/24; with a prefix shorter than 96 it is a network of IPv6 addresses that no packet has.
+    """
+    network = _parse_network(text, _parse_with_zeros)
+    if network.prefix_length >= _MAPPED_BITS and network.address.startswith(_MAPPED_PREFIX):
+        return Network(Address(network.address[-4:]), network.prefix_length - _MAPPED_BITS)
+    return network
+
+
+def _parse_network(text: str, parse: Callable[[str], Address]) -> Network:
     address_text, slash, length_text = text.partition("/")
     try:
-        address = parse_address(address_text)
+        address = parse(address_text)
     except ValueError:
         raise ValueError(f"{text!r} is not a network in CIDR notation") from None
     bits = family(address).bits

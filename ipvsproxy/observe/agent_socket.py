@@ -7,6 +7,7 @@ nothing, or does not read its answer, holds up nobody else; those beyond MAXIMUM
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -38,11 +39,16 @@ MAXIMUM_REQUEST = 4096  # bytes
 REQUEST_TIMEOUT = 2.0
 ANSWER_TIMEOUT = 15.0
 
+# How long to wait before another try to make the socket where there was no room for it. In seconds.
+LISTEN_PAUSE = 10.0
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a file system that is full, which may pass."""
+
 # Between two tries to accept, after the first failed: too many open files, for the most part. In seconds.
 _ACCEPT_PAUSE = 1.0
 
 # What msgspec raises for what is no JSON, or other JSON than is expected.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class AgentNotRunningError(IpvsProxyError):
@@ -79,11 +85,13 @@ class AgentSocket:
         commands: Mapping[str, Callable[[], msgspec.Struct]],
         log: FilteringBoundLogger,
         request_timeout: float = REQUEST_TIMEOUT,
+        listen_pause: float = LISTEN_PAUSE,
     ) -> None:
-        """Listen on `agent.sock` in the directory; the socket of an agent that died is replaced.
+        """Listen on `agent.sock` in the directory, once it has room; the socket of an agent that died is replaced.
 
         `commands` has for each command the function that makes the answer; it is called in a connection's thread, and
         may raise TimeoutError. IpvsProxyError if there can be no socket.
+        `listen_pause` is how many seconds pass between two tries while the directory has no room.
         """
         self._path = directory / SOCKET_NAME
         self._commands = commands
@@ -92,9 +100,15 @@ class AgentSocket:
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._listen_pause = listen_pause
         self._listener = _listen(self._path)
         self._acceptor = threading.Thread(target=self._accept, name="agent socket", daemon=True)
         self._acceptor.start()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody can connect to the socket."""
+        return self._listener is not None
 
     def stop(self) -> None:
         """End at once: connections are closed, whatever they wait for, and the socket is removed."""
@@ -102,15 +116,31 @@ class AgentSocket:
             self._stopping.set()
             for connection in self._connections:
                 _shut_down(connection)
-        self._path.unlink(missing_ok=True)
-        _shut_down(self._listener)
+            listener = self._listener
+        if listener is not None:
+            self._path.unlink(missing_ok=True)
+            _shut_down(listener)
         self._acceptor.join()
-        self._listener.close()
+        if listener is not None:
+            listener.close()
+
+    def _await_room(self) -> socket.socket | None:
+        """Return the socket to accept connections on, None if there was none until `stop`."""
+        if self._listener is not None:
+            return self._listener
+        while not self._stopping.wait(self._listen_pause):
+            with self._lock, contextlib.suppress(IpvsProxyError):
+                if not self._stopping.is_set() and (listener := _listen(self._path)):
+                    self._listener = listener
+                    self._log.info("run directory has room again", directory=str(self._path.parent))
+                    return listener
+        return None
 
     def _accept(self) -> None:
-        while not self._stopping.is_set():
+        listener = self._await_room()
+        while listener is not None and not self._stopping.is_set():
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError as error:
                 if not self._stopping.is_set():
                     self._log.warning("connection to the agent's socket not accepted", reason=str(error))
@@ -212,16 +242,20 @@ def _ask(path: Path, request: bytes, timeout: float) -> bytes:
             ) from error
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path) -> socket.socket | None:
+    """Return a socket that listens at the path, None if there is no room for it at present."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # A socket is bound with the mode of its descriptor, so nobody else can ever connect.
         os.fchmod(listener.fileno(), 0o600)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         listener.bind(str(path))
         listener.listen(MAXIMUM_CONNECTIONS)
     except OSError as error:
         listener.close()
+        if error.errno in NO_ROOM:
+            return None
         raise IpvsProxyError(
             f"{path}: {error.strerror or error}; choose another directory with --run-directory"
         ) from error

@@ -19,6 +19,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import TimeStamper, add_log_level, format_exc_info
 
 from ipvsproxy.config.settings import LogFormat, LogLevel
+from ipvsproxy.observe.printable import printable, printable_json, printable_lines
 from ipvsproxy.observe.secrets import redact
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _logger(
         console = ConsoleRenderer(
             colors=on_terminal, exception_formatter=plain_traceback, sort_keys=False, timestamp_key="time"
         )
-        rendering = [console, _encode_text]
+        rendering = [_escape, console, _encode_text]
     else:
         rendering = [_encode_json]
 
@@ -177,11 +178,22 @@ def _rendered(value: object) -> object:
         return [_rendered(item) for item in cast("list[object]", value)]
     if type(value) is dict:
         return {str(key): _rendered(item) for key, item in value.items()}
-    return redact(str(value))
+    # File names may have bytes that are no characters, which no line can be written with.
+    return redact(str(value)).encode(errors="backslashreplace").decode()
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what no one can see; the console shows lists and the like by their repr(), which does so itself."""
+    return {
+        name: (printable_lines if name == "exception" else printable)(value)
+        if isinstance(value, str)
+        else value
+        for name, value in event.items()
+    }
 
 
 def _encode_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    return msgspec.json.encode(event)
+    return printable_json(msgspec.json.encode(event).decode()).encode()
 
 
 def _encode_text(_logger: WrappedLogger, _method: str, line: object) -> bytes:

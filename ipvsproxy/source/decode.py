@@ -1,6 +1,7 @@
 """API objects, as JSON or as parsed YAML, into values of `model.objects`, with a reason for what can't be used.
 
-Every `read_*` function returns `Decoded(value, rejections)`, and never raises for what the object contains:
+Every `read_*` function returns `Decoded(value, rejections)`, and never raises for what the object contains. It raises
+NotAskedForError for an object of another kind, since that is no fault of the object:
 
 * a value: use it. Its rejections name the parts that were left out, such as one port or one endpoint.
 * no value, and one rejection: the object can't be used at all; what it said before stays valid.
@@ -39,12 +40,12 @@ from ipvsproxy.model.objects import (
     SliceAuthor,
 )
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.source import fields, schema
+from ipvsproxy.source import fields, json_text, schema
 from ipvsproxy.source.annotations import read_options
 from ipvsproxy.source.fields import UnusableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # Each rejection of an object is a line in the log, a row of `dump` and an Event, and may quote what the object says.
 MAXIMUM_REJECTIONS: Final = 20
@@ -55,6 +56,14 @@ Document: TypeAlias = bytes | msgspec.Raw | dict[str, Any]
 Parsed = TypeVar("Parsed")
 ParsedObject = TypeVar("ParsedObject", bound=schema.ApiObject)
 Value = TypeVar("Value")
+
+API_VERSIONS: Final = {
+    "Service": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    "Endpoints": "v1",
+    "Node": "v1",
+}
+"""The kinds that are read, and the version of each."""
 
 _FAMILIES: Final = {"IPv4": Family.IPV4, "IPv6": Family.IPV6}
 _NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
@@ -68,6 +77,17 @@ _NAMED: Final = msgspec.json.Decoder(schema.NamedObject)
 _CONTROLLER: Final = "endpointslice-controller.k8s.io"
 
 _NO_CONDITIONS: Final = schema.Conditions()
+
+
+class NotAskedForError(Exception):
+    """The API server sent something else than it was asked for; the message says what, without a full stop."""
+
+
+def check_kind(kind: str, found_kind: str | None, found_api_version: str | None) -> None:
+    """Raise NotAskedForError if an object says that it is of another kind or version; one of a list may say neither."""
+    api_version = API_VERSIONS[kind]
+    if found_kind not in (None, kind) or found_api_version not in (None, api_version):
+        raise NotAskedForError(f"a {found_api_version}/{found_kind} came for a {api_version}/{kind}")
 
 
 class Decoded(NamedTuple, Generic[Value]):
@@ -107,11 +127,15 @@ def object_key(document: Document) -> ObjectKey:
 
 def _identity(document: Document) -> tuple[ObjectKey, str]:
     """Return the object's key and metadata.uid; what can't be read of them is ""."""
+    found: Iterable[object]
     try:
         metadata = _parse(document, _NAMED).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ObjectKey("", ""), ""
-    found = (metadata.namespace, metadata.name, metadata.uid)
+        found = (metadata.namespace, metadata.name, metadata.uid)
+    except msgspec.DecodeError:
+        if isinstance(document, dict):
+            return ObjectKey("", ""), ""
+        text = bytes(document)
+        found = (json_text.member(text, "metadata", name) for name in ("namespace", "name", "uid"))
     namespace, name, uid = (part if isinstance(part, str) else "" for part in found)
     return ObjectKey(namespace, name), uid
 
@@ -126,13 +150,14 @@ def _read(
     left_out: list[UnusableError] = []
     try:
         parsed = _parse(document, decoder)
+        check_kind(kind, parsed.kind, parsed.api_version)
         key = _key(parsed.metadata, namespaced=kind != "Node")
         value = build(key, parsed, left_out)
     except UnusableError as error:
         field, reason = error.field, error.reason
     except msgspec.ValidationError as error:
         field, reason = _explain(error)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         field, reason = "", f"is not valid JSON: {error}"
     else:
         identity = kind, key, parsed.metadata.uid or ""
@@ -157,7 +182,7 @@ def _clipped(text: str) -> str:
 def _parse(document: Document, decoder: msgspec.json.Decoder[Parsed]) -> Parsed:
     if isinstance(document, dict):
         return msgspec.convert(document, decoder.type)
-    return decoder.decode(document)
+    return json_text.decode(decoder, document)
 
 
 def _explain(error: msgspec.ValidationError) -> tuple[str, str]:

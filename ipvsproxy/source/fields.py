@@ -12,7 +12,7 @@ import ipaddress
 import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ipvsproxy.model.addresses import family, parse_address, parse_network
+from ipvsproxy.model.addresses import family, parse_stored_address, parse_stored_network
 from ipvsproxy.model.objects import Protocol, ServicePort, ServiceType, SlicePort, TrafficPolicy
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _TYPES_WITH_NODE_PORTS: Final = (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCE
 _SUSPECT_FIRST_BYTES: Final = frozenset({0, 127, 169, *range(224, 240), 0xFE, 0xFF})
 
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
-_IPV4_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 # Of an EndpointSlice, from the EndpointSlice controller; v1.EndpointsLastChangeTriggerTime of k8s.io/api.
@@ -59,7 +58,7 @@ def usable_address(text: str, expected: Family | None = None) -> Address:
     """Return the address if traffic can be sent there; ValueError with the reason otherwise."""
     if not text:
         raise ValueError("is missing")
-    address = parse_address(text)
+    address = parse_stored_address(text)
     if expected is not None and family(address) is not expected:
         raise ValueError(f"{text} is not of the slice's addressType")
     if address[0] in _SUSPECT_FIRST_BYTES:
@@ -77,7 +76,6 @@ def _special(address: Address) -> str | None:
         ("a loopback", ip.is_loopback),
         ("a link-local", ip.is_link_local),
         ("a multicast", ip.is_multicast),
-        ("an IPv4-mapped IPv6", ip in _IPV4_MAPPED),
         ("the broadcast", ip == _BROADCAST),
     )
     return next((kind for kind, is_so in kinds if is_so), None)
@@ -172,7 +170,7 @@ def networks(field: str, texts: list[str], left_out: list[UnusableError]) -> tup
 
     def read(field: str, text: str) -> Network:
         try:
-            return parse_network(text.strip())
+            return parse_stored_network(text.strip())
         except ValueError as error:
             raise UnusableError(field, error) from None
 

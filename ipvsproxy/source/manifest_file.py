@@ -10,10 +10,15 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from ipvsproxy.model.objects import EndpointSlice, Node, Service, ServiceType, SliceAuthor
 from ipvsproxy.model.reasons import Rejection
+from ipvsproxy.source import json_text
 from ipvsproxy.source.decode import (
+    API_VERSIONS,
     Decoded,
     object_key,
     read_endpoint_slice,
@@ -38,22 +43,11 @@ if TYPE_CHECKING:
 
 Value: TypeAlias = Service | EndpointSlice | Node
 
-# The deepest path that is read has 6 steps; libyaml's loader recurses on the C stack, which overflows at some 10,000.
-MAXIMUM_DEPTH: Final = 100
+# As the API server's decoder has it. libyaml takes half a second for so many levels, and longer by the square of them.
+MAXIMUM_DEPTH: Final = 10_000
 
-# The API's YAML is JSON in disguise: a date is a string.
-_RESOLVERS: Final = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-_API_VERSIONS: Final = {
-    "Service": "v1",
-    "EndpointSlice": "discovery.k8s.io/v1",
-    "Endpoints": "v1",
-    "Node": "v1",
-}
+# Python converts no more digits than 4,300 into an integer, and no field has more than 20.
+_LONGEST_INTEGER: Final = 100
 
 
 def _read_endpoint_slice(document: Document) -> Decoded[EndpointSlice]:
@@ -122,7 +116,7 @@ def read_manifest(name: str, data: bytes) -> Manifest:
             unusable.append(Remark(line, "is no API object, which has apiVersion and kind"))
             continue
         kind, api_version = str(document["kind"]), str(document["apiVersion"])
-        if _API_VERSIONS.get(kind) == api_version:
+        if API_VERSIONS.get(kind) == api_version:
             objects.append(_object(line, kind, document))
         else:
             ignored.append(Remark(line, f"{api_version}/{kind}"))
@@ -195,39 +189,144 @@ def _items(document: _Document) -> Iterator[tuple[int, Any]]:
 
 
 def _json_document(data: bytes) -> list[_Document]:
+    text = _text(data)
     try:
-        return [_Document(1, json.loads(_text(data)), [])]
+        try:
+            content = _parse_json(text)
+        except RecursionError:
+            content = _parse_json(json_text.mended(text.encode()).decode())
     except json.JSONDecodeError as error:
         raise ManifestError(error.lineno, error.msg) from None
-    except RecursionError:
-        raise ManifestError(1, "is nested too deeply") from None
-    except ValueError as error:
-        raise ManifestError(1, str(error)) from None
+    return [_Document(1, content, [])]
+
+
+def _parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON
+    return json.loads(json_text.without_halves(text), parse_int=_parse_integer)
+
+
+def _parse_integer(text: str) -> float:
+    """Return the number; one that no field can have as a float, which is what Python can make of any digits."""
+    return int(text) if len(text) <= _LONGEST_INTEGER else float(text)
+
+
+class _Forgiving(SafeConstructor):
+    """Spoils a value that it can't make, not the whole text.
+
+    A scalar that does not suit its tag becomes its text, and a mapping that can't be one becomes a text as well. So
+    whoever reads the object finds a value of the wrong type there, if the field is one that is used.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
+    }
+    """The API's YAML is JSON in disguise: a date is a string."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - as the base class
+        """Return the value of a node."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except Exception:  # noqa: BLE001 - constructors raise anything, such as KeyError for `!!bool x`
+            self.recursive_objects.pop(node, None)
+            return node.value if isinstance(node, yaml.ScalarNode) else f"no value for {node.tag}"
+
+    def construct_whole_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        """Return a mapping with all that is in it, so that what is wrong with it is raised by now."""
+        return self.construct_mapping(node, deep=True)
+
+
+_Forgiving.add_constructor(  # type: ignore[type-var] # it is no loader by itself
+    "tag:yaml.org,2002:map", _Forgiving.construct_whole_mapping
+)
+
+
+class _Loader(_Forgiving, SafeLoader):
+    """Makes of a text what kubectl sees in it."""
+
+
+class _ShallowLoader(_Forgiving, Composer, Resolver):
+    """As `_Loader`, but with null in place of what is nested deeper than is read."""
+
+    def __init__(self, text: str) -> None:
+        """Take the text; what is wrong with it is a YAMLError, raised where it is met."""
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
+        self._events = _without_depths(yaml.parse(text, SafeLoader))
+        self._next: yaml.Event | None = next(self._events, None)
+
+    def check_event(self, *kinds: type[yaml.Event]) -> bool:
+        """Say whether the next event is of one of these kinds, as a Composer asks."""
+        return isinstance(self._next, kinds or yaml.Event)
+
+    def peek_event(self) -> yaml.Event | None:
+        """Return the next event and leave it there."""
+        return self._next
+
+    def get_event(self) -> yaml.Event | None:
+        """Return the next event."""
+        event, self._next = self._next, next(self._events, None)
+        return event
 
 
 def _yaml_documents(data: bytes) -> list[_Document]:
     documents = []
-    line = 1
     try:
         text = _text(data)
-        _check_depth(text)
-        loader = SafeLoader(text)
-        loader.yaml_implicit_resolvers = _RESOLVERS
+        loader = (_Loader if _depth(text) <= json_text.MAXIMUM_DEPTH else _ShallowLoader)(text)
         while loader.check_node() and (node := loader.get_node()):
-            line = _line(node.start_mark)
             content = loader.construct_document(node)
             if content is not None:
-                documents.append(_Document(line, content, _item_lines(node)))
+                documents.append(_Document(_line(node.start_mark), content, _item_lines(node)))
     except yaml.MarkedYAMLError as error:
         reason = " ".join(filter(None, (error.problem, error.context)))
         raise ManifestError(_line(error.problem_mark or error.context_mark), reason) from None
     except yaml.reader.ReaderError as error:
         raise ManifestError(_line_of(data, error.position), error.reason) from None
-    except ManifestError:
-        raise
-    except Exception as error:  # noqa: BLE001 - constructors raise anything, such as KeyError for `!!bool x`
-        raise ManifestError(line, f"a value does not suit its tag: {error}") from None
     return documents
+
+
+def _depth(text: str) -> int:
+    """Return how deeply the text is nested; ManifestError for more than the API would take."""
+    depth = deepest = 0
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            deepest = max(depth, deepest)
+            if depth > MAXIMUM_DEPTH:
+                raise ManifestError(_line(event.start_mark), f"is nested deeper than {MAXIMUM_DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return deepest
+
+
+def _without_depths(events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
+    """Yield the events, null in place of what is nested deeper than is read, and of aliases to what was in there."""
+    depth = 0
+    lost: set[str] = set()
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        inside = depth > json_text.MAXIMUM_DEPTH
+        if anchor := getattr(event, "anchor", None):
+            if isinstance(event, yaml.AliasEvent):
+                if anchor in lost and not inside:
+                    yield _null(event)
+                    continue
+            elif inside:
+                lost.add(anchor)
+            else:
+                lost.discard(anchor)
+        if not inside:
+            yield event
+        if isinstance(event, yaml.CollectionEndEvent):
+            if depth == json_text.MAXIMUM_DEPTH + 1:
+                yield _null(event)
+            depth -= 1
+
+
+def _null(place: yaml.Event) -> yaml.Event:
+    return yaml.ScalarEvent(None, None, (True, False), "null", place.start_mark, place.end_mark)
 
 
 def _item_lines(node: yaml.Node) -> list[int]:
@@ -238,17 +337,6 @@ def _item_lines(node: yaml.Node) -> list[int]:
             if key.value == "items" and isinstance(value, yaml.SequenceNode):
                 lines = [_line(item.start_mark) for item in value.value]
     return lines
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAXIMUM_DEPTH:
-                raise ManifestError(_line(event.start_mark), f"is nested deeper than {MAXIMUM_DEPTH} levels")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 def _line(mark: Mark | CMark | None) -> int:

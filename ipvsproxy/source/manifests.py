@@ -272,7 +272,9 @@ def combine(manifests: Mapping[str, Manifest]) -> Combined:
     places: dict[tuple[str, ObjectKey], str] = {}
     for name, manifest in sorted(manifests.items()):
         for found in manifest.objects:
-            identity, place = (found.kind, found.key), f"{name}:{found.line}"
+            # A file's name may have bytes that are no characters.
+            place = f"{name}:{found.line}".encode(errors="backslashreplace").decode()
+            identity = (found.kind, found.key)
             if identity in places:
                 reason = f"{places[identity]} has it, so that in {place} is ignored"
                 duplicates.add(Rejection(found.kind, found.key, "", reason))

@@ -36,8 +36,10 @@ class AnnotatedMetadata(Metadata, frozen=True):
 
 
 class ApiObject(Part, frozen=True):
-    """Any object."""
+    """Any object. Items of a list go without their kind and apiVersion."""
 
+    kind: str | None = None
+    api_version: str | None = None
     metadata: Metadata = Metadata()
 
 

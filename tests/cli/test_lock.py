@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from ipvsproxy.cli.lock import AgentLock, AlreadyRunningError
 from ipvsproxy.errors import IpvsProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NOBODY = 65534
@@ -117,3 +118,56 @@ def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, name: str)
     (tmp_path / "file").touch()
     with pytest.raises(IpvsProxyError, match=r"file/agent.lock: .*--run-directory"):
         AgentLock(tmp_path / "file", name)
+
+
+def link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+def hard_link(path: Path, target: Path) -> None:
+    path.hardlink_to(target)
+
+
+def pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("plant", [link, hard_link, pipe])
+def test_a_lock_that_somebody_else_put_there_is_not_followed_and_named(
+    tmp_path: Path, name: str, plant: Callable[[Path, Path], None]
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("precious")
+    plant(tmp_path / "agent.lock", target)
+    with pytest.raises(IpvsProxyError, match=r"/agent.lock: is a link or no regular file, .*: remove it$"):
+        AgentLock(tmp_path, name)
+    assert target.read_text() == "precious"
+    (tmp_path / "agent.lock").unlink()
+    AgentLock(tmp_path, name).release()
+
+
+def test_a_lock_link_to_nothing_makes_no_file_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "agent.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IpvsProxyError, match="remove it"):
+        AgentLock(tmp_path, name)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["open", "mkdir", "pwrite"])
+def test_a_full_run_directory_leaves_the_name_as_the_lock(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, "no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, call, fail)
+        first = AgentLock(tmp_path / "run", name)
+    assert not first.is_written
+    with pytest.raises(AlreadyRunningError):
+        AgentLock(tmp_path / "another", name)
+    first.release()
+    second = AgentLock(tmp_path / "run", name)
+    assert second.is_written
+    second.release()

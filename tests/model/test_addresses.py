@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from ipvsproxy.model.addresses import (
     format_endpoint,
     parse_address,
     parse_network,
+    parse_stored_address,
+    parse_stored_network,
 )
 
 addresses = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)).map(Address)
@@ -62,6 +65,35 @@ def test_what_the_standard_library_does_not_take_for_an_address_is_refused(text:
 def test_something_like_an_address_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not an IP address"):
         parse_address(text)
+
+
+@given(addresses, st.integers(0, 5))
+def test_a_stored_address_may_have_leading_zeros(address: Address, zeros: int) -> None:
+    text = format_address(address)
+    padded = re.sub(r"(?<![0-9a-f])(?=[0-9a-f])", "0" * zeros, text)
+    assert parse_stored_address(padded) == parse_stored_address(text)
+
+
+@given(st.binary(min_size=4, max_size=4), st.integers(0, 32))
+def test_a_stored_ipv4_mapped_address_is_an_ipv4_address(address: bytes, length: int) -> None:
+    text = format_address(Address(address))
+    assert parse_stored_address(f"::ffff:{text}") == address
+    assert parse_stored_network(f"::ffff:{text}/{96 + length}") == parse_network(f"{text}/{length}")
+
+
+@given(addresses)
+def test_any_other_stored_address_is_what_it_is(address: Address) -> None:
+    text = format_address(address)
+    expected = address[-4:] if text.startswith("::ffff:") and "." in text else address
+    assert parse_stored_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "00", "0x10.0.0.1", "10.0.0.0256", "10.0.0", "010.0.0.1 ", "fe80::1%eth0"]
+)
+def test_something_like_a_stored_address_is_refused_by_its_own_text(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is not an IP address$"):
+        parse_stored_address(text)
 
 
 def test_the_length_says_the_family() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import queue
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,8 +31,7 @@ from tests.builders import endpoint_slice, service
 from tests.observe.node import report_of, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from structlog.typing import FilteringBoundLogger
 
@@ -42,6 +44,24 @@ def logger(lines: CapturingLogger | None = None) -> FilteringBoundLogger:
         lines or CapturingLogger(), processors=[], wrapper_class=wrapper
     ).bind()
     return bound
+
+
+class Lines:
+    """A log whose lines can be waited for."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[str] = queue.Queue()
+        self.log: FilteringBoundLogger = structlog.wrap_logger(
+            None, processors=[self._take], wrapper_class=structlog.make_filtering_bound_logger(0)
+        )
+
+    def _take(self, _: object, __: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        self._events.put(line["event"])
+        raise structlog.DropEvent
+
+    def said(self, event: str) -> bool:
+        """Wait for the next line, and say whether it is that one."""
+        return self._events.get(timeout=60) == event
 
 
 @contextlib.contextmanager
@@ -134,10 +154,50 @@ def test_the_socket_of_a_dead_agent_is_nobody_and_the_next_agent_replaces_it(tmp
 
 
 def test_a_socket_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(
-        IpvsProxyError, match=r"missing/agent.sock: No such file or directory; .*--run-directory"
-    ):
-        AgentSocket(tmp_path / "missing", {}, logger())
+    (tmp_path / "file").touch()
+    with pytest.raises(IpvsProxyError, match=r"file/run/agent.sock: Not a directory; .*--run-directory"):
+        AgentSocket(tmp_path / "file" / "run", {}, logger())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_socket_that_there_is_no_room_for_is_made_once_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    no_room = OSError(code, "no room")
+    make_directory = Path.mkdir
+    tries, room = threading.Semaphore(0), threading.Event()
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of Path.mkdir
+        tries.release()
+        if not room.is_set():
+            raise no_room
+        make_directory(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    directory = tmp_path / "run"
+    lines = Lines()
+    found = AgentSocket(directory, {"report": lambda: REPORT}, lines.log, 60, listen_pause=0.001)
+    was_there = found.is_there
+    for _ in range(3):
+        assert tries.acquire(timeout=60)
+    with pytest.raises(AgentNotRunningError):
+        ask_report(directory)
+    room.set()
+    assert lines.said("run directory has room again")
+    assert (was_there, found.is_there) == (False, True)
+    assert ask_report(directory) == REPORT
+    found.stop()
+    assert not (directory / SOCKET_NAME).exists()
+
+
+def test_an_agent_that_waits_for_room_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdir(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    found = AgentSocket(tmp_path, {}, logger(), 60, listen_pause=3600)
+    found.stop()
+    assert not found.is_there
 
 
 def test_a_client_that_says_nothing_holds_up_nobody(tmp_path: Path) -> None:

@@ -15,9 +15,18 @@ from ipvsproxy.model.objects import (
     TrafficPolicy,
 )
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_service
+from ipvsproxy.source.decode import Decoded, read_endpoint_slice, read_endpoints, read_node, read_service
 from tests.builders import WEB, addresses, networks
-from tests.source.documents import endpoint_slice, is_ignored, metadata, problems, service, wholly
+from tests.source.documents import (
+    endpoint,
+    endpoint_slice,
+    is_ignored,
+    load_balancer,
+    metadata,
+    problems,
+    service,
+    wholly,
+)
 
 
 def test_a_service_is_read_from_what_an_api_server_sends() -> None:
@@ -206,7 +215,10 @@ def test_a_service_with_an_address_and_no_port_is_rejected() -> None:
         ("fe80::1", "fe80::1 is a link-local address"),
         ("239.1.1.1", "239.1.1.1 is a multicast address"),
         ("ff02::1", "ff02::1 is a multicast address"),
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.1 is an IPv4-mapped IPv6 address"),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1 is a loopback address"),
+        ("169.254.0169.254", "169.254.0169.254 is a link-local address"),
+        ("::ffff:10.96.0.10", "::ffff:10.96.0.10 is listed twice"),
+        ("010.096.000.010", "010.096.000.010 is listed twice"),
         ("10.96.0.10", "10.96.0.10 is listed twice"),
     ],
 )
@@ -215,6 +227,33 @@ def test_a_bad_cluster_ip_is_left_out_and_the_others_stay(text: str, reason: str
     assert decoded.value is not None
     assert decoded.value.cluster_ips == (parse_address("10.96.0.10"),)
     assert problems(decoded) == [("spec.clusterIPs[1]", reason)]
+
+
+@pytest.mark.parametrize("text", ["010.96.0.011", "::ffff:10.96.0.11", "::ffff:a60:b", "0000010.96.0.11"])
+def test_a_stored_address_is_read_as_kubernetes_reads_it(text: str) -> None:
+    address = parse_address("10.96.0.11")
+    found = read_service(service(clusterIPs=["10.96.0.10", text], externalIPs=[])).value
+    assert found is not None
+    assert found.cluster_ips == (parse_address("10.96.0.10"), address)
+    found = read_service(service(externalIPs=[text])).value
+    assert found is not None
+    assert found.external_ips == (address,)
+    found = read_service(load_balancer({"ip": text})).value
+    assert found is not None
+    assert found.load_balancer_ips == (address,)
+    slices = read_endpoint_slice(endpoint_slice(endpoint(text))).value
+    assert slices is not None
+    assert [each.address for each in slices.endpoints] == [address]
+    mirrored = read_endpoints({"metadata": metadata(), "subsets": [{"addresses": [{"ip": text}]}]}).value
+    assert mirrored is not None
+    assert [each.address for each in mirrored[0].endpoints] == [address]
+    node = {
+        "metadata": {"name": "node-a"},
+        "status": {"addresses": [{"type": "InternalIP", "address": text}]},
+    }
+    own = read_node(node).value
+    assert own is not None
+    assert own.addresses == (address,)
 
 
 def test_a_service_without_a_usable_cluster_ip_is_rejected() -> None:

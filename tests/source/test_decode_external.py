@@ -216,6 +216,29 @@ def test_source_ranges_are_read_with_the_spaces_that_the_api_allows() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("010.000.000.000/08", "10.0.0.0/8"),
+        ("192.000.002.129/25", "192.0.2.128/25"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.000.002.007/128", "192.0.2.7/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:192.0.2.0/64", "::/64"),
+        ("02001:0db8::/032", "2001:db8::/32"),
+    ],
+)
+def test_a_stored_source_range_is_read_as_kubernetes_reads_it(text: str, network: str) -> None:
+    found = wholly(load_balancer(loadBalancerSourceRanges=[text]))
+    assert found.load_balancer_source_ranges == networks(network)
+
+
+@pytest.mark.parametrize("text", ["::ffff:192.0.2.0/129", "192.000.002.000/33", "0192.0.2.0", "0x10.0.0.0/8"])
+def test_a_source_range_that_kubernetes_can_not_read_lets_nobody_in(text: str) -> None:
+    found, _ = partly(load_balancer(loadBalancerSourceRanges=[text]))
+    assert found.load_balancer_source_ranges == ()
+
+
 @pytest.mark.parametrize("ranges", [None, []])
 def test_without_source_ranges_every_source_is_let_in(ranges: list[str] | None) -> None:
     assert wholly(load_balancer(loadBalancerSourceRanges=ranges)).load_balancer_source_ranges is None

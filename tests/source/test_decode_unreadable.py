@@ -12,6 +12,7 @@ from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.source.decode import (
     Decoded,
+    NotAskedForError,
     object_key,
     read_endpoint_slice,
     read_endpoints,
@@ -20,6 +21,7 @@ from ipvsproxy.source.decode import (
 )
 from tests.builders import WEB
 from tests.source.documents import endpoint, endpoint_slice, metadata, partly, problems, service
+from tests.source.malformed import BROKEN, HARMLESS
 
 if TYPE_CHECKING:
     from tests.source.documents import Read
@@ -84,7 +86,7 @@ def test_an_object_needs_the_names_that_the_api_asks_for(
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[1]", b"null", b"\xff", b'{"metadata":{"name":"\xff"}}', b"[" * 100_000]
+    "raw", [b"", b"{", b"[1]", b"null", b"\xff", b'{"metadata":{"name":"web}', b"[" * 100_000]
 )
 def test_what_is_no_json_of_an_object_is_rejected_without_a_name(read: Read, raw: bytes) -> None:
     decoded = read(raw)
@@ -92,6 +94,43 @@ def test_what_is_no_json_of_an_object_is_rejected_without_a_name(read: Read, raw
     (found,) = decoded.rejections
     assert (found.key, found.field) == (ObjectKey("", ""), "")
     assert found.reason
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_name_that_is_no_utf_8_is_told_as_go_reads_it(read: Read) -> None:
+    (found,) = read(b'{"metadata":{"name":"web\xff","namespace":"default"}}').rejections
+    assert (found.key.name, found.field) == ("web\ufffd", "metadata.name")
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_an_object_that_is_no_json_is_rejected_by_the_name_that_it_has_all_the_same(
+    read: Read, text: bytes
+) -> None:
+    spoilt = b'{"x":%s,"metadata":{"uid":"1-2-3","name":"web","x":%s,"namespace":"default"}}' % (
+        text,
+        text,
+    )
+    assert object_key(spoilt) == WEB
+    decoded = read(spoilt)
+    assert decoded.value is None
+    (found,) = decoded.rejections
+    assert (found.key, found.field, found.uid) == (WEB, "", "1-2-3")
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_a_field_that_nobody_uses_may_hold_anything_that_the_api_takes(read: Read, text: bytes) -> None:
+    good = json.dumps(GOOD[read]).encode()
+    assert read(good[:-1] + b',"more":%s}' % text) == read(good)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("more", [{"kind": "Pod"}, {"apiVersion": "v2"}, {"kind": "Pod", "apiVersion": "v1"}])
+def test_an_object_of_another_kind_is_no_fault_of_the_object(read: Read, more: dict[str, str]) -> None:
+    for document in (GOOD[read] | more, json.dumps(GOOD[read] | more).encode()):
+        with pytest.raises(NotAskedForError):
+            read(document)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.source.following import Agent
 
 OFTEN = dataclasses.replace(BRISK, node_addresses=0.01)
+TABLE = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},'
 INTERNAL, EXTERNAL = "InternalIP", "ExternalIP"
 
 
@@ -123,10 +124,12 @@ def test_a_failing_list_keeps_the_last_answer_and_is_reported_once(server: ApiSe
     [
         (b"<html>the proxy is broken</html>", "malformed"),
         (status(200, "what is this?"), "Status"),
-        (
-            b'{"kind":"Table","metadata":{},"columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["node-b"]}]}',
-            "the table of the nodes has no column of their addresses",
-        ),
+        (TABLE + b'"columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["node-b"]}]}', "has no column"),
+        (TABLE + b'"columnDefinitions":[{"name":"Internal-IP"}]}', "without its rows"),
+        (TABLE.replace(b"v1", b"v2") + b'"columnDefinitions":[{"name":"Internal-IP"}],"rows":[]}', "v2"),
+        (b'{"kind":"NodeList","apiVersion":"v1","metadata":{}}', "without its items"),
+        (b'{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]}', "PodList"),
+        (b'{"metadata":{},"items":[]}', "came for"),
     ],
 )
 def test_an_answer_of_another_shape_is_reported(
@@ -142,7 +145,7 @@ def test_an_answer_of_another_shape_is_reported(
 
 def test_rows_that_are_too_short_are_passed_over(server: ApiServer, tmp_path: Path) -> None:
     server.table_answer = (
-        b'{"kind":"Table","metadata":{},"columnDefinitions":[{"name":"Name"},{"name":"Internal-IP"}],'
+        TABLE + b'"columnDefinitions":[{"name":"Name"},{"name":"Internal-IP"}],'
         b'"rows":[{"cells":["node-a"]},{"cells":["node-b",7]},{"cells":["node-c","192.0.2.3"]}]}'
     )
     with following(server, tmp_path) as agent:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service, SliceAuthor
 from ipvsproxy.source.manifest_file import Manifest, ManifestError, Remark, keep_last_good, read_manifest
 from tests.builders import WEB
+from tests.source.malformed import HARMLESS
 
 SERVICE = """\
 apiVersion: v1
@@ -175,9 +178,6 @@ def test_a_document_that_is_no_api_object_is_told_and_the_others_count(text: str
         ("a: [1\nb: 2\n", 2),
         ("a: *b\n", 1),
         ("a: 1\nb: \x01\n", 2),
-        (f"{NODE}---\na: !!bool maybe\n", 5),
-        ("a:\n  b: !!python/object:os.system x\n", 2),
-        ("\n" + "[" * 101 + "]" * 101, 2),
         ("[" * 1_000_000, 1),
     ],
 )
@@ -191,6 +191,81 @@ def test_yaml_that_does_not_parse_is_refused_with_its_line(text: str, line: int)
 )
 def test_json_that_does_not_parse_is_refused_with_its_line(text: str, line: int) -> None:
     assert refused(text, "web.json")[0] == line
+
+
+DEEP = {
+    "flow, 101 levels": "[" * 101 + "]" * 101,
+    "flow, as deep as the API takes": "{a: " * 9_990 + "}" * 9_990,
+    "flow, in breadth": f"[{', '.join(['[' * 1_500 + ']' * 1_500] * 3)}]",
+    "block, 2,000 levels": "".join(f"\n{' ' * depth}a:" for depth in range(10, 2_010)),
+    "an anchor within": "[" * 101 + "&lost x" + "]" * 101 + "\n  other: *lost",
+    "an anchor within that is another one later": "[" * 101
+    + "&a x"
+    + "]" * 101
+    + "\n  one: &a y\n  other: *a",
+}
+
+
+@pytest.mark.parametrize("value", DEEP.values(), ids=DEEP)
+def test_what_is_nested_deeply_in_yaml_and_used_by_nobody_harms_no_object(value: str) -> None:
+    deep = SERVICE.replace("metadata:\n", f"metadata:\n  managedFields: {value}\n")
+    assert read(f"{NODE}---\n{deep}").objects[1].values == read(SERVICE).objects[0].values
+
+
+# A file that is no text is refused as a whole.
+HARMLESS_TEXT = {name: value for name, value in HARMLESS.items() if name != "no UTF-8"}
+
+
+@pytest.mark.parametrize("value", HARMLESS_TEXT.values(), ids=HARMLESS_TEXT)
+def test_what_json_has_in_fields_that_nobody_uses_harms_no_object(value: bytes) -> None:
+    service = json.dumps(yaml.safe_load(SERVICE)).encode()
+    (found,) = read_manifest("web.json", service[:-1] + b',"more":%s}' % value).objects
+    assert found.values == read(SERVICE).objects[0].values
+
+
+UNSUITABLE = {
+    "a tag": "!!bool maybe",
+    "a number": "!!int 5x",
+    "binary": "!!binary '%'",
+    "a tag of programs": "!!python/object:os.system x",
+    "a mapping of programs": "!!python/object:os.system {a: b}",
+    "a list of programs": "!!python/object:os.system [a]",
+    "a key that is a list": "{[a]: b}",
+    "a merge of nothing": "{<<: 5}",
+    "itself": "&self {a: *self}",
+    "too many digits": "9" * 5_000,
+    "not a number": ".nan",
+    "without end": ".inf",
+}
+
+
+@pytest.mark.parametrize("value", UNSUITABLE.values(), ids=UNSUITABLE)
+def test_a_value_of_yaml_that_is_none_harms_the_object_that_uses_it_and_no_other(value: str) -> None:
+    unused = SERVICE.replace("metadata:\n", f"metadata:\n  managedFields: {value}\n")
+    used = SERVICE.replace("name: web", "name: dns").replace("port: 80", f"port: {value}")
+    first, second, third = read(f"{unused}---\n{used}---\n{NODE}").objects
+    assert first.values == read(SERVICE).objects[0].values
+    assert (second.key, second.values) == (ObjectKey("default", "dns"), ())
+    assert [found.field for found in second.rejections] == ["spec.ports[0].port"]
+    assert third.values == (Node("node-a"),)
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "-" + "9" * 101, "NaN", "1e999"])
+def test_a_number_of_json_that_is_none_harms_the_object_that_uses_it_and_no_other(value: str) -> None:
+    items = ",".join(
+        json.dumps(yaml.safe_load(SERVICE.replace("web", name).replace("80", port)))
+        for name, port in (("dns", '"PORT"'), ("web", "80"))
+    ).replace('"PORT"', value)
+    manifest = read(f'{{"apiVersion": "v1", "kind": "List", "items": [{items}]}}', "web.json")
+    assert [found.field for found in manifest.objects[0].rejections] == ["spec.ports[0].port"]
+    assert manifest.objects[1].values == read(SERVICE).objects[0].values
+
+
+def test_half_of_a_surrogate_pair_is_no_part_of_a_name_that_is_told() -> None:
+    service = json.dumps(yaml.safe_load(SERVICE)).replace('"web"', r'"web\ud800"')
+    (found,) = read(service, "web.json").objects
+    assert found.key.name == "web\ufffd"
+    assert [rejection.field for rejection in found.rejections] == ["metadata.name"]
 
 
 def test_text_in_another_encoding_is_refused_with_its_line() -> None:

@@ -361,6 +361,15 @@ def test_what_the_agent_has_no_use_for_is_told_with_its_place(scene: Scene) -> N
     assert (unusable["level"], unusable["file"], unusable["line"]) == ("error", "web.yaml", 9)
 
 
+def test_names_of_files_that_are_no_text_are_told_in_a_way_that_can_be_written(scene: Scene) -> None:
+    scene.write("a\udcff.yaml", service("web", "10.96.0.1"))
+    scene.write("b\udcfe.yaml", service("web", "10.96.0.2"))
+    scene.start()
+    (rejection,) = scene.store.rejections()
+    assert scene.address() == "10.96.0.1"
+    assert rejection.reason.encode().count(b"\\udc") == 2
+
+
 def test_of_an_object_in_two_files_the_first_by_name_counts_and_the_other_is_told(scene: Scene) -> None:
     scene.write("b.yaml", service(address="10.96.0.11"))
     scene.write("c.yaml", service(address="10.96.0.12"))

@@ -15,6 +15,7 @@ from netns_tests.deadline import PATIENCE
 from tests import api_server_objects as objects
 from tests.api_server import ApiServer
 from tests.builders import addresses
+from tests.source.malformed import DEEPEST, with_managed_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,24 @@ def test_an_answer_that_is_no_pod_is_named(server: ApiServer, tmp_path: Path) ->
     server.state.apply(pod(podIPs=[{"ip": "here"}]))
     with pytest.raises(IpvsProxyError, match=r"is no Pod: 'here' is not an IP address$"):
         ask(server, tmp_path)
+
+
+@pytest.mark.parametrize("more", [{"kind": "Status"}, {"apiVersion": "v2"}])
+def test_an_answer_that_is_another_object_is_named(
+    server: ApiServer, tmp_path: Path, more: dict[str, str]
+) -> None:
+    made = pod()
+    server.state.apply(made)
+    # Changed behind the server's back, which knows it as a Pod.
+    made |= more
+    with pytest.raises(IpvsProxyError, match="is no Pod: Invalid enum value"):
+        ask(server, tmp_path)
+
+
+def test_a_pod_may_be_nested_as_deeply_as_the_api_allows(server: ApiServer, tmp_path: Path) -> None:
+    made = pod()
+    server.state.apply(with_managed_fields(made, b"[" * DEEPEST + b"]" * DEEPEST))
+    assert ask(server, tmp_path).node_name == "node-b"
 
 
 def test_a_server_that_does_not_let_the_asker_see_pods_is_named(server: ApiServer, tmp_path: Path) -> None:

@@ -17,12 +17,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
 import urllib3
 
 from ipvsproxy import __version__
 from ipvsproxy.errors import UsageError
-from ipvsproxy.source.kubernetes.messages import STATUS, Status
+from ipvsproxy.source.kubernetes.messages import read_status
 from ipvsproxy.source.kubernetes.reach import address_of
 
 if TYPE_CHECKING:
@@ -275,11 +274,7 @@ def _not_renewed(error: Exception) -> ApiError:
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:
-    body = response.read(_STATUS_BYTES)
-    try:
-        status = STATUS.decode(body)
-    except msgspec.DecodeError:
-        status = Status()
+    status = read_status(response.read(_STATUS_BYTES))
     reason = status.message or response.reason or f"HTTP status {response.status}"
     return ApiError(reason, response.status, status.causes)
 

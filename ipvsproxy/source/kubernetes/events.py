@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 import tenacity
 
 from ipvsproxy.model.notices import Notice
+from ipvsproxy.source.decode import API_VERSIONS
 from ipvsproxy.source.kubernetes.client import ApiError, Limits
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ QUEUE_LENGTH: Final = 1000
 ATTEMPTS: Final = 4
 
 _CONTROLLER: Final = "ipvsproxy"
-_API_VERSIONS: Final = {
-    "Service": "v1",
-    "Endpoints": "v1",
-    "EndpointSlice": "discovery.k8s.io/v1",
-    "Node": "v1",
-}
 # Where Events about objects without a namespace belong.
 _DEFAULT_NAMESPACE: Final = "default"
 
@@ -184,7 +179,7 @@ def event(told: Told, node_name: str, now: dt.datetime) -> dict[str, object]:
     """Return the Event as JSON has it; those of all agents about the same thing have the same name."""
     namespace, name = told.key
     regarding = {
-        "apiVersion": _API_VERSIONS[told.kind],
+        "apiVersion": API_VERSIONS[told.kind],
         "kind": told.kind,
         "namespace": namespace,
         "name": name,

@@ -13,6 +13,7 @@ and a Service that claims another node's is planned anew once it is.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import tenacity
 
-from ipvsproxy.source.decode import read_node
+from ipvsproxy.source.decode import NotAskedForError, read_node
 from ipvsproxy.source.fields import usable_address
 from ipvsproxy.source.kubernetes import messages
 from ipvsproxy.source.kubernetes.client import JSON, ApiError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _PATH: Final = "/api/v1/nodes"
 # A server that makes no Tables sends a list.
 _ACCEPT: Final = f"{JSON};as=Table;v=v1;g=meta.k8s.io,{JSON}"
+_KINDS: Final = ("meta.k8s.io/v1/Table", "v1/NodeList")
 # As they are called in pkg/printers/internalversion of Kubernetes.
 _COLUMNS: Final = frozenset({"Internal-IP", "External-IP"})
 
@@ -95,36 +97,35 @@ class NodeAddresses:
         place = {"resourceVersion": "0"}
         while place:
             with self._api.get(_PATH, query | place, self._limits.answer, _ACCEPT) as response:
-                page = messages.NODES.decode(response.read())
-            yield from _of_table(page) if isinstance(page, messages.Table) else _of_list(page)
+                page = messages.read_page(response.read(), *_KINDS)
+            yield from _of_table(page) if page.is_table else _of_list(page)
             place = {"continue": page.metadata.continue_} if page.metadata.continue_ else {}
 
     def _report_failure(self, error: Exception) -> None:
         """Log the first of a row of failures."""
         if not self._failing:
             log = self._log.bind(url=self._api.url, reason=str(error))
-            if isinstance(error, ApiError | msgspec.DecodeError):
+            if isinstance(error, ApiError | msgspec.DecodeError | NotAskedForError):
                 log.warning("node addresses not listed")
             else:
                 log.error("node addresses failed unexpectedly", exc_info=error)
         self._failing = True
 
 
-def _of_table(table: messages.Table) -> Iterator[Address]:
+def _of_table(table: messages.Page) -> Iterator[Address]:
     columns = [index for index, column in enumerate(table.column_definitions) if column.name in _COLUMNS]
     if not columns:
         raise ApiError("the table of the nodes has no column of their addresses")
-    for row in table.rows or ():
-        for index in columns:
-            cell = row.cells[index] if index < len(row.cells) else None
-            try:
-                yield usable_address(cell if isinstance(cell, str) else "")
-            except ValueError:
-                # "<none>", for the most part.
-                continue
+    for row in table.entries:
+        # A row or cell that can't be read is one node's; "<none>" is no address either.
+        with contextlib.suppress(msgspec.DecodeError):
+            cells = messages.read_row(row).cells
+            for cell in (cells[index] for index in columns if index < len(cells)):
+                with contextlib.suppress(ValueError):
+                    yield usable_address(cell if isinstance(cell, str) else "")
 
 
-def _of_list(nodes: messages.NodeList) -> Iterator[Address]:
-    for document in nodes.items or ():
+def _of_list(nodes: messages.Page) -> Iterator[Address]:
+    for document in nodes.entries:
         node, _ = read_node(document)
         yield from node.addresses if node else ()

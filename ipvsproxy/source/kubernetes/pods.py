@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from ipvsproxy.errors import IpvsProxyError, UsageError
-from ipvsproxy.model.addresses import parse_address
+from ipvsproxy.model.addresses import parse_stored_address
+from ipvsproxy.source import json_text
 from ipvsproxy.source.kubernetes.client import ApiError
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class _Spec(msgspec.Struct, rename="camel"):
     host_network: bool = False
 
 
-class _Pod(msgspec.Struct):
+class _Pod(msgspec.Struct, kw_only=True, rename="camel"):
     """The fields of a v1 Pod that are used."""
 
+    kind: Literal["Pod"]
+    api_version: Literal["v1"]
     spec: _Spec = msgspec.field(default_factory=_Spec)
     status: _Status = msgspec.field(default_factory=_Status)
 
@@ -62,7 +65,7 @@ def ask_for_pod(api: ApiServer, key: ObjectKey, timeout: float) -> Pod:
     """
     try:
         with api.get(f"/api/v1/namespaces/{key.namespace}/pods/{key.name}", {}, timeout) as response:
-            document = _decoder.decode(response.read())
+            document = json_text.decode(_decoder, response.read())
         status = document.status
         addresses = _addresses(each.ip for each in status.pod_ips)
         node_addresses = _addresses((status.host_ip, *(each.ip for each in status.host_ips)))
@@ -79,4 +82,4 @@ def ask_for_pod(api: ApiServer, key: ObjectKey, timeout: float) -> Pod:
 
 
 def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
-    return tuple(parse_address(text) for text in dict.fromkeys(texts) if text)
+    return tuple(parse_stored_address(text) for text in dict.fromkeys(texts) if text)

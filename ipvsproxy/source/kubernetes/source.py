@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from ipvsproxy.source.decode import read_endpoint_slice, read_node, read_service
+from ipvsproxy.source.decode import NotAskedForError, read_endpoint_slice, read_node, read_service
 from ipvsproxy.source.health import SourceHealth
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
 from ipvsproxy.source.kubernetes.node_addresses import NodeAddresses
@@ -14,7 +14,7 @@ from ipvsproxy.source.kubernetes.reach import Reach, resolve
 from ipvsproxy.source.kubernetes.watch import Resource, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -68,6 +68,7 @@ class KubernetesSource:
         """How the watches go."""
         services = Resource(
             "services",
+            "Service",
             "/api/v1/services",
             _SELECTOR,
             read_service,
@@ -78,6 +79,7 @@ class KubernetesSource:
         )
         slices = Resource(
             "endpointslices",
+            "EndpointSlice",
             "/apis/discovery.k8s.io/v1/endpointslices",
             _SELECTOR,
             read_endpoint_slice,
@@ -88,11 +90,12 @@ class KubernetesSource:
         )
         node = Resource(
             "nodes",
+            "Node",
             "/api/v1/nodes",
             {"fieldSelector": f"metadata.name={node_name}"},
             read_node,
             self._replace_node,
-            store.put_node,
+            self._put_node,
             self._keep_node,
             store.reject,
         )
@@ -139,6 +142,7 @@ class KubernetesSource:
             thread.join(None if deadline is None else max(0, deadline - time.monotonic()))
 
     def _replace_node(self, nodes: list[Node], rejections: list[Rejection]) -> None:
+        self._require_own(*(node.name for node in nodes))
         if not nodes and not rejections:
             self._log.warning(
                 "the API server has no such node",
@@ -149,6 +153,16 @@ class KubernetesSource:
         for addresses in (self._reach.known, self._node_addresses.asked):
             addresses.wait(ADDRESSES_PATIENCE)
         self._store.replace_node(nodes[0] if nodes else None, rejections)
+
+    def _put_node(self, node: Node, rejections: Iterable[Rejection]) -> None:
+        self._require_own(node.name)
+        self._store.put_node(node, rejections)
+
+    def _require_own(self, *names: str) -> None:
+        """Raise NotAskedForError for a Node that the field selector leaves out: its addresses are another node's."""
+        for name in names:
+            if name != self._node_name:
+                raise NotAskedForError(f"node {name} came for node {self._node_name}")
 
     def _keep_node(self, _: ObjectKey) -> None:
         """Keep what is known of the own Node after its deletion: it serves until the agent is stopped."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import msgspec
 import tenacity
 
-from ipvsproxy.source.decode import object_key
+from ipvsproxy.source.decode import API_VERSIONS, NotAskedForError, check_kind, object_key
 from ipvsproxy.source.kubernetes import messages
 from ipvsproxy.source.kubernetes.client import ApiError, lines
 
@@ -67,10 +67,11 @@ _PLACE_IS_GOOD: Final = frozenset(
 class Resource(NamedTuple, Generic[Value]):
     """What is followed, and where its objects go.
 
-    `name` stands in log lines; `selector` holds the query parameters that select the objects.
+    `name` stands in log lines, `kind` is that of the objects; `selector` holds the query parameters that select them.
     """
 
     name: str
+    kind: str
     path: str
     selector: Mapping[str, str]
     read: Callable[[msgspec.Raw], Decoded[Value]]
@@ -193,10 +194,15 @@ class Watcher(Generic[Value]):
     def _events(self, response: urllib3.BaseHTTPResponse) -> Iterator[messages.Event]:
         """Yield the events of a watch; ApiError for an event that says that the watch has failed."""
         for line in lines(response):
-            event = messages.EVENT.decode(line)
+            event = messages.read_event(line)
             if event.type == "ERROR":
-                status = messages.STATUS.decode(event.object)
-                raise ApiError(status.message, status.code or http.HTTPStatus.INTERNAL_SERVER_ERROR)
+                status = messages.read_status(event.object)
+                reason = status.message or "the watch failed, and the API server does not say why"
+                raise ApiError(reason, status.code or http.HTTPStatus.INTERNAL_SERVER_ERROR)
+            # Objects that are put are looked at when they are read.
+            if event.type in {"DELETED", "BOOKMARK"}:
+                head = messages.read_head(event.object)
+                check_kind(self._resource.kind, head.kind, head.api_version)
             self._health.heard()
             yield event
 
@@ -234,7 +240,8 @@ class Watcher(Generic[Value]):
                 self._progressed = True
         finally:
             if latest is not None:
-                self._place = messages.resource_version(latest)
+                # An object that does not tell its version leaves the place where it was.
+                self._place = messages.resource_version(latest) or self._place
 
     def _list_pages(self) -> None:
         """List everything, page by page, and take it as the whole."""
@@ -253,15 +260,18 @@ class Watcher(Generic[Value]):
             if not metadata.continue_:
                 break
             query["continue"] = metadata.continue_
+        if not metadata.resource_version:
+            raise NotAskedForError("a list without a resourceVersion came, from which no watch can go on")
         self._replace(listed)
         self._place = metadata.resource_version
 
     def _read_page(self, query: Mapping[str, str], listed: list[Decoded[Value]]) -> messages.Metadata:
         """Add what one page has to the list; its bytes are not kept."""
+        kind = self._resource.kind
         with self._api.get(self._resource.path, query, self._limits.answer) as response:
+            page = messages.read_page(response.read(), f"{API_VERSIONS[kind]}/{kind}List")
             self._answered()
-            page = messages.PAGE.decode(response.read())
-        listed += map(self._resource.read, page.items or ())
+        listed += map(self._resource.read, page.entries)
         return page.metadata
 
     def _replace(self, listed: Iterable[Decoded[Value]]) -> None:
@@ -332,8 +342,8 @@ class Watcher(Generic[Value]):
             log.error("API server refuses the credentials", remedy=_REMEDIES[status])
         elif isinstance(error, ApiError):
             log.warning("watch interrupted")
-        elif isinstance(error, msgspec.DecodeError):
-            log.warning("API server sent what is not the API's")
+        elif isinstance(error, msgspec.DecodeError | NotAskedForError):
+            log.warning("API server sent what was not asked for")
         else:
             log.error("watch failed unexpectedly", exc_info=error)
         self._trouble = str(error)
