@@ -90,7 +90,7 @@ def whose(desired: DesiredVirtualServer) -> str:
 def open_to(sources: Sequence[Network]) -> str:
     """Say who may connect."""
     if not sources:
-        return "its loadBalancerSourceRanges have no network of this family: nobody may connect"
+        return "its loadBalancerSourceRanges let nobody in at an address of this family"
     return f"its loadBalancerSourceRanges let in {listed(map(str, sources), 'and')} only"
 
 

@@ -174,6 +174,11 @@ class Controller:
             self._rounds.retried(outcome, now)
             self._follow_up(outcome, now)
             return Pause(0)
+        if self._state.put_off:
+            outcome = self._state.settle_put_off(now)
+            self._rounds.added_source_list(outcome, now)
+            self._follow_up(outcome, now)
+            return Pause(0)
         if self._step_drain_check(now) or self._step_resync(now):
             return Pause(0)
         return self._idle(now)
