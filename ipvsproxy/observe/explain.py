@@ -151,7 +151,7 @@ def _about(situation: Situation) -> Iterator[str]:
     if asked:
         yield words.whose(asked)
         if asked.planned.allowed_sources is not None:
-            yield words.open_to(asked.planned.allowed_sources.networks)
+            yield words.open_to(asked.planned.allowed_sources)
         if asked.planned.in_cluster is not None:
             yield words.in_cluster(asked.planned.in_cluster)
     elif key in kernel.virtual_servers and not kernel.owns(key):

@@ -38,12 +38,12 @@ ENDPOINT = SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.1.2"), addre
 
 
 def listing(*networks: str, of: Family = Family.IPV4, admits_node: bool = False) -> SetElement:
-    """A source list."""
+    """Return a source list."""
     return SetElement(FirewallSet.SOURCE_LISTS, (source_list(*networks, of=of, admits_node=admits_node),))
 
 
 def restriction(to: SetElement, of: str = "203.0.113.1") -> SetElement:
-    """What leads from a port to a source list."""
+    """Return what leads from a port to a source list."""
     return SetElement(FirewallSet.RESTRICTED_PORTS, (*key(of), to.set_name))
 
 

@@ -214,8 +214,7 @@ def test_a_source_list_is_a_set_and_a_chain_that_are_made_before_anything_leads_
         f"add element inet ipvsproxy {name} {{ 10.0.0.0/8 }}",
         f"flush chain inet ipvsproxy {name}",
         f'add rule inet ipvsproxy {name} ip saddr @{name} return comment "a source of the list"',
-        f"add rule inet ipvsproxy {name} ip saddr @service-addresses-ipv4 return "
-        'comment "a process of the node"',
+        f'add rule inet ipvsproxy {name} ip saddr @service-addresses-ipv4 return comment "a process of the node"',
         f'add rule inet ipvsproxy {name} drop comment "drop sources that the port is not open to"',
         *add_text([restriction(WITH_NODE)]).splitlines(),
     ]
