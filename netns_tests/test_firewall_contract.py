@@ -13,17 +13,20 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.nft_text import SET_NAMES, add_text
 from ipvsproxy.kernel.sysctl import ProcSysctls, apply_settings
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.plan.firewall import TABLE, FirewallSettings, PodInterfaces
+from ipvsproxy.plan.firewall import NODE_ALONE, TABLE, FirewallSettings, PodInterfaces
 from ipvsproxy.plan.sysctls import SysctlSettings, parse_kernel_release, sysctl_plan
 from netns_tests.namespaces import Namespace
 from tests.kernel.contract_firewall import (
     ADDRESS,
     EACH_SHAPE,
+    INSIDE,
     PLAIN,
+    WITH_NODE,
     WITH_POD_INTERFACES,
     WITH_POD_NETWORKS,
     FirewallContract,
     SysctlsContract,
+    restriction,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +123,12 @@ def test_nft_takes_the_rules_of_every_setting(node: NftNode, settings: FirewallS
         "add table inet ipvsproxy { flags dormant; }",
         'add element inet ipvsproxy service-addresses-ipv4 { 10.0.0.1 comment "mine" }',
         "add element inet ipvsproxy service-ports-ipv4 { 10.0.0.1 . icmp . 0 }",
-        "add element inet ipvsproxy allowed-sources-ipv4 { 10.0.0.1 . tcp . 80 . 10.0.0.0-10.0.0.2 }",
+        "add element inet ipvsproxy restricted-service-ports-ipv4 { 10.0.0.1 . tcp . 80 : drop }",
+        "add element inet ipvsproxy restricted-service-ports-ipv4 { 10.0.0.1 . tcp . 80 : goto refusal }",
+        f"add element inet ipvsproxy {NODE_ALONE[0].name} {{ 10.0.0.0/8 }}",
+        f"flush chain inet ipvsproxy {NODE_ALONE[1].name}",
+        "add set inet ipvsproxy sources-ipv4-0 { type ipv4_addr; flags interval; }",
+        "add chain inet ipvsproxy sources-ipv4-0",
         'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 }',
         "add map inet ipvsproxy extra { type ipv4_addr : ipv4_addr; elements = { 10.0.0.1 : 10.0.0.2 }; }",
     ],
@@ -133,6 +141,39 @@ def test_what_others_do_to_the_table_is_noticed_and_repaired(node: NftNode, comm
     assert firewall.read() == FirewallState(ONE_ADDRESS, intact=False)
     firewall.install(ONE_ADDRESS)
     assert node.firewall().read() == FirewallState(ONE_ADDRESS, intact=True)
+
+
+@pytest.mark.parametrize("element", [INSIDE, WITH_NODE])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "add element inet ipvsproxy {} {{ 100.64.0.0/10 }}",
+        "add element inet ipvsproxy {} {{ 100.64.0.0-100.64.0.2 }}",
+        'add element inet ipvsproxy {} {{ 100.64.0.0/10 comment "mine" }}',
+        "delete element inet ipvsproxy {} {{ 10.0.0.0/8 }}",
+        "flush set inet ipvsproxy {}",
+        "flush chain inet ipvsproxy {}",
+        "insert rule inet ipvsproxy {} return",
+        "add rule inet ipvsproxy {} counter",
+    ],
+)
+def test_what_others_do_to_a_source_list_is_noticed_and_repaired(
+    node: NftNode, element: SetElement, command: str
+) -> None:
+    elements = frozenset((ADDRESS, INSIDE, WITH_NODE, restriction(element)))
+    firewall = node.firewall()
+    firewall.install(elements)
+    node.nft(command.format(element.set_name))
+    assert firewall.read() == FirewallState(elements - {element}, intact=False)
+    firewall.install(elements)
+    assert node.firewall().read() == FirewallState(elements, intact=True)
+
+
+def test_a_source_list_of_another_name_is_noticed(node: NftNode) -> None:
+    elements = frozenset((ADDRESS, WITH_NODE, restriction(WITH_NODE)))
+    node.firewall().install(elements)
+    node.nft("flush ruleset", node.saved().replace("10.0.0.0/8", "10.0.0.0/9"))
+    assert node.firewall().read() == FirewallState(elements - {WITH_NODE}, intact=False)
 
 
 def test_a_replaced_rule_is_noticed(node: NftNode) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsproxy.model.addresses import Family, family, parse_address, parse_network
+from ipvsproxy.model.firewall import SourceList
 from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
 from ipvsproxy.model.objects import (
     Endpoint,
@@ -38,6 +39,10 @@ def addresses(*texts: str) -> tuple[Address, ...]:
 
 def networks(*texts: str) -> tuple[Network, ...]:
     return tuple(map(parse_network, texts))
+
+
+def source_list(*texts: str, of: Family = Family.IPV4, admits_node: bool = False) -> SourceList:
+    return SourceList.of(of, networks(*texts), admits_node=admits_node)
 
 
 def key(text: str, port: int = 80, protocol: Protocol = Protocol.TCP) -> VirtualServerKey:

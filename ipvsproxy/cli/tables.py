@@ -14,7 +14,7 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.observe.schema import RealServerState, VirtualServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ipvsproxy.cli.layout import Look
     from ipvsproxy.observe.schema import (
@@ -53,6 +53,9 @@ class _Row(NamedTuple):
     state: str = NOTHING
     reason: str = NOTHING
 
+
+# Of a virtual server's source list; all of them are in the JSON and YAML output.
+_MAXIMUM_SOURCES: Final = 10
 
 _MAIN: Final = {
     "service": Column("SERVICE", 0, is_name=True),
@@ -131,11 +134,13 @@ def _rows(dump: Dump, detail: Detail) -> list[_Row]:
         if service.not_programmed
     ]
     for virtual_server in dump.virtual_servers:
-        rows += _virtual_server_rows(virtual_server, detail)
+        rows += _virtual_server_rows(virtual_server, dump.source_lists, detail)
     return sorted(rows, key=lambda row: (row.service == NOTHING, row.service))
 
 
-def _virtual_server_rows(virtual_server: VirtualServer, detail: Detail) -> Iterator[_Row]:
+def _virtual_server_rows(
+    virtual_server: VirtualServer, source_lists: Mapping[str, Sequence[str]], detail: Detail
+) -> Iterator[_Row]:
     wanted, found = virtual_server.desired, virtual_server.actual
     row = _Row(
         virtual_server.service or NOTHING,
@@ -143,7 +148,7 @@ def _virtual_server_rows(virtual_server: VirtualServer, detail: Detail) -> Itera
         virtual_server.kind or NOTHING,
         virtual_server.traffic_policy or NOTHING,
         f"{_endpoint(virtual_server)}/{virtual_server.protocol.lower()}",
-        _sources(virtual_server),
+        _sources(virtual_server, source_lists),
         _beside(_scheduler(found), _scheduler(wanted)),
         _beside(_persistence(found), _persistence(wanted)),
     )
@@ -207,12 +212,14 @@ def _state(real_server: RealServer, detail: Detail) -> str:
     return f"{real_server.state} for {format_duration(since)}, {format_duration(left)} left"
 
 
-def _sources(virtual_server: VirtualServer) -> str:
+def _sources(virtual_server: VirtualServer, source_lists: Mapping[str, Sequence[str]]) -> str:
     if virtual_server.service is None:
         return NOTHING
-    if virtual_server.allowed_sources is None:
+    if virtual_server.source_list is None:
         return "all"
-    return ",".join(virtual_server.allowed_sources) or "none"
+    networks = source_lists[virtual_server.source_list]
+    more = len(networks) - _MAXIMUM_SOURCES
+    return ",".join([*networks[:_MAXIMUM_SOURCES], *([f"{more} more"] if more > 0 else [])]) or "none"
 
 
 def _addresses(dump: Dump) -> Table:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
-from ipvsproxy.model.addresses import Network
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SourceList
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.firewall import FirewallSettings
-from ipvsproxy.plan.rules import MAPS, SETS, FieldType
+from ipvsproxy.plan.firewall import NODE_ALONE, FirewallSettings
+from ipvsproxy.plan.rules import SETS, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -116,6 +115,7 @@ class FakeFirewall:
         table = _Table(self._settings, before)
         _check(table, after)
         _check_room((), after)
+        _check_lists(after, after)
         self._table = table
         self._generation += 1
         self._apply(table, after - before, before - after)
@@ -149,9 +149,13 @@ class FakeFirewall:
             raise FirewallError("Error: No such file or directory")
         _check(self._table, (*add, *remove))
         before = self._table.elements
-        # As nft does it: what is to be removed is added first.
+        # As nft does it: what is to be removed is added first, and source lists go last and come first.
         _check_room(before, remove)
-        _check_room(before.difference(remove), add)
+        _check_lists(remove, {*before, *remove})
+        between = before.difference(remove)
+        _check_unused(remove, between)
+        _check_room(between, add)
+        _check_lists(add, {*between, *add})
         self._apply(self._table, frozenset(add) - before, frozenset(remove) & before - frozenset(add))
         if known:
             self._known = self._generation
@@ -207,39 +211,49 @@ def _check(table: _Table, elements: Collection[SetElement]) -> None:
 
 
 def _check_room(present: Iterable[SetElement], add: Collection[SetElement]) -> None:
-    """Raise FirewallError if something else is where one of the elements is to be."""
-    # Sets and maps in which one element can stand in the way of another, by what these have in common.
-    added = {(element.set, element.fields[:-1]) for element in add if element.set in _EXCLUSIVE}
+    """Raise FirewallError if a key of a map, of one of the elements that are to be added, has another value."""
+    added = {(element.set, element.fields[:-1]) for element in add if element.set in MAPS}
     if not added:
         return
-    taken: dict[tuple[object, ...], set[SetElement]] = {}
+    taken: dict[tuple[object, ...], SetElement] = {}
     for element in (*present, *add):
         place = (element.set, element.fields[:-1])
-        if place in added:
-            others = taken.setdefault(place, set())
-            if any(_exclude(element, other) for other in others):
-                raise FirewallError(f"Error: Could not process rule: File exists: {element}")
-            others.add(element)
+        if place in added and taken.setdefault(place, element) != element:
+            raise FirewallError(f"Error: Could not process rule: File exists: {element}")
 
 
-_EXCLUSIVE = MAPS | {each for each in FirewallSet if FieldType.NETWORK in SETS[each]}
+def _check_lists(elements: Iterable[SetElement], present: Collection[SetElement]) -> None:
+    """Raise FirewallError for an element that leads to a source list which is not there."""
+    leading = [element for element in elements if element.set is FirewallSet.RESTRICTED_PORTS]
+    if not leading:
+        return
+    names = {each.name for each in NODE_ALONE}
+    names |= {element.set_name for element in present if element.set is FirewallSet.SOURCE_LISTS}
+    for element in leading:
+        if element.fields[-1] not in names:
+            raise FirewallError(f"Error: Could not process rule: No such file or directory: {element}")
 
 
-def _exclude(element: SetElement, other: SetElement) -> bool:
-    """Say whether two elements that are equal but for the last field can't both be there."""
-    if element == other:
-        return False
-    last, others_last = element.fields[-1], other.fields[-1]
-    if isinstance(last, Network) and isinstance(others_last, Network):
-        return last.contains(others_last.address) or others_last.contains(last.address)
-    return True
+def _check_unused(remove: Iterable[SetElement], present: Iterable[SetElement]) -> None:
+    """Raise FirewallError for a source list that is to go, and that an element leads to which stays."""
+    names = {element.set_name for element in remove if element.set is FirewallSet.SOURCE_LISTS}
+    if not names:
+        return
+    for element in present:
+        if element.set is FirewallSet.RESTRICTED_PORTS and element.fields[-1] in names:
+            raise FirewallError(f"Error: Could not process rule: Device or resource busy: {element}")
 
 
 def _fits(element: SetElement) -> bool:
     """Say whether the element has the shape of its set."""
     fields: tuple[object, ...] = element.fields
+    first = element.fields[0]
+    if isinstance(first, SourceList) or element.set is FirewallSet.SOURCE_LISTS:
+        return (
+            element.set is FirewallSet.SOURCE_LISTS and fields == (first,) and isinstance(first, SourceList)
+        )
     types = SETS[element.set]
-    length = len(element.fields[0])
+    length = len(first)
     return len(fields) == len(types) and all(
         _is_a(field_type, value, length) for value, field_type in zip(fields, types, strict=True)
     )
@@ -254,7 +268,7 @@ def _is_a(field_type: FieldType, value: object, length: int) -> bool:
             return isinstance(value, Protocol)
         case FieldType.PORT:
             return isinstance(value, int) and 0 <= value <= _MAX_PORT
-        case FieldType.NETWORK:
-            return isinstance(value, Network) and len(value.address) == length
+        case FieldType.SOURCE_LIST:
+            return isinstance(value, str)
         case _:
             assert_never(field_type)

@@ -3,25 +3,30 @@
 The elements of the sets are the record of what is ours. All the rest is either as the agent installed it or not: a
 digest of it says which, without any knowledge of how a version of nft prints a rule. Right after an installation the
 agent leaves that digest in the table, as the name of an empty chain, where it is found after a restart.
+
+Source lists come and go after the installation, each with a set, a chain and its rules. The digest covers one of each
+family that is always there, and every other one is as it should be if nft prints it as that one, but for its name. Its
+networks are as they should be if they lead to its name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from ipvsproxy.kernel.nft_text import SET_NAMES
 from ipvsproxy.model.addresses import Network, family, parse_address, parse_network
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import FirewallSet, SetElement, SourceList, named_source_list
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.firewall import NODE_ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.addresses import Address, Family
     from ipvsproxy.model.firewall import ElementFields
 
 DIGEST_PREFIX = "digest-"
@@ -61,6 +66,13 @@ class _Output(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Output)
 _encoder = msgspec.json.Encoder(order="deterministic")
 
+# A kind of nftables' objects, and one as nft prints it, without its handle.
+_Printed: TypeAlias = tuple[str, dict[str, Any]]
+
+_ALWAYS_THERE = {each.name for each in NODE_ALONE}
+# The rule about the node's own processes, plan.firewall.
+_NODE_RULE = 1
+
 
 def parse_listing(output: bytes, rules: str) -> Listing:
     """Take a listing apart; `rules`, the text that installs the table without elements, goes into the digest.
@@ -71,23 +83,68 @@ def parse_listing(output: bytes, rules: str) -> Listing:
     strange = False
     recorded: list[str] = []
     others: list[tuple[str, str, dict[str, Any]]] = []
+    lists: dict[str, list[_Printed]] = {}
     for each in _decoder.decode(output).nftables:
         for kind, body in each.items():
             if kind == "metainfo":
                 continue
             body.pop("handle", None)
-            if kind in _SETS_AND_MAPS:
-                strange |= not _take_elements(body, elements)
             name = body.get("name", "")
+            place = body.get("chain", name)
+            if named_source_list(place):
+                lists.setdefault(place, []).append((kind, body))
+                if place not in _ALWAYS_THERE:
+                    continue
+            elif kind in _SETS_AND_MAPS:
+                strange |= not _take_elements(body, elements)
             if kind == "chain" and name.startswith(DIGEST_PREFIX):
                 recorded.append(name)
             else:
-                others.append((kind, body.get("chain", name), body))
+                others.append((kind, place, body))
+    strange |= not _take_lists(lists, elements)
     # The order matters among the rules of a chain, and is nft's own affair between other things.
     others.sort(key=lambda other: other[:2])
     digest = hashlib.sha256(rules.encode() + _encoder.encode(others)).hexdigest()
     digest_name = DIGEST_PREFIX + digest[:_DIGEST_LENGTH]
     return Listing(frozenset(elements), strange, digest_name, tuple(recorded))
+
+
+def _take_lists(lists: dict[str, list[_Printed]], elements: set[SetElement]) -> bool:
+    """Add the source lists to `elements`; say whether all are such as the agent adds."""
+    clean = True
+    wanted: dict[tuple[Family, bool] | None, bytes] = {}
+    for each in NODE_ALONE:
+        objects = lists.get(each.name, [])
+        rules = [printed for printed in objects if printed[0] == "rule"]
+        without = [printed for printed in objects if printed not in rules[_NODE_RULE : _NODE_RULE + 1]]
+        wanted[each.family, True] = _shape(each.name, objects)
+        wanted[each.family, False] = _shape(each.name, without)
+    for name, objects in lists.items():
+        found = _source_list(name, objects)
+        if found is None or found.name != name or _shape(name, objects) != wanted[named_source_list(name)]:
+            clean = False
+        elif found not in NODE_ALONE:
+            elements.add(SetElement(FirewallSet.SOURCE_LISTS, (found,)))
+    return clean
+
+
+def _source_list(name: str, objects: Iterable[_Printed]) -> SourceList | None:
+    """Return the source list that is in the set of this name, None if there is none such as the agent adds."""
+    kind = named_source_list(name)
+    listed = [network for _, body in objects for network in body.get("elem", ())]
+    try:
+        return SourceList.of(kind[0], map(_network, listed), admits_node=kind[1]) if kind else None
+    # Elements of other shapes: with a timeout or a comment, other ranges.
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _shape(name: str, objects: Iterable[_Printed]) -> bytes:
+    """Return what nft prints of a source list, without its name and its networks."""
+    # The order matters among the rules, which are printed in it.
+    in_order = sorted(objects, key=lambda printed: printed[0])
+    bare = [(kind, {key: value for key, value in body.items() if key != "elem"}) for kind, body in in_order]
+    return _encoder.encode(bare).replace(name.encode(), b"")
 
 
 def _take_elements(body: dict[str, Any], elements: set[SetElement]) -> bool:
@@ -122,14 +179,17 @@ def _port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any 
     return (parse_address(address), _PROTOCOLS[protocol], int(port))
 
 
-def _port_and_network(element: Any) -> tuple[Address, Protocol, int, Network]:  # noqa: ANN401 - any JSON
-    address, protocol, port, network = element["concat"]
-    return (parse_address(address), _PROTOCOLS[protocol], int(port), _network(network))
-
-
 def _port_to_address(element: Any) -> tuple[Address, Protocol, int, Address]:  # noqa: ANN401 - any JSON
     port, destination = element
     return (*_port(port), parse_address(destination))
+
+
+def _port_to_list(element: Any) -> tuple[Address, Protocol, int, str]:  # noqa: ANN401 - any JSON
+    port, verdict = element
+    name = verdict["jump"]["target"]
+    if not named_source_list(name):
+        raise ValueError(f"{name} is no source list")
+    return (*_port(port), name)
 
 
 def _network(value: Any) -> Network:  # noqa: ANN401 - any JSON
@@ -151,8 +211,7 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _port,
     FirewallSet.MASQUERADED_PORTS: _port,
     FirewallSet.LOCAL_PORTS: _port,
-    FirewallSet.RESTRICTED_PORTS: _port,
-    FirewallSet.ALLOWED_SOURCES: _port_and_network,
+    FirewallSet.RESTRICTED_PORTS: _port_to_list,
     FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_address,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
 }

@@ -13,8 +13,10 @@ import msgspec
 from ipvsproxy.kernel.nft_listing import DIGEST_PREFIX
 from ipvsproxy.kernel.nft_text import SET_NAMES
 from ipvsproxy.model.addresses import Family, Network, family, parse_address, parse_network
+from ipvsproxy.model.firewall import named_source_list
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     Chain,
     ClearMark,
     ConnectionIsNew,
@@ -29,6 +31,7 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 
@@ -132,10 +135,13 @@ def _rule(listed: _Rule) -> Rule | None:
     if not statements:
         return None
     (statement,) = statements
+    # The end of the packet's way through the hook, where a source list's chain has to come back.
+    if "accept" in statement and named_source_list(listed.chain):
+        raise _UnknownError
     return Rule(listed.comment, tuple(map(_match, matches)), _statement(statement))
 
 
-def _match(body: dict[str, Any]) -> Match:  # noqa: PLR0911 - one for each shape
+def _match(body: dict[str, Any]) -> Match:  # noqa: C901, PLR0911 - one for each shape
     inside = {"==": True, "!=": False}[body["op"]]
     match body["left"], body["right"]:
         # Or its number: NF_CT_STATE_BIT(IP_CT_NEW), linux/netfilter/nf_conntrack_common.h.
@@ -152,6 +158,10 @@ def _match(body: dict[str, Any]) -> Match:  # noqa: PLR0911 - one for each shape
         # The highest bit is told by a prefix of one bit.
         case {"meta": {"key": "mark"}}, {"prefix": {"addr": 0, "len": 1}} if not inside:
             return Marked(31)
+        case {"payload": {"protocol": ("ip" | "ip6") as protocol, "field": "saddr"}}, str(name) if (
+            named_source_list(name.removeprefix("@")) and inside
+        ):
+            return SourceListed(_FAMILY[protocol], name.removeprefix("@"))
         case left, str(name) if name.startswith("@"):
             of_family, fields = _fields(left)
             return FieldsInSet(of_family, fields, _set(name, of_family), inside)
@@ -164,7 +174,7 @@ def _match(body: dict[str, Any]) -> Match:  # noqa: PLR0911 - one for each shape
 
 def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911 - one for each shape
     match expression:
-        # The end of a base chain both: nothing leads to another chain and back but a goto, which does not come back.
+        # The end of a base chain both: nothing leads to another chain and back but the map of source lists.
         case {"return": None} | {"accept": None}:
             return Verdict.RETURN
         case {"drop": None}:
@@ -185,6 +195,9 @@ def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911 
             "mangle": {"key": {"meta": {"key": "mark"}}, "value": {"&": [{"meta": {"key": "mark"}}, bits]}}
         }:
             return ClearMark(_bit(_ALL_BITS ^ bits))
+        case {"vmap": {"key": key, "data": str(name)}}:
+            of_family, fields = _fields(key)
+            return AskSourceList(of_family, fields, _set(name, of_family))
         case {"dnat": {"family": str(protocol), "addr": {"map": {"key": key, "data": str(name)}}}}:
             of_family, fields = _fields(key)
             if of_family is _FAMILY[protocol]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from ipvsproxy.model.addresses import Family, Network, family, format_address
-from ipvsproxy.model.firewall import FirewallSet, set_name
-from ipvsproxy.plan.firewall import TABLE
+from ipvsproxy.model.addresses import Family, format_address
+from ipvsproxy.model.firewall import MAPS, SourceList, set_name
+from ipvsproxy.plan.firewall import NODE_ALONE, TABLE, source_list_chain
 from ipvsproxy.plan.rules import (
-    MAPS,
     SETS,
     ArrivesBy,
+    AskSourceList,
     ClearMark,
     ConnectionIsNew,
     Field,
@@ -28,16 +28,17 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from ipvsproxy.model.firewall import ElementFields, SetElement
+    from ipvsproxy.model.firewall import ElementFields, FirewallSet, SetElement
     from ipvsproxy.plan.rules import Chain, Match, Rule, Statement
 
-SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in Family}
+SET_NAMES = {(each, of): set_name(each, of) for each in SETS for of in Family}
 """The name of each set for each family."""
 
 _ALL_BITS = 0xFFFFFFFF
@@ -45,7 +46,11 @@ _HEADER = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ADDRESS_TYPE = {Family.IPV4: "ipv4_addr", Family.IPV6: "ipv6_addr"}
 # IFNAMSIZ less the zero at the end; a `*` at the end counts for nft.
 _INTERFACE = re.compile(r"(?=.{1,15}\Z)[^\s/:\"\\*]+\*?")
-_FIELD_TYPE = {FieldType.PROTOCOL: "inet_proto", FieldType.PORT: "inet_service"}
+_FIELD_TYPE = {
+    FieldType.PROTOCOL: "inet_proto",
+    FieldType.PORT: "inet_service",
+    FieldType.SOURCE_LIST: "verdict",
+}
 _VERDICT = {
     Verdict.RETURN: "return",
     Verdict.MASQUERADE: "masquerade fully-random",
@@ -58,11 +63,12 @@ _VERDICT = {
 def table_text(chains: Sequence[Chain]) -> str:
     """Return the commands that replace the table, should there be one, by one of these chains and empty sets.
 
-    Raise ValueError for a name that no interface can have.
+    The sets of the source lists NODE_ALONE are among them. Raise ValueError for a name that no interface can have.
     """
     lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
     for (each, of), name in SET_NAMES.items():
         lines.append(f"\t{_declaration(each, of, name)}")
+    lines += [f"\tset {each.name} {{ {_type_of_list(each)} }}" for each in NODE_ALONE]
     for chain in chains:
         lines.append(f"\tchain {chain.name} {{")
         if chain.hook:
@@ -78,49 +84,100 @@ def _declaration(each: FirewallSet, of: Family, name: str) -> str:
     types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
     if each in MAPS:
         return f"map {name} {{ type {' . '.join(types[:-1])} : {types[-1]}; }}"
-    flags = " flags interval;" if FieldType.NETWORK in SETS[each] else ""
-    return f"set {name} {{ type {' . '.join(types)};{flags} }}"
+    return f"set {name} {{ type {' . '.join(types)}; }}"
 
 
 def add_text(elements: Iterable[SetElement]) -> str:
-    """Return the commands that add the elements, whether they are there or not."""
-    return "".join(
-        f"add element inet {TABLE} {name} {{ {members} }}\n" for name, members in _members(elements).items()
+    """Return the commands that add the elements, whether they are there or not; source lists first."""
+    lists, others = _apart(elements)
+    return "".join(map(_add_list, lists)) + "".join(
+        f"add element inet {TABLE} {name} {{ {members} }}\n" for name, members in _members(others).items()
     )
 
 
 def remove_text(elements: Iterable[SetElement]) -> str:
-    """Return the commands that remove the elements, whether they are there or not.
+    """Return the commands that remove the elements, whether they are there or not; source lists last.
 
     Deleting what is not there fails the transaction, and nft before 1.0.8 has no `destroy`: so each is added first.
-    That fails in its turn if something else is in the way: another value of the same key, or a network that overlaps.
+    That fails in its turn if something else is in the way, another value of the same key.
     """
+    lists, others = _apart(dict.fromkeys(elements))
     return "".join(
-        f"add element inet {TABLE} {name} {{ {members} }}\ndelete element inet {TABLE} {name} {{ {members} }}\n"
-        for name, members in _members(dict.fromkeys(elements)).items()
+        (
+            *map(_declare_list, lists),
+            *(
+                f"add element inet {TABLE} {name} {{ {members} }}\n"
+                f"delete element inet {TABLE} {name} {{ {members} }}\n"
+                for name, members in _members(others).items()
+            ),
+            *(
+                f"delete chain inet {TABLE} {each}\ndelete set inet {TABLE} {each}\n"
+                for each in _names(lists)
+            ),
+        )
     )
+
+
+def _apart(elements: Iterable[SetElement]) -> tuple[list[SourceList], list[SetElement]]:
+    """Return the source lists, and all other elements."""
+    lists: list[SourceList] = []
+    others: list[SetElement] = []
+    for element in elements:
+        first = element.fields[0]
+        if isinstance(first, SourceList):
+            lists.append(first)
+        else:
+            others.append(element)
+    return lists, others
+
+
+def _names(lists: Iterable[SourceList]) -> Iterator[str]:
+    return (each.name for each in lists)
+
+
+def _declare_list(source_list: SourceList) -> str:
+    """Return the commands that add a list's set and its chain, without what is in them."""
+    name = source_list.name
+    return f"add set inet {TABLE} {name} {{ {_type_of_list(source_list)} }}\nadd chain inet {TABLE} {name}\n"
+
+
+def _type_of_list(source_list: SourceList) -> str:
+    return f"type {_ADDRESS_TYPE[source_list.family]}; flags interval;"
+
+
+def _add_list(source_list: SourceList) -> str:
+    """Return the commands that add a list, with its networks and rules, whether it is there or not."""
+    name, lines = source_list.name, [_declare_list(source_list)]
+    if source_list.networks:
+        lines.append(f"add element inet {TABLE} {name} {{ {_element((source_list,))} }}\n")
+    lines.append(f"flush chain inet {TABLE} {name}\n")
+    lines += [
+        f"add rule inet {TABLE} {name} {_rule(rule)}\n" for rule in source_list_chain(source_list).rules
+    ]
+    return "".join(lines)
 
 
 def _members(elements: Iterable[SetElement]) -> dict[str, str]:
     """Return the elements' text by the name of their set."""
     texts: dict[str, list[str]] = {}
-    for of, fields in elements:
-        texts.setdefault(SET_NAMES[of, family(fields[0])], []).append(_element(fields))
+    for element in elements:
+        texts.setdefault(element.set_name, []).append(_element(element.fields))
     return {name: ", ".join(members) for name, members in texts.items()}
 
 
 def _element(fields: ElementFields) -> str:
     match fields:
-        case (address,):
-            return format_address(address)
+        case (first,):
+            if isinstance(first, SourceList):
+                return ", ".join(map(str, first.networks))
+            return format_address(first)
         case (address, other):
             return f"{format_address(address)} . {format_address(other)}"
         case (address, protocol, port):
             return f"{format_address(address)} . {protocol:d} . {port}"
-        case (address, protocol, port, last):
-            # A network in a set, or the address that a map leads to.
-            value = f". {last}" if isinstance(last, Network) else f": {format_address(last)}"
-            return f"{format_address(address)} . {protocol:d} . {port} {value}"
+        case (address, protocol, port, value):
+            target = f"jump {value}" if isinstance(value, str) else format_address(value)
+            return f"{format_address(address)} . {protocol:d} . {port} : {target}"
         case _:
             assert_never(fields)
 
@@ -137,6 +194,8 @@ def _match(match: Match) -> str:
             left, equal, right = _fields(fields, of), inside, f"@{SET_NAMES[in_set, of]}"
         case SourceIn(network, inside):
             left, equal, right = f"{_HEADER[network.family]} saddr", inside, str(network)
+        case SourceListed(of, name):
+            left, equal, right = f"{_HEADER[of]} saddr", True, f"@{name}"
         case ArrivesBy(interface, inside):
             left, equal, right = "iifname", inside, _interface(interface)
         case ProtocolIs(number):
@@ -184,6 +243,8 @@ def _statement(statement: Statement) -> str:
             return f"meta mark set meta mark | {1 << bit:#010x}"
         case ClearMark(bit):
             return f"meta mark set meta mark & {_ALL_BITS ^ 1 << bit:#010x}"
+        case AskSourceList(of, fields, each):
+            return f"{_fields(fields, of)} vmap @{SET_NAMES[each, of]}"
         case SetDestination(of, fields, each):
             return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
         case _:

@@ -4,6 +4,9 @@ Each set exists once for IPv4 and once for IPv6; the family of an element is tha
 """
 
 import enum
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import Address, Family, Network, family, format_address
@@ -20,11 +23,12 @@ class FirewallSet(enum.StrEnum):
     PORTS_WITHOUT_ENDPOINTS: nobody serves, and clients are refused. PORTS_WITHOUT_LOCAL_ENDPOINTS: only other nodes
     serve, and externalTrafficPolicy Local drops what comes here. MASQUERADED_PORTS: reached from outside under
     externalTrafficPolicy Cluster, all traffic to them is masqueraded. LOCAL_PORTS: reached from outside under
-    externalTrafficPolicy Local, clients keep their address. RESTRICTED_PORTS: only the sources in ALLOWED_SOURCES may
-    use them, which holds (address, protocol, port, network). IN_CLUSTER_DESTINATIONS is a map, and holds (address,
-    protocol, port, address): clients inside the cluster that connect to the port are sent to the second address, a
-    ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that one that
-    reaches itself is recognised.
+    externalTrafficPolicy Local, clients keep their address. RESTRICTED_PORTS is a map, and holds (address,
+    protocol, port, name): only sources of the source list with this name may use the port. SOURCE_LISTS holds
+    (source list,): the lists that exist, each of which is a set and a chain of its own in nftables.
+    IN_CLUSTER_DESTINATIONS is a map, and holds (address, protocol, port, address): clients inside the cluster that
+    connect to the port are sent to the second address, a ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the
+    endpoints that may run on this node, so that one that reaches itself is recognised.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
@@ -34,7 +38,7 @@ class FirewallSet(enum.StrEnum):
     MASQUERADED_PORTS = "masqueraded-service-ports"
     LOCAL_PORTS = "local-service-ports"
     RESTRICTED_PORTS = "restricted-service-ports"
-    ALLOWED_SOURCES = "allowed-sources"
+    SOURCE_LISTS = "source-lists"
     IN_CLUSTER_DESTINATIONS = "in-cluster-destinations"
     LOCAL_ENDPOINTS = "local-endpoints"
 
@@ -45,13 +49,47 @@ PORT_SETS = (
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
     FirewallSet.MASQUERADED_PORTS,
     FirewallSet.LOCAL_PORTS,
-    FirewallSet.RESTRICTED_PORTS,
 )
 """The sets of (address, protocol, port)."""
 
 
-EXCLUSIVE_SETS = frozenset({FirewallSet.ALLOWED_SOURCES, FirewallSet.IN_CLUSTER_DESTINATIONS})
-"""The sets in which two elements of one port may exclude each other: networks that overlap, two values of a key."""
+MAPS = frozenset({FirewallSet.RESTRICTED_PORTS, FirewallSet.IN_CLUSTER_DESTINATIONS})
+"""The sets that are maps: an element's last field is what its port leads to, and a port leads to one thing only."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceList:
+    """The networks, none within another, whose sources may use the ports that lead to the list.
+
+    With `admits_node` the node's own processes may use them as well, which have a service address for their source.
+    The name says it all: two lists are equal if their names are. `of` makes a list.
+    """
+
+    name: str
+    family: Family = field(compare=False)
+    networks: tuple[Network, ...] = field(compare=False)
+    admits_node: bool = field(compare=False)
+
+    @classmethod
+    def of(cls, of_family: Family, networks: Iterable[Network], *, admits_node: bool = False) -> "SourceList":
+        """Return the list of these networks, whose name is a digest of them in order."""
+        in_order = tuple(sorted(networks, key=lambda each: (each.address, each.prefix_length)))
+        content = b"".join([address + bytes((length,)) for address, length in in_order])
+        name = _PREFIXES[of_family, admits_node] + hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
+        return cls(name, of_family, in_order, admits_node)
+
+
+_DIGEST_LENGTH = 32
+_PREFIXES = {
+    (of, admits_node): f"{prefix}-{of.name.lower()}-"
+    for of in Family
+    for admits_node, prefix in ((False, "sources"), (True, "sources-and-node"))
+}
+
+
+def named_source_list(name: str) -> tuple[Family, bool] | None:
+    """Return the family of the source list with this name, and whether it admits the node; None for other names."""
+    return next((kind for kind, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
 
 
 def set_name(of: FirewallSet, of_family: Family) -> str:
@@ -64,7 +102,8 @@ ElementFields: TypeAlias = (
     | tuple[Address, Address]
     | tuple[Address, Protocol, int]
     | tuple[Address, Protocol, int, Address]
-    | tuple[Address, Protocol, int, Network]
+    | tuple[Address, Protocol, int, str]
+    | tuple[SourceList]
 )
 
 
@@ -75,19 +114,34 @@ class SetElement(NamedTuple):
     fields: ElementFields
 
     @property
+    def family(self) -> Family:
+        """The family of the element, and of its set."""
+        first = self.fields[0]
+        return first.family if isinstance(first, SourceList) else family(first)
+
+    @property
     def set_name(self) -> str:
-        """The name of the element's set in nftables."""
-        return set_name(self.set, family(self.fields[0]))
+        """The name of the element's set in nftables; a source list is a set of its own."""
+        first = self.fields[0]
+        return first.name if isinstance(first, SourceList) else set_name(self.set, family(first))
 
     def __str__(self) -> str:
         """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`, or `192.0.2.1 . tcp . 80 : 10.96.0.1`."""
         texts = [_text(field) for field in self.fields]
-        if self.set is FirewallSet.IN_CLUSTER_DESTINATIONS:
+        if self.set in MAPS:
             return f"{' . '.join(texts[:-1])} : {texts[-1]}"
         return " . ".join(texts)
 
 
-def _text(field: Address | Protocol | int | Network) -> str:
-    if isinstance(field, Protocol):
-        return field.name.lower()
-    return format_address(field) if isinstance(field, bytes) else str(field)
+def _text(field: Address | Protocol | int | str | SourceList) -> str:
+    match field:
+        case Protocol():
+            return field.name.lower()
+        case bytes():
+            return format_address(field)
+        case str():
+            return f"jump {field}"
+        case SourceList():
+            return ", ".join(map(str, field.networks))
+        case _:
+            return str(field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from ipvsproxy.model.addresses import Address, format_address
-from ipvsproxy.model.firewall import SetElement
+from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 
 Item: TypeAlias = VirtualServerKey | SetElement | Address
@@ -23,5 +23,7 @@ def describe(item: Item) -> str:
     if isinstance(item, VirtualServerKey):
         return f"virtual server {item}"
     if isinstance(item, SetElement):
+        if item.set is FirewallSet.SOURCE_LISTS:
+            return f"source list {item.set_name}"
         return f"element {item} of set {item.set_name}"
     return f"address {format_address(item)}"

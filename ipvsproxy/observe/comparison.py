@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import FirewallSet, SourceList
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind
@@ -20,8 +20,9 @@ from ipvsproxy.observe.differences import compare_address, compare_element, comp
 from ipvsproxy.observe.schema import DifferenceKind
 from ipvsproxy.observe.selection import Selection
 from ipvsproxy.observe.shown import About, KernelStatistics, Pair
-from ipvsproxy.observe.words import by_address, by_element, by_key, mentions
+from ipvsproxy.observe.words import address_of, by_address, by_element, by_key, mentions
 from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.plan.diff import list_of
 from ipvsproxy.plan.ownership import guards, is_ours
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Comparison:
             agent=self._report.agent if self._report else None,
             watches=self._report.watches if self._report else [],
             services=self._services(pairs) if comparable else None,
+            source_lists=self._source_lists(pairs),
             virtual_servers=[
                 pair.shown(
                     present, said.about(pair, sentences[pair.key]), statistics, self._selection.endpoint
@@ -134,11 +136,12 @@ class Comparison:
                 [
                     schema.Element(
                         element.set_name,
-                        str(element),
+                        text,
                         desired=self._elements[element] is not None,
                         actual=element in present,
                     )
                     for element in elements
+                    for text in _texts(element)
                 ],
             ),
             differences=list(self._differences(pairs, sentences, said)) if comparable else None,
@@ -200,6 +203,8 @@ class Comparison:
         )
 
         def belongs(element: SetElement) -> bool:
+            if element.set is FirewallSet.SOURCE_LISTS:
+                return element.set_name in lists
             if element.set is FirewallSet.LOCAL_ENDPOINTS:
                 return element.fields[0] in endpoints
             key = _key(element)
@@ -208,7 +213,16 @@ class Comparison:
             return key in keys if endpoint is not None else selection.fits(key)
 
         self._addresses = {each: owner for each, owner in self._addresses.items() if each in addresses}
+        lists: set[str] = set()
+        # Which source lists belong is known by the ports that lead to them.
+        lists.update(name for each in self._elements if belongs(each) for name in list_of(each))
         self._elements = {each: owner for each, owner in self._elements.items() if belongs(each)}
+
+    def _source_lists(self, pairs: Iterable[Pair]) -> dict[str, list[str]]:
+        """Return the networks of the source lists that these virtual servers name."""
+        lists = self._report.source_lists if self._report else {}
+        named = {pair.desired.reported.source_list for pair in pairs if pair.desired}
+        return {name: networks for name, networks in lists.items() if name in named}
 
     def _services(self, pairs: Iterable[Pair]) -> list[schema.ServiceSummary]:
         services = self._report.services if self._report else []
@@ -302,8 +316,8 @@ class _Said:
         self._present = present
         self._elements: dict[VirtualServerKey | Address, list[SetElement]] = defaultdict(list)
         for element in of_elements:
-            if element.set is not FirewallSet.LOCAL_ENDPOINTS:
-                self._elements[_key(element) or element.fields[0]].append(element)
+            if element.set not in {FirewallSet.LOCAL_ENDPOINTS, FirewallSet.SOURCE_LISTS}:
+                self._elements[_key(element) or address_of(element)].append(element)
 
     def about(self, pair: Pair, sentences: _Sentences) -> About:
         """Return what there is to say of a virtual server; `sentences` are those about it and its real servers."""
@@ -322,6 +336,12 @@ class _Said:
             failures = [each for each in self.failures if each.item in items]
         sets = sorted({element.set_name for element in elements if element in self._present})
         return About(sets, differences, failures, of_real_servers)
+
+
+def _texts(element: SetElement) -> Iterable[str]:
+    """Return what is in the element's set, as nft(8) writes it: a source list is a set with its networks."""
+    first = element.fields[0]
+    return map(str, first.networks) if isinstance(first, SourceList) else (str(element),)
 
 
 def _key(element: SetElement) -> VirtualServerKey | None:

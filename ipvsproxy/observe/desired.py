@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
-from ipvsproxy.model.addresses import format_address, parse_address, parse_network
+from ipvsproxy.model.addresses import Family, format_address, parse_address, parse_network
+from ipvsproxy.model.firewall import SourceList, named_source_list
 from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
 from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind, Protocol
@@ -16,7 +17,7 @@ from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
 from ipvsproxy.plan.services import PlannedVirtualServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import ObjectKey
@@ -69,9 +70,11 @@ def firewall_settings(report: AgentReport) -> FirewallSettings:
 
 def desired_virtual_servers(report: AgentReport) -> Iterator[DesiredVirtualServer]:
     """Yield the virtual servers of the report."""
+    lists = {name: _source_list(name, texts) for name, texts in report.source_lists.items()}
     for service in report.services:
         for reported in service.virtual_servers:
-            yield from _read(str(service), reported)
+            sources = lists[reported.source_list] if reported.source_list else None
+            yield from _read(str(service), reported, sources)
 
 
 def of_service(report: AgentReport, service: ObjectKey) -> AgentReport:
@@ -105,12 +108,19 @@ def of_service(report: AgentReport, service: ObjectKey) -> AgentReport:
     )
 
 
-def _read(service: str, reported: ReportedVirtualServer) -> Iterator[DesiredVirtualServer]:
+def _source_list(name: str, texts: Iterable[str]) -> SourceList:
+    of, admits_node = named_source_list(name) or (Family.IPV4, False)
+    return SourceList.of(of, map(parse_network, texts), admits_node=admits_node)
+
+
+def _read(
+    service: str, reported: ReportedVirtualServer, sources: SourceList | None
+) -> Iterator[DesiredVirtualServer]:
     endpoints = {(parse_address(each.address), each.port): each for each in reported.endpoints}
     serving = {place: each for place, each in endpoints.items() if each.serves}
     real_servers = tuple(sorted(real_server(each) for each in serving.values()))
     local = tuple(place[0] for place, each in serving.items() if each.may_be_local)
-    in_cluster, sources = reported.in_cluster_destination, reported.allowed_sources
+    in_cluster = reported.in_cluster_destination
     for address, draining in ((each.address, each.draining) for each in reported.addresses):
         virtual_server = VirtualServer(
             VirtualServerKey(parse_address(address), Protocol[reported.protocol], reported.port),
@@ -126,7 +136,7 @@ def _read(service: str, reported: ReportedVirtualServer) -> Iterator[DesiredVirt
             reported.traffic_policy,
             reported.endpoints_elsewhere,
             parse_address(in_cluster) if in_cluster else None,
-            None if sources is None else tuple(map(parse_network, sources)),
+            sources,
             reported.drain_timeout_seconds,
         )
         drains = {(parse_address(each.address), each.port): each for each in draining}

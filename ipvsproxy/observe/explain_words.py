@@ -17,7 +17,8 @@ from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ipvsproxy.model.addresses import Address, Network
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SourceList
     from ipvsproxy.observe.desired import DesiredVirtualServer
     from ipvsproxy.observe.explain_schema import ExplainedEndpoint
     from ipvsproxy.observe.schema import AgentReport
@@ -87,11 +88,12 @@ def whose(desired: DesiredVirtualServer) -> str:
     )
 
 
-def open_to(sources: Sequence[Network]) -> str:
+def open_to(sources: SourceList) -> str:
     """Say who may connect."""
-    if not sources:
-        return "its loadBalancerSourceRanges have no network of this family: nobody may connect"
-    return f"its loadBalancerSourceRanges let in {listed(map(str, sources), 'and')} only"
+    if not sources.networks:
+        return "its loadBalancerSourceRanges let in no network of this family: nobody may connect"
+    node = ", and with them this node's own processes" if sources.admits_node else ""
+    return f"its loadBalancerSourceRanges let in {listed(map(str, sources.networks), 'and')} only{node}"
 
 
 def in_cluster(cluster_ip: Address) -> str:

@@ -17,7 +17,7 @@ from ipvsproxy.model.objects import AddressKind, ServiceType
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.words import address_of, by_key, flag_names
 from ipvsproxy.plan.firewall import PodInterfaces
-from ipvsproxy.plan.services import FIELDS, endpoints_behind
+from ipvsproxy.plan.services import FIELDS, EndpointsBehind
 from ipvsproxy.source.store import ServiceState
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.plan.endpoints import EndpointDecision
     from ipvsproxy.plan.firewall import FirewallSettings
-    from ipvsproxy.plan.services import Context, PlannedVirtualServer
+    from ipvsproxy.plan.services import PlannedVirtualServer
     from ipvsproxy.plan.view import View
     from ipvsproxy.source.health import WatchState
 
@@ -84,6 +84,7 @@ def build_report(
         _failures(view),
         [*([] if identity.node_known else [no_such_node(identity.node_name)]), *warnings],
         [_watch(state) for state in watches],
+        _source_lists(view),
     )
 
 
@@ -94,6 +95,13 @@ def no_such_node(name: str) -> str:
         "Local, and the node's zone and addresses are not known; start the agent with --hostname-override and the "
         "name that `kubectl get nodes` shows"
     )
+
+
+def _source_lists(view: View) -> dict[str, list[str]]:
+    if not view.synced:
+        return {}
+    lists = {each.allowed_sources for each in view.virtual_servers.values() if each.allowed_sources}
+    return {each.name: list(map(str, each.networks)) for each in sorted(lists, key=lambda each: each.name)}
 
 
 def _watch(state: WatchState) -> schema.WatchInfo:
@@ -167,22 +175,21 @@ def _virtual_servers(
     for key in sorted(keys, key=by_key):
         planned = view.virtual_servers[key]
         alike[family(key.address), key[1:], planned.kind, planned.allowed_sources].append(key)
+    behind = EndpointsBehind(state.service, state.slices, view.context) if state.service else None
     for group in alike.values():
         planned = view.virtual_servers[group[0]]
         addresses = [
             schema.ReportedAddress(format_address(key.address), drains.get(key, [])) for key in group
         ]
-        yield _virtual_server(planned, addresses, state, view.context)
+        yield _virtual_server(planned, addresses, behind)
 
 
 def _virtual_server(
     planned: PlannedVirtualServer,
     addresses: list[schema.ReportedAddress],
-    state: ServiceState,
-    context: Context,
+    behind: EndpointsBehind | None,
 ) -> schema.ReportedVirtualServer:
-    service, slices = state
-    port, decisions = endpoints_behind(planned, service, slices, context) if service else (None, [])
+    port, decisions = behind.of(planned) if behind else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
     sources = planned.allowed_sources
     return schema.ReportedVirtualServer(
@@ -199,7 +206,7 @@ def _virtual_server(
         math.ceil(planned.drain_timeout),
         planned.elsewhere,
         format_address(planned.in_cluster) if planned.in_cluster else None,
-        None if sources is None else [str(network) for network in sources],
+        sources.name if sources else None,
         _endpoints(planned, decisions),
     )
 

@@ -120,7 +120,7 @@ class ReportedVirtualServer(Schema, frozen=True):
     """A virtual server as it should be, at each of its addresses; see `plan.services.PlannedVirtualServer`.
 
     A node port is served on every address of the node, so what is the same there is said once. `flags` are names as
-    `words.flag_names` has them.
+    `words.flag_names` has them. `source_list` is the name of one of the report's `source_lists`.
     """
 
     addresses: list[ReportedAddress]
@@ -135,7 +135,7 @@ class ReportedVirtualServer(Schema, frozen=True):
     drain_timeout_seconds: int
     endpoints_elsewhere: bool
     in_cluster_destination: str | None
-    allowed_sources: list[str] | None
+    source_list: str | None
     endpoints: list[ReportedEndpoint]
 
 
@@ -169,7 +169,10 @@ class WatchInfo(Schema, frozen=True):
 
 
 class AgentReport(Schema, frozen=True):
-    """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node."""
+    """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node.
+
+    `source_lists` has the networks of each source list by its name.
+    """
 
     schema_version: int
     agent: AgentInfo
@@ -179,6 +182,7 @@ class AgentReport(Schema, frozen=True):
     failures: list[Failure]
     warnings: list[str]
     watches: list[WatchInfo] = []
+    source_lists: dict[str, list[str]] = {}
 
 
 class Refusal(Schema, frozen=True):
@@ -302,10 +306,10 @@ class VirtualServer(Schema, frozen=True):
     """A virtual server.
 
     What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
-    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in. `statistics`
-    is None if they were not asked for, or the kernel has no such virtual server. `sets` are the nftables sets that have
-    its address and port. `differences` and `failures` are those of the dump about it, its address and its elements, but
-    for differences of a real server.
+    `in_cluster_destination` is also None without one, and `source_list` where every source is let in; otherwise it is
+    the name of one of the dump's `source_lists`. `statistics` is None if they were not asked for, or the kernel has no
+    such virtual server. `sets` are the nftables sets that have its address and port. `differences` and `failures` are
+    those of the dump about it, its address and its elements, but for differences of a real server.
     """
 
     service: str | None
@@ -313,7 +317,7 @@ class VirtualServer(Schema, frozen=True):
     kind: AddressKindName | None
     traffic_policy: TrafficPolicy | None
     in_cluster_destination: str | None
-    allowed_sources: list[str] | None
+    source_list: str | None
     drain_timeout_seconds: int | None
     address: str
     port: int
@@ -375,7 +379,8 @@ class Dump(Schema, frozen=True):
     """All that `dump` shows.
 
     `agent` is None if none runs or none answers. Without it, and until it is synced, nothing is known to be desired:
-    `services` and `differences` are None, and every `desired` is None or false.
+    `services` and `differences` are None, and every `desired` is None or false. `source_lists` has the networks of each
+    source list that one of the virtual servers names.
     """
 
     schema_version: int
@@ -383,6 +388,7 @@ class Dump(Schema, frozen=True):
     watches: list[WatchInfo]
     services: list[ServiceSummary] | None
     virtual_servers: list[VirtualServer]
+    source_lists: dict[str, list[str]]
     addresses: list[ServiceAddress]
     firewall: FirewallTable
     differences: list[Difference] | None

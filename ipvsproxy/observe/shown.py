@@ -94,7 +94,7 @@ class Pair(NamedTuple):
             reported.kind if reported else None,
             reported.traffic_policy if reported else None,
             reported.in_cluster_destination if reported else None,
-            reported.allowed_sources if reported else None,
+            reported.source_list if reported else None,
             reported.drain_timeout_seconds if reported else None,
             format_address(key.address),
             key.port,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import SetElement
+from ipvsproxy.model.firewall import SetElement, SourceList
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 
 if TYPE_CHECKING:
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 
 def address_of(item: Item) -> Address:
-    """Return the address that the item is about."""
+    """Return the address that the item is about; LookupError for a source list, which is about none."""
     if isinstance(item, VirtualServerKey):
         return item.address
-    return item.fields[0] if isinstance(item, SetElement) else item
+    if not isinstance(item, SetElement):
+        return item
+    first = item.fields[0]
+    if isinstance(first, SourceList):
+        raise LookupError(first.name)  # noqa: TRY004 - the type is that of an item
+    return first
 
 
 def flag_names(flags: int) -> list[str]:
@@ -48,8 +53,8 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
 
 
 def by_element(element: SetElement) -> tuple[str, int, ElementFields]:
-    """Return what set elements sort by: the name of the set, then the fields by number."""
-    return element.set, len(element.fields[0]), element.fields
+    """Return what set elements sort by: the name of the set, then the fields by number; source lists by name."""
+    return element.set, element.family.bits, element.fields
 
 
 def mentions(text: str, address: Address) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SourceList
     from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.plan.node import Dependency
@@ -296,11 +297,15 @@ def elements_of(planned: PlannedVirtualServer) -> Iterator[SetElement]:
     if planned.in_cluster is not None:
         yield SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key, planned.in_cluster))
     if planned.allowed_sources is not None:
-        yield SetElement(FirewallSet.RESTRICTED_PORTS, key)
-        for network in planned.allowed_sources:
-            yield SetElement(FirewallSet.ALLOWED_SOURCES, (*key, network))
+        yield SetElement(FirewallSet.SOURCE_LISTS, (planned.allowed_sources,))
+        yield leading_to(planned.allowed_sources, key)
     for address in set(planned.local_endpoints):
         yield SetElement(FirewallSet.LOCAL_ENDPOINTS, (address, address))
+
+
+def leading_to(source_list: SourceList, key: VirtualServerKey) -> SetElement:
+    """Return the element by which the sources of a list, and no others, may use a port."""
+    return SetElement(FirewallSet.RESTRICTED_PORTS, (*key, source_list.name))
 
 
 def _count(counter: Counter[T], items: Iterable[T], step: int, touched: set[T]) -> None:

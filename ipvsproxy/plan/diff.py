@@ -11,16 +11,17 @@ desired" is the record of that, and the kernel keeps it across restarts of the a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipvsproxy.model.firewall import EXCLUSIVE_SETS, FirewallSet
+from ipvsproxy.model.firewall import MAPS, FirewallSet
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.firewall import ElementFields, SetElement
@@ -31,17 +32,22 @@ if TYPE_CHECKING:
 # A Service's source ranges change as a whole, not first one and then another. And who is refused for want of endpoints
 # may as well be refused by IPVS: one transaction less for a first endpoint.
 SWITCHED_SETS = frozenset(
-    {FirewallSet.RESTRICTED_PORTS, FirewallSet.ALLOWED_SOURCES, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
+    {FirewallSet.RESTRICTED_PORTS, FirewallSet.SOURCE_LISTS, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
 )
 
 
 class KnownElements:
-    """The elements that the firewall's sets are known to have, to be found by their port where they may collide."""
+    """The elements that the firewall's sets are known to have; those of maps are found by their port, too.
+
+    `leading_to` counts the ports that lead to a source list, by its name.
+    """
 
     def __init__(self, elements: Iterable[SetElement] = ()) -> None:
         """Begin with these."""
         self._elements: set[SetElement] = set()
-        self._exclusive: dict[tuple[FirewallSet, ElementFields], set[SetElement]] = {}
+        self._values: dict[tuple[FirewallSet, ElementFields], SetElement] = {}
+        self._lists: dict[str, SetElement] = {}
+        self.leading_to: Counter[str] = Counter()
         self.update(elements)
 
     def __contains__(self, element: object) -> bool:
@@ -59,26 +65,45 @@ class KnownElements:
     def update(self, elements: Iterable[SetElement]) -> None:
         """Note that these are there."""
         for element in elements:
+            if element.set in MAPS and element not in self._elements:
+                self._values[element.set, element.fields[:3]] = element
+                self.leading_to.update(list_of(element))
+            elif element.set is FirewallSet.SOURCE_LISTS:
+                self._lists[element.set_name] = element
             self._elements.add(element)
-            if element.set in EXCLUSIVE_SETS:
-                self._exclusive.setdefault((element.set, element.fields[:3]), set()).add(element)
 
     def difference_update(self, elements: Iterable[SetElement]) -> None:
         """Note that these are not there."""
         for element in elements:
+            if element.set in MAPS and element in self._elements:
+                if self._values.get((element.set, element.fields[:3])) == element:
+                    del self._values[element.set, element.fields[:3]]
+                self.leading_to.subtract(list_of(element))
+            elif element.set is FirewallSet.SOURCE_LISTS:
+                self._lists.pop(element.set_name, None)
             self._elements.discard(element)
-            if element.set in EXCLUSIVE_SETS:
-                self._exclusive.get((element.set, element.fields[:3]), set()).discard(element)
 
     def replace(self, elements: Iterable[SetElement]) -> None:
         """Note that these are there, and no others."""
         self._elements.clear()
-        self._exclusive.clear()
+        self._values.clear()
+        self._lists.clear()
+        self.leading_to.clear()
         self.update(elements)
 
-    def in_the_way_of(self, element: SetElement) -> Collection[SetElement]:
-        """Return the elements that this one may exclude: those of the same port in its set."""
-        return self._exclusive.get((element.set, element.fields[:3]), ())
+    def value(self, of: FirewallSet, key: ElementFields) -> SetElement | None:
+        """Return the element that a map has for a port."""
+        return self._values.get((of, key))
+
+    def list_named(self, name: str) -> SetElement | None:
+        """Return the source list with this name."""
+        return self._lists.get(name)
+
+
+def list_of(element: SetElement) -> tuple[str, ...]:
+    """Return the name of the source list that an element leads to, if it leads to one."""
+    name = element.fields[-1]
+    return (name,) if element.set is FirewallSet.RESTRICTED_PORTS and isinstance(name, str) else ()
 
 
 @dataclass(slots=True)
@@ -147,11 +172,12 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
     replaced = {
         other
         for element in add_elements
-        for other in actual.elements.in_the_way_of(element)
-        if other not in desired.elements
+        if element.set in MAPS
+        and (other := actual.elements.value(element.set, element.fields[:3]))
+        and other not in desired.elements
     }
     remove_elements: list[SetElement] = []
-    for element in touched.elements:
+    for element in touched.elements | set(_left_behind(desired, actual, touched)):
         if element in actual.elements and (
             element not in desired.elements or guards(element, actual.elsewhere)
         ):
@@ -174,6 +200,15 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
             address for address, free in bindable.items() if free and address not in actual.addresses
         ],
     )
+
+
+def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator[SetElement]:
+    """Yield the restrictions of ports that are not desired: they stay as long as the virtual server is there."""
+    for key in touched.virtual_servers:
+        if key not in desired.virtual_servers:
+            left = actual.elements.value(FirewallSet.RESTRICTED_PORTS, key)
+            if left:
+                yield left
 
 
 def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:

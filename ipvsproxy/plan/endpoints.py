@@ -69,22 +69,33 @@ class EndpointDecision(NamedTuple):
         return self.reason in _SERVES
 
 
-def endpoints_by_port(
-    family: Family, slices: Iterable[EndpointSlice], node_name: str
-) -> dict[tuple[str, Protocol], dict[Place, Endpoint]]:
-    """Return the endpoints of one family, each once, by the name and protocol of the port that they belong to."""
-    merged: dict[tuple[str, Protocol], dict[Place, Endpoint]] = {}
-    for endpoint_slice in slices:
-        if endpoint_slice.family != family:
-            continue
-        for port in endpoint_slice.ports:
-            endpoints = merged.setdefault((port.name, port.protocol), {})
+class EndpointsByPort:
+    """The endpoints of one family, by the name and protocol of the port that they belong to.
+
+    A slice has as many as its ports times its endpoints, so they are put together for those ports that are asked for.
+    """
+
+    def __init__(self, family: Family, slices: Iterable[EndpointSlice], node_name: str) -> None:
+        """Look at the slices' ports, and at none of their endpoints yet."""
+        self._node_name = node_name
+        self._parts: dict[tuple[str, Protocol], list[tuple[int, EndpointSlice]]] = {}
+        for endpoint_slice in slices:
+            if endpoint_slice.family == family:
+                for name, protocol, number in endpoint_slice.ports:
+                    self._parts.setdefault((name, protocol), []).append((number, endpoint_slice))
+
+    def of(self, name: str, protocol: Protocol) -> dict[Place, Endpoint]:
+        """Return the endpoints of one port, each once."""
+        merged: dict[Place, Endpoint] = {}
+        for number, endpoint_slice in self._parts.get((name, protocol), ()):
             for endpoint in endpoint_slice.endpoints:
-                place = (endpoint.address, port.port)
-                known = endpoints.get(place)
-                if known is None or _precedence(endpoint, node_name) > _precedence(known, node_name):
-                    endpoints[place] = endpoint
-    return merged
+                place = (endpoint.address, number)
+                known = merged.get(place)
+                if known is None or _precedence(endpoint, self._node_name) > _precedence(
+                    known, self._node_name
+                ):
+                    merged[place] = endpoint
+        return merged
 
 
 def decide_endpoints(

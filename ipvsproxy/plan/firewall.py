@@ -38,10 +38,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import FirewallSet, SourceList
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     Chain,
     ClearMark,
     ConnectionIsNew,
@@ -56,6 +57,7 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 
@@ -131,15 +133,29 @@ _REFUSE = GoTo(_REFUSAL.name)
 # Before the redirection, after which the destination is a ClusterIP, which is open to everybody.
 _DROP_OTHER_SOURCES = tuple(
     Rule(
-        "drop sources that the port is not open to",
-        (
-            FieldsInSet(family, _SERVICE_PORT, FirewallSet.RESTRICTED_PORTS),
-            FieldsInSet(family, (*_SERVICE_PORT, Field.SOURCE), FirewallSet.ALLOWED_SOURCES, inside=False),
-        ),
-        Verdict.DROP,
+        "a port with source ranges is open to the sources of its list",
+        (),
+        AskSourceList(family, _SERVICE_PORT, FirewallSet.RESTRICTED_PORTS),
     )
     for family in Family
 )
+
+NODE_ALONE = tuple(SourceList.of(family, (), admits_node=True) for family in Family)
+"""The source list of each family that is always in the table. No port leads to it: all others have to look like it."""
+
+
+def source_list_chain(source_list: SourceList) -> Chain:
+    """Return the chain of a source list; it has the list's name."""
+    of = source_list.family
+    listed = Rule("a source of the list", (SourceListed(of, source_list.name),), Verdict.RETURN)
+    # The kernel gives a process that connects to an address of the dummy interface that same address.
+    node = Rule(
+        "a process of the node", (FieldsInSet(of, _SOURCE, FirewallSet.SERVICE_ADDRESSES),), Verdict.RETURN
+    )
+    others = Rule("drop sources that the port is not open to", (), Verdict.DROP)
+    rules = (listed, node, others) if source_list.admits_node else (listed, others)
+    return Chain(source_list.name, None, rules)
+
 
 # After the redirection, for what the ClusterIP has may differ. Before IPVS, which would refuse these with ICMP, and a
 # line in the kernel's log.
@@ -194,6 +210,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
     return (
         _REFUSAL,
         _TO_SERVICE_ADDRESS,
+        *map(source_list_chain, NODE_ALONE),
         # Where the destination still is what the client connected to.
         Chain(
             "prerouting",

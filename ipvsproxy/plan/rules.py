@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class FieldType(enum.Enum):
-    """What one field of a set's elements holds; addresses and networks are of the set's family."""
+    """What one field of a set's elements holds; addresses are of the set's family. SOURCE_LIST is a list's name."""
 
     ADDRESS = enum.auto()
     PROTOCOL = enum.auto()
     PORT = enum.auto()
-    NETWORK = enum.auto()
+    SOURCE_LIST = enum.auto()
 
 
 _PORT_FIELDS = (FieldType.ADDRESS, FieldType.PROTOCOL, FieldType.PORT)
@@ -35,14 +35,11 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _PORT_FIELDS,
     FirewallSet.MASQUERADED_PORTS: _PORT_FIELDS,
     FirewallSet.LOCAL_PORTS: _PORT_FIELDS,
-    FirewallSet.RESTRICTED_PORTS: _PORT_FIELDS,
-    FirewallSet.ALLOWED_SOURCES: (*_PORT_FIELDS, FieldType.NETWORK),
+    FirewallSet.RESTRICTED_PORTS: (*_PORT_FIELDS, FieldType.SOURCE_LIST),
     FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS),
     FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
 }
-
-MAPS = frozenset({FirewallSet.IN_CLUSTER_DESTINATIONS})
-"""The sets that are maps: an element's last field is what the others lead to, and the others lead to one only."""
+"""The fields of the sets' elements. Source lists are not among these sets: each is a set and a chain of its own."""
 
 
 class Field(enum.Enum):
@@ -63,10 +60,7 @@ class ConnectionIsNew:
 
 @dataclass(frozen=True, slots=True)
 class FieldsInSet:
-    """The packet is of the family, and these fields of it are an element of the family's set; or none, if not `inside`.
-
-    A field that the set holds networks for is compared by being an address of the network.
-    """
+    """The packet is of the family, and these fields of it are an element of its set; or none, if not `inside`."""
 
     family: Family
     fields: tuple[Field, ...]
@@ -80,6 +74,14 @@ class SourceIn:
 
     network: Network
     inside: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListed:
+    """The packet is of the family, and its source is in a network of the family's source list with this name."""
+
+    family: Family
+    list: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,14 @@ class LeavesByOtherThan:
 
 
 Match: TypeAlias = (
-    ConnectionIsNew | FieldsInSet | SourceIn | ArrivesBy | ProtocolIs | Marked | LeavesByOtherThan
+    ConnectionIsNew
+    | FieldsInSet
+    | SourceIn
+    | SourceListed
+    | ArrivesBy
+    | ProtocolIs
+    | Marked
+    | LeavesByOtherThan
 )
 
 
@@ -139,6 +148,18 @@ class GoTo:
     """Go on in a chain without a hook, and leave this one where that one ends."""
 
     chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskSourceList:
+    """Go on in the chain of the source list that the family's map has for these fields, and come back where it ends.
+
+    Without such an element, the packet goes on with the next rule.
+    """
+
+    family: Family
+    fields: tuple[Field, ...]
+    map: FirewallSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +188,7 @@ class SetDestination:
     map: FirewallSet
 
 
-Statement: TypeAlias = Verdict | GoTo | SetMark | ClearMark | SetDestination
+Statement: TypeAlias = Verdict | GoTo | AskSourceList | SetMark | ClearMark | SetDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +209,10 @@ class Hook(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """Rules in their order; a packet that no rule ends is accepted. Without a hook only `GoTo` leads here."""
+    """Rules in their order; a packet that no rule ends is accepted, or goes back to where it came from.
+
+    To a chain without a hook lead `GoTo`, and `AskSourceList` if it is a source list's.
+    """
 
     name: str
     hook: Hook | None

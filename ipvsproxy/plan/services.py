@@ -17,19 +17,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ipvsproxy.model.addresses import family, format_address, format_endpoint
+from ipvsproxy.model.addresses import Family, family, format_address, format_endpoint
 from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, VirtualServerKey
 from ipvsproxy.model.objects import AddressKind, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
-from ipvsproxy.plan.endpoints import EndpointReason, answers, decide_endpoints, endpoints_by_port
+from ipvsproxy.plan.endpoints import EndpointReason, EndpointsByPort, answers, decide_endpoints
 from ipvsproxy.plan.node import Dependency, Reservation
 from ipvsproxy.plan.pods import Claims, pod_addresses
-from ipvsproxy.plan.source_ranges import allowed_sources
+from ipvsproxy.plan.source_ranges import allowed_sources, why_nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from ipvsproxy.model.addresses import Address, Family, Network
+    from ipvsproxy.model.addresses import Address, Network
+    from ipvsproxy.model.firewall import SourceList
     from ipvsproxy.model.objects import Endpoint, EndpointSlice, Service, ServicePort
     from ipvsproxy.plan.endpoints import EndpointDecision, Place
     from ipvsproxy.plan.node import NodeFacts
@@ -86,7 +87,7 @@ class PlannedVirtualServer(NamedTuple):
     policy: TrafficPolicy = TrafficPolicy.CLUSTER
     elsewhere: bool = False
     in_cluster: Address | None = None
-    allowed_sources: tuple[Network, ...] | None = None
+    allowed_sources: SourceList | None = None
     drain_timeout: float = 0.0
 
 
@@ -109,8 +110,9 @@ class ServicePlan(NamedTuple):
 
 NOTHING = ServicePlan({})
 
-# One Service should not take the kernel's memory and the agent's time from all others.
-MAXIMUM_VIRTUAL_SERVERS = 10_000
+# One Service should not take the kernel's memory and the agent's time from all others: so many virtual servers and real
+# servers together are what a whole cluster of 10,000 Services may have.
+MAXIMUM_SERVERS = 200_000
 
 SCHEDULER_FIELD = "metadata.annotations[ipvsproxy.io/scheduler]"
 # The part of the object that a virtual server of each kind comes from.
@@ -135,11 +137,10 @@ def plan_service(
     external = list(_external_addresses(service, context, rejections))
     planning = _Planning(service, context, {} if decided is None else decided)
     for of, cluster_ips in _by_family(service.cluster_ips).items():
-        endpoints_of = endpoints_by_port(of, slices, context.node.here.node_name)
+        endpoints_of = EndpointsByPort(of, slices, context.node.here.node_name)
+        addresses = list(_addresses(of, cluster_ips, external, context.node))
         for port in service.ports:
-            endpoints = endpoints_of.get((port.name, port.protocol), {})
-            places = _places(port, of, cluster_ips, external, context.node)
-            planning.add(port, endpoints, places, cluster_ips[0])
+            planning.add(port, endpoints_of, addresses, cluster_ips[0])
     rejections += planning.rejections()
     rejections += _claimed_pods(service, slices, context)
     return ServicePlan(
@@ -153,18 +154,29 @@ def plan_service(
     )
 
 
-def endpoints_behind(
-    planned: PlannedVirtualServer, service: Service, slices: Sequence[EndpointSlice], context: Context
-) -> tuple[ServicePort | None, list[EndpointDecision]]:
-    """Return the Service's port that a virtual server is for, None if it has none such, and its endpoints."""
-    key = planned.virtual_server.key
-    is_node_port = planned.kind is AddressKind.NODE_PORT
-    for port in service.ports:
-        if key[1:] == (port.protocol, port.node_port if is_node_port else port.port):
-            endpoints_of = endpoints_by_port(family(key.address), slices, context.node.here.node_name)
-            backends = _Backends(service, endpoints_of.get((port.name, port.protocol), {}), context)
-            return port, backends.decided(planned.kind)
-    return None, []
+class EndpointsBehind:
+    """The endpoints of one Service, as they were decided about for its virtual servers."""
+
+    def __init__(self, service: Service, slices: Sequence[EndpointSlice], context: Context) -> None:
+        """Look at the Service's ports; what is behind a virtual server is decided when it is asked for."""
+        self._service = service
+        self._context = context
+        self._ports = {
+            (is_node_port, port.protocol, port.node_port if is_node_port else port.port): port
+            for port in reversed(service.ports)
+            for is_node_port in (False, True)
+        }
+        node = context.node.here.node_name
+        self._endpoints = {of: EndpointsByPort(of, slices, node) for of in Family}
+
+    def of(self, planned: PlannedVirtualServer) -> tuple[ServicePort | None, list[EndpointDecision]]:
+        """Return the Service's port that a virtual server is for, None if it has none such, and its endpoints."""
+        address, protocol, number = planned.virtual_server.key
+        port = self._ports.get((planned.kind is AddressKind.NODE_PORT, protocol, number))
+        if port is None:
+            return None, []
+        endpoints = self._endpoints[family(address)].of(port.name, port.protocol)
+        return port, _Backends(self._service, endpoints, self._context).decided(planned.kind)
 
 
 def _by_family(addresses: Sequence[Address]) -> dict[Family, list[Address]]:
@@ -228,23 +240,21 @@ def _claimed_pods(service: Service, slices: Sequence[EndpointSlice], context: Co
         yield Rejection("Service", service.key, "endpoints", reason, service.uid)
 
 
-def _places(
-    port: ServicePort,
+def _addresses(
     of: Family,
     cluster_ips: Sequence[Address],
     external: Sequence[tuple[AddressKind, Address]],
     node: NodeFacts,
-) -> Iterator[tuple[AddressKind, Address, int]]:
-    """Yield where one port is served, in one family, by precedence."""
+) -> Iterator[tuple[AddressKind, Address]]:
+    """Yield where the ports are served, in one family, by precedence; node ports for those that have one."""
     for address in cluster_ips:
-        yield AddressKind.CLUSTER_IP, address, port.port
-    if port.node_port:
-        for address in node.node_port_addresses:
-            if family(address) is of:
-                yield AddressKind.NODE_PORT, address, port.node_port
+        yield AddressKind.CLUSTER_IP, address
+    for address in node.node_port_addresses:
+        if family(address) is of:
+            yield AddressKind.NODE_PORT, address
     for kind, address in external:
         if family(address) is of:
-            yield kind, address, port.port
+            yield kind, address
 
 
 def _dependencies(service: Service, slices: Sequence[EndpointSlice]) -> Dependency:
@@ -268,30 +278,47 @@ class _Planning:
         self.misled: set[Place] = set()
         self._service = service
         self._context = context
+        self._size = 0
         self._left_out = 0
         self._ready_here: dict[Family, set[Address]] = {}
+        self._sources: dict[Address, SourceList | None] = {}
 
     def add(
         self,
         port: ServicePort,
-        endpoints: Mapping[Place, Endpoint],
-        places: Iterable[tuple[AddressKind, Address, int]],
+        endpoints: EndpointsByPort,
+        addresses: Sequence[tuple[AddressKind, Address]],
         cluster_ip: Address,
     ) -> None:
-        """Plan one port in one family at these places; of two that are the same, the first has it."""
-        backends = _Backends(self._service, endpoints, self._context)
+        """Plan one port in one family at these addresses; of two places that are the same, the first has it."""
+        if self._size >= MAXIMUM_SERVERS:
+            self._left_out += len(addresses)
+            return
+        backends = _Backends(self._service, endpoints.of(port.name, port.protocol), self._context)
         self.misled |= backends.at_service_addresses
         if self._service.health_check_node_port:
             self._ready_here.setdefault(family(cluster_ip), set()).update(backends.ready_here())
-        for kind, address, number in places:
+        for kind, address in addresses:
+            number = port.node_port if kind is AddressKind.NODE_PORT else port.port
             key = VirtualServerKey(address, port.protocol, number)
-            if key in self.virtual_servers:
+            if not number or key in self.virtual_servers:
                 continue
-            if len(self.virtual_servers) < MAXIMUM_VIRTUAL_SERVERS:
-                self.virtual_servers[key] = backends.plan(key, kind, cluster_ip)
+            if self._size < MAXIMUM_SERVERS:
+                planned = backends.plan(key, kind, cluster_ip, self._sources_of(kind, address))
+                self.virtual_servers[key] = planned
+                self._size += 1 + len(planned.virtual_server.real_servers)
                 self._decided[key] = backends.decided(kind)
             else:
                 self._left_out += 1
+
+    def _sources_of(self, kind: AddressKind, address: Address) -> SourceList | None:
+        """Return who may use an address; all ports have the same."""
+        if kind is not AddressKind.LOAD_BALANCER_IP:
+            return None
+        if address not in self._sources:
+            ranges, node = self._service.load_balancer_source_ranges, self._context.node
+            self._sources[address] = allowed_sources(ranges, address, node.addresses)
+        return self._sources[address]
 
     def health_check(self) -> HealthCheck | None:
         """Count the ready endpoints of this node, each once, though a pod has an address of each family."""
@@ -313,10 +340,13 @@ class _Planning:
             yield Rejection("Service", key, SCHEDULER_FIELD, reason, uid)
         if self._left_out:
             reason = (
-                f"{self._left_out} addresses and ports beyond {MAXIMUM_VIRTUAL_SERVERS} "
-                "of one Service are not served"
+                f"{self._left_out} addresses and ports are not served: the ones before them make {MAXIMUM_SERVERS} "
+                "virtual servers and real servers, which is the maximum of one Service"
             )
             yield Rejection("Service", key, "", reason, uid)
+        for of in sorted(set(map(family, self._sources))):
+            if reason := why_nobody(self._service.load_balancer_source_ranges, of):
+                yield Rejection("Service", key, "spec.loadBalancerSourceRanges", reason, uid)
         if self.misled:
             others = f", and {len(self.misled) - 1} more" if len(self.misled) > 1 else ""
             first = format_endpoint(*min(self.misled))
@@ -344,8 +374,10 @@ class _Backends:
             )
         return self._decided[not_local]
 
-    def plan(self, key: VirtualServerKey, kind: AddressKind, cluster_ip: Address) -> PlannedVirtualServer:
-        """Plan the virtual server at an address of this kind."""
+    def plan(
+        self, key: VirtualServerKey, kind: AddressKind, cluster_ip: Address, sources: SourceList | None
+    ) -> PlannedVirtualServer:
+        """Plan the virtual server at an address of this kind, which `sources` may use."""
         service, options = self._service, self._service.options
         real_servers, local_endpoints = self._choose(kind)
         scheduler, flags = _balancing(service, self._context)
@@ -359,7 +391,6 @@ class _Backends:
         drain_timeout = options.drain_timeout
         if drain_timeout is None:
             drain_timeout = self._context.settings.drain_timeout
-        ranges = service.load_balancer_source_ranges if kind is AddressKind.LOAD_BALANCER_IP else None
         is_local = _not_local(service, kind) is not None
         return PlannedVirtualServer(
             virtual_server,
@@ -368,7 +399,7 @@ class _Backends:
             TrafficPolicy.LOCAL if is_local else TrafficPolicy.CLUSTER,
             elsewhere=is_local and not real_servers and self._answer_anywhere(),
             in_cluster=cluster_ip if is_local and kind in _DIVERTED else None,
-            allowed_sources=allowed_sources(ranges, key.address, self._context.node.addresses),
+            allowed_sources=sources,
             drain_timeout=drain_timeout,
         )
 

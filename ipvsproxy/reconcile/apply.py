@@ -18,6 +18,7 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.reconcile.flows import Flows, stale_flow
+from ipvsproxy.reconcile.source_lists import with_source_lists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +42,8 @@ class Outcome:
     """What became of some operations: how many of each kind were done or refused, and why items are not as they should.
 
     `foreign` holds the virtual servers that were to be created, and turned out to be there and somebody else's.
-    `missing_schedulers` are those that the kernel has not.
+    `missing_schedulers` are those that the kernel has not. `put_off` are elements whose source list is to be added
+    alone.
     """
 
     done: Counter[str] = field(default_factory=Counter)
@@ -49,6 +51,7 @@ class Outcome:
     failures: dict[Item, str] = field(default_factory=dict)
     foreign: set[VirtualServerKey] = field(default_factory=set)
     missing_schedulers: set[str] = field(default_factory=set)
+    put_off: list[SetElement] = field(default_factory=list)
 
     def absorb(self, other: Outcome) -> None:
         """Add what became of further operations."""
@@ -145,6 +148,13 @@ class Applier:
             self._flows.forget(self._flows.between(keys, bound), outcome.done)
         return outcome
 
+    def add_source_list(self, elements: list[SetElement]) -> Outcome:
+        """Let these ports lead to a source list that was put off; if that fails they lead where they did."""
+        outcome = Outcome()
+        values = (self._actual.elements.value(each.set, each.fields[:3]) for each in elements)
+        self._change_elements(elements, [value for value in values if value], outcome, alone=True)
+        return outcome
+
     def delete_real_servers(
         self, doomed: Mapping[VirtualServerKey, Sequence[RealServer]], outcome: Outcome
     ) -> None:
@@ -209,30 +219,49 @@ class Applier:
                 stale.add(stale_flow(virtual_server.key))
         return stale
 
-    def _change_elements(self, add: list[SetElement], removable: list[SetElement], outcome: Outcome) -> None:
+    def _change_elements(
+        self, add: list[SetElement], removable: list[SetElement], outcome: Outcome, *, alone: bool = False
+    ) -> None:
+        """Change elements; a source list that is not light is only added `alone`, and put off otherwise."""
         remove = [
             element
             for element in removable
             if element.fields not in outcome.failures and not self._is_needed(element)
         ]
+        known = self._actual.elements
+        add, remove, put_off = with_source_lists(add, remove, known, self._desired, any_list=alone)
+        outcome.put_off += put_off
         if not add and not remove:
             return
         counts = Counter({"set elements added": len(add), "set elements removed": len(remove)})
         try:
             self._kernel.firewall.change(add, remove)
         except (FirewallError, *UNREACHABLE) as refusal:
-            # What the transaction builds on may be gone, the table above all: the whole state repairs that.
-            self._log.warning("firewall change refused, installing the whole table", reason=str(refusal))
-            try:
-                self._kernel.firewall.install({*self._actual.elements, *add}.difference(remove))
-            except (FirewallError, *UNREACHABLE) as error:
-                outcome.failures.update((element, f"changing the firewall: {error}") for element in add)
-                outcome.failures.update((element, f"changing the firewall: {error}") for element in remove)
+            error = refusal if alone else self._install(add, remove, refusal)
+            if error:
+                # A source list is tried again with the ports that lead to it.
+                outcome.failures.update(
+                    (element, f"changing the firewall: {error}")
+                    for element in (*add, *remove)
+                    if element.set is not FirewallSet.SOURCE_LISTS
+                )
                 outcome.refused.update(counts)
                 return
         self._actual.elements.update(add)
         self._actual.elements.difference_update(remove)
         outcome.done.update(counts)
+
+    def _install(
+        self, add: list[SetElement], remove: list[SetElement], refusal: Exception
+    ) -> Exception | None:
+        """Install the whole table with the elements changed; return why if that is refused, too."""
+        # What the transaction builds on may be gone, the table above all: the whole state repairs that.
+        self._log.warning("firewall change refused, installing the whole table", reason=str(refusal))
+        try:
+            self._kernel.firewall.install({*self._actual.elements, *add}.difference(remove))
+        except (FirewallError, *UNREACHABLE) as error:
+            return error
+        return None
 
     def _is_needed(self, element: SetElement) -> bool:
         """Say whether what the element is about, a virtual server or an address, is not yet without it.
@@ -241,9 +270,9 @@ class Applier:
         """
         if element.set is FirewallSet.SERVICE_ADDRESSES:
             return element.fields[0] in self._stuck_addresses
-        if element.set not in PORT_SETS:
+        if element.set not in PORT_SETS and element.set is not FirewallSet.RESTRICTED_PORTS:
             return False
-        key = VirtualServerKey(*element.fields)
+        key = VirtualServerKey(*element.fields[:3])
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
         if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
             return found is not None

@@ -171,20 +171,40 @@ class Controller:
         if not self._started:
             return self._start()
         now = self._clock()
-        if self._pace.pause(now) <= 0 and self._sync_changes(now):
-            return Pause(0)
-        if repaired := self._repair.step(now):
-            self._rounds.repaired(repaired, now)
-            self._follow_up(repaired, now)
-            return Pause(0)
-        if due := self._state.retries.due(now):
-            outcome = self._state.settle(due, now)
-            self._rounds.retried(outcome, now)
-            self._follow_up(outcome, now)
-            return Pause(0)
-        if self._step_drain_check(now) or self._step_resync(now):
-            return Pause(0)
-        return self._idle(now)
+        did_something = (
+            (self._pace.pause(now) <= 0 and self._sync_changes(now))
+            or self._step_repair(now)
+            or self._step_retries(now)
+            or self._step_source_lists(now)
+            or self._step_drain_check(now)
+            or self._step_resync(now)
+        )
+        return Pause(0) if did_something else self._idle(now)
+
+    def _step_repair(self, now: float) -> bool:
+        outcome = self._repair.step(now)
+        if outcome is None:
+            return False
+        self._rounds.repaired(outcome, now)
+        self._follow_up(outcome, now)
+        return True
+
+    def _step_retries(self, now: float) -> bool:
+        due = self._state.retries.due(now)
+        if not due:
+            return False
+        outcome = self._state.settle(due, now)
+        self._rounds.retried(outcome, now)
+        self._follow_up(outcome, now)
+        return True
+
+    def _step_source_lists(self, now: float) -> bool:
+        if not self._state.put_off:
+            return False
+        outcome = self._state.settle_put_off(now)
+        self._rounds.added_source_list(outcome, now)
+        self._follow_up(outcome, now)
+        return True
 
     def _idle(self, now: float) -> Pause:
         due = [self._next_resync]

@@ -13,10 +13,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.firewall import EXCLUSIVE_SETS
+from ipvsproxy.model.firewall import MAPS, FirewallSet
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.ownership import guards, is_ours, record_of
 from ipvsproxy.reconcile.apply import Outcome
+from ipvsproxy.reconcile.source_lists import installable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -97,11 +98,15 @@ class Resync:
         return found.intact
 
     def _install_firewall(self) -> None:
-        desired = self._state.desired.elements
+        known = self._state.actual.elements
+        elements, put_off = installable(self._state.desired, known)
         # What is ours by the old record stays on record until it is gone; what may exclude something new does not.
-        old = {each for each in self._state.actual.elements if each.set not in EXCLUSIVE_SETS}
-        self._kernel.firewall.install(old | desired)
-        self._state.actual.elements.replace(old | desired)
+        elements |= {
+            each for each in known if each.set not in MAPS and each.set is not FirewallSet.SOURCE_LISTS
+        }
+        self._kernel.firewall.install(elements)
+        known.replace(elements)
+        self._state.put_off.update(dict.fromkeys(put_off))
         self.outcome.done["firewall tables installed"] += 1
 
     def _read_addresses(self) -> frozenset[Address]:

@@ -101,6 +101,10 @@ class Rounds:
         """Tell of items that failed before, and were tried again."""
         self._sum_up("retried", Occasion.RETRY, outcome, began)
 
+    def added_source_list(self, outcome: Outcome, began: float) -> None:
+        """Tell of a source list that was put off, and has been added."""
+        self._sum_up("source list added", Occasion.CHANGES, outcome, began)
+
     def drained(self, outcome: Outcome, began: float) -> None:
         """Tell of the draining real servers that were looked at."""
         self._sum_up("drained", Occasion.DRAINS, outcome, began)

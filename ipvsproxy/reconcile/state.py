@@ -30,7 +30,8 @@ class NodeState:
     """What should be, what is, what failed and what drains. Not thread-safe: the reconciler alone has it.
 
     `contested` collects the Services that lost or got back virtual servers because of somebody else's. `real_servers`
-    is how many there are in the kernel, of virtual servers that are ours.
+    is how many there are in the kernel, of virtual servers that are ours. `put_off` are elements that lead to source
+    lists which are to be added, each list alone.
     """
 
     def __init__(self, kernel: NodeKernel, log: FilteringBoundLogger, shuffle: Shuffle) -> None:
@@ -44,6 +45,7 @@ class NodeState:
         self.foreign: frozenset[VirtualServerKey] = frozenset()
         self._log = log
         self.recently_settled: set[VirtualServerKey] = set()
+        self.put_off: dict[SetElement, None] = {}
         self.contested: set[ObjectKey] = set()
         self._sizes: dict[VirtualServerKey, int] = {}
         self.real_servers = 0
@@ -57,6 +59,7 @@ class NodeState:
             outcome = Outcome(failures=dict.fromkeys(_items(touched), f"kernel unreachable: {error}"))
         else:
             outcome = self._applier.apply(diff(self.desired, self.actual, touched), touched.redirected)
+        self.put_off.update(dict.fromkeys(outcome.put_off))
         self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
         self.retries.settle(touched, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
@@ -64,6 +67,19 @@ class NodeState:
             self._note(key, now)
         if outcome.foreign:
             outcome.absorb(self.settle(self.leave_alone(self.foreign | outcome.foreign), now))
+        return outcome
+
+    def settle_put_off(self, now: float) -> Outcome:
+        """Add one of the source lists that were put off, for all ports that are to lead to it."""
+        name = next(iter(self.put_off)).fields[-1]
+        elements = [element for element in self.put_off if element.fields[-1] == name]
+        for element in elements:
+            del self.put_off[element]
+        desired, known = self.desired.elements, self.actual.elements
+        outcome = self._applier.add_source_list(
+            [element for element in elements if element in desired and element not in known]
+        )
+        self.retries.settle(Touched(elements=set(elements)), outcome.failures, now)
         return outcome
 
     def _make_way(self, touched: Touched) -> None:

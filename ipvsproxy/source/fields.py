@@ -27,8 +27,8 @@ Value = TypeVar("Value")
 DEFAULT_SESSION_AFFINITY_TIMEOUT: Final = 10800
 MAXIMUM_SESSION_AFFINITY_TIMEOUT: Final = 86400
 MAXIMUM_PORT: Final = 65535
-# Of any list of a Service's or a Node's: more would be work for the kernel that one object should not make.
-MAXIMUM_ENTRIES: Final = 1000
+# Of a list of a Service's addresses. Each has to be bound, and takes the kernel the longer the more there are.
+MAXIMUM_ADDRESSES: Final = 1000
 
 _PROTOCOLS: Final = {protocol.name: protocol for protocol in Protocol}
 _POLICIES: Final = {policy.value: policy for policy in TrafficPolicy}
@@ -84,7 +84,7 @@ def _special(address: Address) -> str | None:
 def cluster_ips(spec: schema.ServiceSpec, left_out: list[UnusableError]) -> tuple[Address, ...]:
     """Return the cluster IPs, none of a headless Service; UnusableError if it names some and all are wrong."""
     if spec.cluster_ips:
-        named = _numbered("spec.clusterIPs", spec.cluster_ips, left_out)
+        named = _numbered_addresses("spec.clusterIPs", spec.cluster_ips, left_out)
     else:
         named = [("spec.clusterIP", spec.cluster_ip or "None")]
     if any(text == "None" for _, text in named):
@@ -98,7 +98,7 @@ def external_ips(
     """Return the usable externalIPs, which are of the families of the cluster IPs."""
     if not spec.external_ips:
         return ()
-    named = _numbered("spec.externalIPs", spec.external_ips, left_out)
+    named = _numbered_addresses("spec.externalIPs", spec.external_ips, left_out)
     return _usable(named, _address_reader(set(map(family, cluster_ips))), left_out)
 
 
@@ -121,7 +121,7 @@ def load_balancer_ips(
             raise UnusableError(f"{field}.ipMode", f"{entry.ip_mode!r} is not VIP or Proxy")
         return read_address(f"{field}.ip", entry.ip or "")
 
-    numbered = _numbered("status.loadBalancer.ingress", entries, left_out)
+    numbered = _numbered_addresses("status.loadBalancer.ingress", entries, left_out)
     named = [(field, entry) for field, entry in numbered if entry.ip and entry.ip_mode != "Proxy"]
     return _usable(named, read, left_out)
 
@@ -154,7 +154,7 @@ def node_addresses(status: schema.NodeStatus | None, left_out: list[UnusableErro
         except ValueError as error:
             raise UnusableError(f"{field}.address", error) from None
 
-    numbered = _numbered("status.addresses", (status.addresses if status else None) or [], left_out)
+    numbered = _numbered("status.addresses", (status.addresses if status else None) or [])
     of_types = (
         (field, entry)
         for wanted in ("InternalIP", "ExternalIP")
@@ -174,7 +174,7 @@ def networks(field: str, texts: list[str], left_out: list[UnusableError]) -> tup
         except ValueError as error:
             raise UnusableError(field, error) from None
 
-    return _usable(_numbered(field, texts, left_out), read, left_out)
+    return _usable(_numbered(field, texts), read, left_out)
 
 
 def load_balancer_source_ranges(
@@ -253,16 +253,23 @@ def service_ports(spec: schema.ServiceSpec, left_out: list[UnusableError]) -> tu
         left_out.append(UnusableError(f"{field}.nodePort", reason))
         return 0
 
-    numbered = _numbered("spec.ports", entries, left_out)
+    numbered = _numbered("spec.ports", entries)
     return _one_of_equal_service_ports(_one_at_least(numbered, read, left_out))
 
 
-def _numbered(field: str, entries: list[Entry], left_out: list[UnusableError]) -> list[tuple[str, Entry]]:
-    """Return each entry of a list with its path, MAXIMUM_ENTRIES of them at most."""
-    if len(entries) > MAXIMUM_ENTRIES:
-        reason = f"has {len(entries)} entries, of which the first {MAXIMUM_ENTRIES} are used"
+def _numbered(field: str, entries: list[Entry]) -> list[tuple[str, Entry]]:
+    """Return each entry of a list with its path."""
+    return [(f"{field}[{index}]", entry) for index, entry in enumerate(entries)]
+
+
+def _numbered_addresses(
+    field: str, entries: list[Entry], left_out: list[UnusableError]
+) -> list[tuple[str, Entry]]:
+    """Return each entry of a list of addresses with its path, MAXIMUM_ADDRESSES of them at most."""
+    if len(entries) > MAXIMUM_ADDRESSES:
+        reason = f"has {len(entries)} entries, of which the first {MAXIMUM_ADDRESSES} are used"
         left_out.append(UnusableError(field, reason))
-    return [(f"{field}[{index}]", entry) for index, entry in enumerate(entries[:MAXIMUM_ENTRIES])]
+    return _numbered(field, entries[:MAXIMUM_ADDRESSES])
 
 
 def _one_at_least(
@@ -337,7 +344,7 @@ def slice_ports(
         return SlicePort(sys.intern(entry.name or ""), _protocol(field, entry), _port_number(field, entry))
 
     # No number means all ports, which is nothing that IPVS could forward to.
-    with_number = ((place, entry) for place, entry in _numbered(field, entries, left_out) if entry.port)
+    with_number = ((place, entry) for place, entry in _numbered(field, entries) if entry.port)
     return _one_of_equal_slice_ports(_usable(with_number, read, left_out))
 
 

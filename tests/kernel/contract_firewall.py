@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
-from ipvsproxy.model.addresses import parse_network
+from ipvsproxy.model.addresses import Family, parse_network
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol as Transport
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
-from tests.builders import address, key
+from tests.builders import address, key, source_list
 from tests.kernel.set_elements import ELEMENTS_SIDE_BY_SIDE
 
 if TYPE_CHECKING:
@@ -37,21 +37,44 @@ WITHOUT_ENDPOINTS = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0
 ENDPOINT = SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.1.2"), address("10.244.1.2")))
 
 
-def allowed(network: str, to: str = "203.0.113.1") -> SetElement:
-    return SetElement(FirewallSet.ALLOWED_SOURCES, (*key(to), parse_network(network)))
+def listing(*networks: str, of: Family = Family.IPV4, admits_node: bool = False) -> SetElement:
+    """Return a source list."""
+    return SetElement(FirewallSet.SOURCE_LISTS, (source_list(*networks, of=of, admits_node=admits_node),))
+
+
+def restriction(to: SetElement, of: str = "203.0.113.1") -> SetElement:
+    """Return what leads from a port to a source list."""
+    return SetElement(FirewallSet.RESTRICTED_PORTS, (*key(of), to.set_name))
 
 
 def redirection(to: str, of: str = "203.0.113.1") -> SetElement:
     return SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key(of), address(to)))
 
 
+INSIDE = listing("10.0.0.0/8", "192.0.2.1/32", "192.0.2.2/31", "128.0.0.0/2")
+WITH_NODE = listing("10.0.0.0/8", admits_node=True)
+LISTS = (
+    INSIDE,
+    WITH_NODE,
+    listing(),
+    listing("0.0.0.0/0"),
+    listing("0.0.0.0/1", "128.0.0.0/1"),
+    listing("0.0.0.0/32", "255.255.255.255/32", "10.0.0.0/9", "10.128.0.0/9"),
+    listing("2001:db8::/32", "::1/128", "8000::/1", of=Family.IPV6),
+    listing("::/0", of=Family.IPV6),
+    listing("::ffff:10.0.0.0/104", of=Family.IPV6),
+    listing("2001:db8::/32", of=Family.IPV6, admits_node=True),
+    listing(of=Family.IPV6),
+)
+
 EACH_SHAPE = frozenset(
     (
-        *(allowed(each) for each in ("10.0.0.0/8", "192.0.2.1/32", "192.0.2.2/31", "128.0.0.0/2")),
-        allowed("0.0.0.0/0", to="203.0.113.2"),
-        *(allowed(each, to="fd00:1::1") for each in ("2001:db8::/32", "::1/128", "8000::/1")),
-        allowed("::/0", to="fd00:1::2"),
-        allowed("::ffff:10.0.0.0/104", to="fd00:1::3"),
+        *LISTS,
+        *(
+            restriction(each, of=f"{'203.0.113.' if each.family is Family.IPV4 else 'fd00:1::'}{number}")
+            for number, each in enumerate(LISTS)
+        ),
+        restriction(INSIDE, of="203.0.113.99"),
         redirection("10.96.0.1"),
         redirection("10.96.0.1", of="203.0.113.2"),
         redirection("fd00:96::1", of="fd00:1::1"),
@@ -61,7 +84,6 @@ EACH_SHAPE = frozenset(
                 FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
                 FirewallSet.MASQUERADED_PORTS,
                 FirewallSet.LOCAL_PORTS,
-                FirewallSet.RESTRICTED_PORTS,
             )
             for to in ("198.51.100.1", "2001:db8::1")
         ),
@@ -149,7 +171,7 @@ class FirewallContract:
         firewall.change([ADDRESS, PORT], [ADDRESS6, PORT6, ENDPOINT])
         assert firewall.read() == FirewallState(frozenset((ADDRESS, PORT)), intact=True)
 
-    @pytest.mark.parametrize("present", [ADDRESS, PORT6, allowed("10.0.0.0/8"), redirection("10.96.0.1")])
+    @pytest.mark.parametrize("present", [ADDRESS, PORT6, INSIDE, WITH_NODE, redirection("10.96.0.1")])
     def test_an_element_may_be_named_twice(self, node: Node, present: SetElement) -> None:
         firewall = node.firewall()
         firewall.install([present, present])
@@ -160,11 +182,11 @@ class FirewallContract:
         firewall.change([], [present])
         assert firewall.read() == FirewallState(frozenset(), intact=True)
 
-    @pytest.mark.parametrize("present", [ADDRESS, PORT6, allowed("10.0.0.0/8"), redirection("10.96.0.1")])
+    @pytest.mark.parametrize("present", [ADDRESS, PORT6, INSIDE, WITH_NODE, redirection("10.96.0.1")])
     def test_an_element_that_goes_and_comes_in_one_change_is_there(
         self, node: Node, present: SetElement
     ) -> None:
-        absent = [WITHOUT_ENDPOINTS, allowed("11.0.0.0/8"), redirection("10.96.0.1", of="203.0.113.9")]
+        absent = [WITHOUT_ENDPOINTS, listing("11.0.0.0/8"), redirection("10.96.0.1", of="203.0.113.9")]
         firewall = node.firewall()
         firewall.install([present])
         firewall.change([present, *absent], [present, *absent])
@@ -200,20 +222,55 @@ class FirewallContract:
             firewall.change(both, [])
         assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
 
-    @pytest.mark.parametrize("wide", ["10.0.0.0/8", "0.0.0.0/0"])
-    def test_networks_within_another_take_its_place_in_one_change_and_back(
-        self, node: Node, wide: str
-    ) -> None:
-        narrow = [allowed("10.0.0.0/16"), allowed("10.1.0.0/16"), allowed("10.255.255.255/32")]
+    def test_a_port_is_led_to_a_new_list_and_the_old_one_goes_in_one_change(self, node: Node) -> None:
+        old, new = listing("10.0.0.0/8"), listing("10.0.0.0/16", "10.1.0.0/16", "10.255.255.255/32")
         firewall = node.firewall()
-        firewall.install([allowed(wide)])
-        firewall.change(narrow, [allowed(wide)])
-        assert firewall.read() == FirewallState(frozenset(narrow), intact=True)
-        firewall.change([allowed(wide)], narrow)
-        assert firewall.read() == FirewallState(frozenset((allowed(wide),)), intact=True)
+        firewall.install([old, restriction(old)])
+        firewall.change([new, restriction(new)], [old, restriction(old)])
+        assert firewall.read() == FirewallState(frozenset((new, restriction(new))), intact=True)
 
-    def test_networks_that_overlap_are_for_different_ports(self, node: Node) -> None:
-        elements = frozenset((allowed("10.0.0.0/8"), allowed("10.1.0.0/16", to="203.0.113.2")))
+    def test_a_list_may_be_for_many_ports_and_is_there_once(self, node: Node) -> None:
+        elements = frozenset((INSIDE, *(restriction(INSIDE, of=f"203.0.113.{each}") for each in range(9))))
+        firewall = node.firewall()
+        firewall.install([INSIDE])
+        firewall.change(elements, [])
+        assert firewall.read() == FirewallState(elements, intact=True)
+        firewall.change([], elements - {INSIDE, restriction(INSIDE)})
+        assert firewall.read() == FirewallState(frozenset((INSIDE, restriction(INSIDE))), intact=True)
+        firewall.change([], [restriction(INSIDE), INSIDE])
+        assert firewall.read() == FirewallState(frozenset(), intact=True)
+
+    def test_a_list_that_a_port_leads_to_is_not_removed(self, node: Node) -> None:
+        elements = frozenset((INSIDE, restriction(INSIDE)))
+        firewall = node.firewall()
+        firewall.install(elements)
+        with pytest.raises(FirewallError, match="busy"):
+            firewall.change([PORT], [INSIDE])
+        assert firewall.read() == FirewallState(elements, intact=True)
+
+    @pytest.mark.parametrize("lacking", [INSIDE, WITH_NODE, listing(of=Family.IPV6)])
+    def test_no_port_is_led_to_a_list_that_is_not_there(self, node: Node, lacking: SetElement) -> None:
+        led = restriction(lacking, of="203.0.113.1" if lacking.family is Family.IPV4 else "fd00:1::1")
+        firewall = node.firewall()
+        with pytest.raises(FirewallError, match="No such file or directory"):
+            firewall.install([led])
+        firewall.install([ADDRESS])
+        for add, remove in (([PORT, led], []), ([PORT], [led]), ([PORT, led], [lacking])):
+            with pytest.raises(FirewallError, match="No such file or directory"):
+                firewall.change(add, remove)
+        assert firewall.read() == FirewallState(frozenset((ADDRESS,)), intact=True)
+
+    def test_a_port_leads_to_one_list(self, node: Node) -> None:
+        elements = frozenset((INSIDE, WITH_NODE, restriction(INSIDE)))
+        firewall = node.firewall()
+        firewall.install(elements)
+        for add, remove in (([restriction(WITH_NODE)], []), ([], [restriction(WITH_NODE)])):
+            with pytest.raises(FirewallError, match="File exists"):
+                firewall.change([PORT, *add], remove)
+        assert firewall.read() == FirewallState(elements, intact=True)
+
+    def test_networks_of_different_lists_may_overlap(self, node: Node) -> None:
+        elements = frozenset((listing("10.0.0.0/8"), listing("10.1.0.0/16"), listing("0.0.0.0/0")))
         firewall = node.firewall()
         firewall.install([])
         firewall.change(elements, [])

@@ -9,6 +9,7 @@ from ipvsproxy.kernel.nft_text import SET_NAMES
 from ipvsproxy.model.addresses import Family, format_address
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     ClearMark,
     ConnectionIsNew,
     Field,
@@ -20,6 +21,7 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 
@@ -82,6 +84,8 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
             single = network.prefix_length == network.family.bits
             right = text if single else {"prefix": {"addr": text, "len": network.prefix_length}}
             return compared(_field(Field.SOURCE, network.family), right, equal=inside)
+        case SourceListed(of, name):
+            return compared(_field(Field.SOURCE, of), f"@{name}", equal=True)
         case ArrivesBy(interface, inside):
             return compared({"meta": {"key": "iifname"}}, interface, equal=inside)
         case ProtocolIs(number):
@@ -106,6 +110,8 @@ def statement_of(statement: Statement) -> dict[str, Any]:
             return {"mangle": {"key": _MARK, "value": {"|": [_MARK, 1 << bit]}}}
         case ClearMark(bit):
             return {"mangle": {"key": _MARK, "value": {"&": [_MARK, 0xFFFFFFFF ^ 1 << bit]}}}
+        case AskSourceList(of, fields, each):
+            return {"vmap": {"key": _fields(fields, of), "data": f"@{SET_NAMES[each, of]}"}}
         case SetDestination(of, fields, each):
             lookup = {"map": {"key": _fields(fields, of), "data": f"@{SET_NAMES[each, of]}"}}
             return {"dnat": {"family": _PROTOCOL[of], "addr": lookup}}

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import Address, Family, Network
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.rules import MAPS, SETS, FieldType
+from ipvsproxy.plan.firewall import NODE_ALONE
+from ipvsproxy.plan.rules import SETS, FieldType
+from ipvsproxy.plan.source_ranges import separate_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,16 +23,33 @@ _VALUES = {
 }
 
 
-def _values(of: FieldType, family: Family) -> st.SearchStrategy[object]:
+def _addresses(family: Family) -> st.SearchStrategy[bytes]:
     length = family.bits // 8
-    addresses = st.sampled_from(
+    return st.sampled_from(
         [bytes(length), b"\xff" * length, *(bytes((10, *range(length - 2), each)) for each in range(3))]
     )
+
+
+def _values(of: FieldType, family: Family) -> st.SearchStrategy[object]:
     if of is FieldType.ADDRESS:
-        return addresses.map(Address)
-    if of is FieldType.NETWORK:
-        return st.builds(_network, addresses, st.integers(0, family.bits))
+        return _addresses(family).map(Address)
+    if of is FieldType.SOURCE_LIST:
+        # Of the lists, those are there whatever comes and goes.
+        return st.sampled_from([each.name for each in NODE_ALONE if each.family is family])
     return _VALUES[of]
+
+
+def _source_lists(family: Family) -> st.SearchStrategy[SetElement]:
+    networks = st.lists(st.builds(_network, _addresses(family), st.integers(0, family.bits)), max_size=4)
+    lists = st.builds(
+        lambda ranges, admits_node: SourceList.of(
+            family, separate_networks(tuple(ranges), family), admits_node=admits_node
+        ),
+        networks,
+        st.booleans(),
+    )
+    others = lists.filter(lambda each: each not in NODE_ALONE)
+    return others.map(lambda each: SetElement(FirewallSet.SOURCE_LISTS, (each,)))
 
 
 def _network(within: bytes, prefix_length: int) -> Network:
@@ -43,7 +62,9 @@ def _elements_of(each: FirewallSet, family: Family) -> st.SearchStrategy[SetElem
     return fields.map(lambda values: SetElement(each, values))
 
 
-ANY_ELEMENT = st.one_of(*(_elements_of(each, family) for each in FirewallSet for family in Family))
+ANY_ELEMENT = st.one_of(
+    *(_elements_of(each, family) for each in SETS for family in Family), *map(_source_lists, Family)
+)
 """Any element of any set."""
 
 
@@ -57,12 +78,7 @@ def side_by_side(elements: Iterable[SetElement]) -> frozenset[SetElement]:
 
 
 def _in_the_way(other: SetElement, element: SetElement) -> bool:
-    if (other.set, other.fields[:-1]) != (element.set, element.fields[:-1]):
-        return False
-    last, others_last = element.fields[-1], other.fields[-1]
-    if isinstance(last, Network) and isinstance(others_last, Network):
-        return last.contains(others_last.address) or others_last.contains(last.address)
-    return element.set in MAPS
+    return element.set in MAPS and (other.set, other.fields[:-1]) == (element.set, element.fields[:-1])
 
 
 ELEMENTS_SIDE_BY_SIDE = st.lists(ANY_ELEMENT, max_size=30).map(side_by_side)

@@ -10,24 +10,26 @@ import pytest
 from hypothesis import given
 
 from ipvsproxy.kernel.nft_listing import parse_listing
-from ipvsproxy.model.addresses import Network, format_address
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.addresses import Family, format_address
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.rules import MAPS
-from tests.builders import address, key
+from ipvsproxy.plan.firewall import NODE_ALONE, source_list_chain
+from tests.builders import address, key, source_list
 from tests.kernel.contract_firewall import (
     ADDRESS,
     ADDRESS6,
     ENDPOINT,
     PORT,
     WITHOUT_ENDPOINTS,
-    allowed,
     redirection,
+    restriction,
 )
+from tests.kernel.nft_json import objects_of
 from tests.kernel.set_elements import ELEMENTS_SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from ipvsproxy.kernel.nft_listing import Listing
+    from ipvsproxy.model.addresses import Network
 
 RULES = "table inet ipvsproxy { … }"
 
@@ -58,15 +60,24 @@ def a_map(name: str, *elements: object) -> dict[str, Any]:
     return {"map": body | {"map": "ipv4_addr"}}
 
 
-def port_and(last: object) -> dict[str, Any]:
-    return {"concat": ["203.0.113.1", 6, 80, last]}
+def port_to(verdict: object) -> list[Any]:
+    return [{"concat": ["203.0.113.1", 6, 80]}, verdict]
+
+
+def a_list(of: SourceList, *elements: object) -> list[dict[str, Any]]:
+    """Return what nft prints of a source list."""
+    others = objects_of([source_list_chain(of)])
+    return [a_set(of.name, *elements), *others]
+
+
+MODELS = [each for of in NODE_ALONE for each in a_list(of)]
 
 
 def digest_chain(name: str) -> dict[str, Any]:
     return {"chain": {"family": "inet", "table": "ipvsproxy", "name": name, "handle": 20}}
 
 
-INSTALLED = [
+INSTALLED: list[dict[str, Any]] = [
     TABLE,
     a_set("service-addresses-ipv4"),
     a_set("service-ports-ipv4"),
@@ -113,46 +124,114 @@ def test_elements_of_all_sets_are_read() -> None:
     ],
 )
 def test_a_network_is_read_however_nft_prints_it(network: str, printed: object) -> None:
-    listing = parse(a_set("allowed-sources-ipv4", port_and(printed)))
-    assert listing.elements == {allowed(network)}
-    assert not listing.strange
+    of = source_list(network)
+    listed = parse(*MODELS, *a_list(of, printed))
+    assert listed.elements == {SetElement(FirewallSet.SOURCE_LISTS, (of,))}
+    assert not listed.strange
 
 
 def test_a_single_ipv6_address_is_a_network() -> None:
-    listing = parse(a_set("allowed-sources-ipv6", {"concat": ["fd00:1::1", 6, 80, "2001:db8::1"]}))
-    assert listing.elements == {allowed("2001:db8::1/128", to="fd00:1::1")}
+    of = source_list("2001:db8::1/128", of=Family.IPV6)
+    assert parse(*MODELS, *a_list(of, "2001:db8::1")).elements == {
+        SetElement(FirewallSet.SOURCE_LISTS, (of,))
+    }
+
+
+def test_the_lists_that_are_always_there_are_no_elements() -> None:
+    listed = parse(*MODELS)
+    assert listed.elements == frozenset()
+    assert not listed.strange
+
+
+LIST = source_list("10.0.0.0/8")
+PRINTED = a_list(LIST, {"prefix": {"addr": "10.0.0.0", "len": 8}})
+
+
+@pytest.mark.parametrize("admits_node", [False, True])
+def test_a_source_list_is_as_it_should_be_if_it_looks_like_the_one_that_is_always_there(
+    *, admits_node: bool
+) -> None:
+    of = source_list("10.0.0.0/8", admits_node=admits_node)
+    objects = a_list(of, {"prefix": {"addr": "10.0.0.0", "len": 8}})
+    assert not parse(*MODELS, *objects).strange
+    for index in range(len(objects)):
+        others = [*objects[:index], *objects[index + 1 :]]
+        assert parse(*MODELS, *others).strange
+        assert parse(*MODELS, *others).elements == frozenset()
+    rules = [each for each in objects if "rule" in each]
+    reversed_rules = [*(each for each in objects if "rule" not in each), *reversed(rules)]
+    assert parse(*MODELS, *reversed_rules).strange
+    assert parse(*MODELS, *objects, rule(of.name, "accept", 9)).strange
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        (),
+        ({"prefix": {"addr": "10.0.0.0", "len": 9}},),
+        ({"prefix": {"addr": "10.0.0.0", "len": 8}}, "192.0.2.1"),
+        ({"range": ["10.0.0.0", "10.0.0.2"]},),
+        ({"range": ["10.0.0.1", "10.0.0.0"]},),
+        ({"range": ["10.0.0.0", "::1"]},),
+        ({"range": [1, 2]},),
+        ({"prefix": {"addr": "10.0.0.0", "len": 33}},),
+        ({"prefix": {"addr": "10.0.0.0"}},),
+        (10,),
+        ({"elem": {"val": {"prefix": {"addr": "10.0.0.0", "len": 8}}, "comment": "mine"}},),
+    ],
+)
+def test_a_source_list_whose_networks_do_not_lead_to_its_name_is_none(elements: tuple[object, ...]) -> None:
+    listed = parse(*MODELS, *a_list(LIST, *elements))
+    assert listed.elements == frozenset()
+    assert listed.strange
+
+
+def test_source_lists_are_not_part_of_the_digest_but_those_that_are_always_there_are() -> None:
+    digest = parse(*INSTALLED, *MODELS).digest_name
+    assert parse(*INSTALLED, *MODELS, *PRINTED).digest_name == digest
+    for index in range(len(MODELS)):
+        assert parse(*INSTALLED, *MODELS[:index], *MODELS[index + 1 :]).digest_name != digest
 
 
 def test_a_map_has_pairs() -> None:
     listing = parse(
+        a_map("restricted-service-ports-ipv4", port_to({"jump": {"target": LIST.name}})),
         a_map("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
         a_map("in-cluster-destinations-ipv6", [{"concat": ["2001:db8::1", 6, 80]}, "fd00:96::1"]),
     )
-    assert listing.elements == {redirection("10.96.0.1"), redirection("fd00:96::1", of="2001:db8::1")}
+    assert listing.elements == {
+        restriction(SetElement(FirewallSet.SOURCE_LISTS, (LIST,))),
+        redirection("10.96.0.1"),
+        redirection("fd00:96::1", of="2001:db8::1"),
+    }
     assert not listing.strange
 
 
-def listed(element: SetElement) -> object:
-    """Return the element as nft 1.0.6 prints it."""
-    fields: list[object] = []
-    for field in element.fields:
-        if isinstance(field, Network):
-            single = field.prefix_length == field.family.bits
-            text = format_address(field.address)
-            fields.append(text if single else {"prefix": {"addr": text, "len": field.prefix_length}})
-        else:
-            fields.append(format_address(field) if isinstance(field, bytes) else int(field))
+def printed(network: Network) -> object:
+    """Return a network as nft 1.0.6 prints it."""
+    text = format_address(network.address)
+    single = network.prefix_length == network.family.bits
+    return text if single else {"prefix": {"addr": text, "len": network.prefix_length}}
+
+
+def objects_for(element: SetElement) -> list[dict[str, Any]]:
+    """Return what nft 1.0.6 prints for an element."""
+    first = element.fields[0]
+    if isinstance(first, SourceList):
+        return a_list(first, *map(printed, first.networks))
+    fields: list[object] = [
+        format_address(field) if isinstance(field, bytes) else field for field in element.fields
+    ]
+    if element.set is FirewallSet.RESTRICTED_PORTS:
+        fields[-1] = {"jump": {"target": fields[-1]}}
     if element.set in MAPS:
-        return [{"concat": fields[:-1]}, fields[-1]]
-    return fields[0] if len(fields) == 1 else {"concat": fields}
+        return [a_map(element.set_name, [{"concat": fields[:-1]}, fields[-1]])]
+    return [a_set(element.set_name, fields[0] if len(fields) == 1 else {"concat": fields})]
 
 
 @given(ELEMENTS_SIDE_BY_SIDE)
 def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement]) -> None:
-    objects = (
-        (a_map if element.set in MAPS else a_set)(element.set_name, listed(element)) for element in elements
-    )
-    listing = parse(*objects)
+    listing = parse(*MODELS, *(each for element in elements for each in objects_for(element)))
     assert listing.elements == elements
     assert not listing.strange
 
@@ -171,15 +250,12 @@ def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement
         ("service-ports-ipv4", {"concat": ["10.96.0.1", 6, {"range": [1, 2]}]}),
         ("service-ports-ipv4", {"elem": {"val": {"concat": ["10.96.0.1", 6, 80]}, "timeout": 60}}),
         ("local-endpoints-ipv4", {"concat": ["10.244.1.2", 8]}),
-        ("allowed-sources-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
-        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.0", "10.0.0.2"]})),
-        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.1", "10.0.0.0"]})),
-        ("allowed-sources-ipv4", port_and({"range": ["10.0.0.0", "::1"]})),
-        ("allowed-sources-ipv4", port_and({"range": [1, 2]})),
-        ("allowed-sources-ipv4", port_and({"prefix": {"addr": "10.0.0.0", "len": 33}})),
-        ("allowed-sources-ipv4", port_and({"prefix": {"addr": "10.0.0.0"}})),
-        ("allowed-sources-ipv4", port_and(10)),
-        ("allowed-sources-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
+        ("restricted-service-ports-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
+        ("restricted-service-ports-ipv4", port_to("10.96.0.1")),
+        ("restricted-service-ports-ipv4", port_to({"drop": None})),
+        ("restricted-service-ports-ipv4", port_to({"jump": {"target": "refusal"}})),
+        ("restricted-service-ports-ipv4", port_to({"goto": {"target": LIST.name}})),
+        ("sources-ipv4-0", "10.96.0.1"),
         ("in-cluster-destinations-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}]),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, {"range": ["::", "::1"]}]),
@@ -193,7 +269,7 @@ def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement
 def test_an_element_such_as_the_agent_never_adds_is_left_out_and_the_table_is_not_intact(
     name: str, element: object
 ) -> None:
-    listing = parse(a_set(name, element), a_set("service-addresses-ipv6", "fd00:96::1"))
+    listing = parse(*MODELS, a_set(name, element), a_set("service-addresses-ipv6", "fd00:96::1"))
     assert listing.elements == {ADDRESS6}
     assert listing._replace(recorded=(listing.digest_name,)).strange
     assert not listing._replace(recorded=(listing.digest_name,)).intact

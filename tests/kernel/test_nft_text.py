@@ -12,6 +12,7 @@ from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     Chain,
     ClearMark,
     ConnectionIsNew,
@@ -26,10 +27,20 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 from tests.builders import address, key
-from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT, allowed, redirection
+from tests.kernel.contract_firewall import (
+    ADDRESS,
+    ADDRESS6,
+    ENDPOINT,
+    PORT,
+    WITH_NODE,
+    listing,
+    redirection,
+    restriction,
+)
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.rules import Match, Statement
@@ -50,14 +61,14 @@ DECLARATIONS = """\
 \tset masqueraded-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
 \tset local-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
 \tset local-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
-\tset restricted-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
-\tset restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
-\tset allowed-sources-ipv4 { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval; }
-\tset allowed-sources-ipv6 { type ipv6_addr . inet_proto . inet_service . ipv6_addr; flags interval; }
+\tmap restricted-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service : verdict; }
+\tmap restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service : verdict; }
 \tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }
 \tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; }
 \tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
 \tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
+\tset sources-and-node-ipv4-e3b0c44298fc1c149afbf4c8996fb924 { type ipv4_addr; flags interval; }
+\tset sources-and-node-ipv6-e3b0c44298fc1c149afbf4c8996fb924 { type ipv6_addr; flags interval; }
 """
 
 
@@ -104,11 +115,10 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
             "ip6 saddr . ip6 daddr @local-endpoints-ipv6",
         ),
         (
-            FieldsInSet(
-                Family.IPV4, (*SERVICE_PORT, Field.SOURCE), FirewallSet.ALLOWED_SOURCES, inside=False
-            ),
-            "ip daddr . meta l4proto . th dport . ip saddr != @allowed-sources-ipv4",
+            FieldsInSet(Family.IPV4, SERVICE_PORT, FirewallSet.LOCAL_PORTS, inside=False),
+            "ip daddr . meta l4proto . th dport != @local-service-ports-ipv4",
         ),
+        (SourceListed(Family.IPV6, "sources-ipv6-0"), "ip6 saddr @sources-ipv6-0"),
         (SourceIn(parse_network("10.244.0.0/16")), "ip saddr 10.244.0.0/16"),
         (SourceIn(parse_network("10.244.0.0/16"), inside=False), "ip saddr != 10.244.0.0/16"),
         (SourceIn(parse_network("fd00:244::/56"), inside=False), "ip6 saddr != fd00:244::/56"),
@@ -133,6 +143,10 @@ def test_matches(match: Match, text: str) -> None:
         (Verdict.REJECT_WITH_RESET, "reject with tcp reset"),
         (Verdict.REJECT_WITH_ICMP, "reject with icmpx type port-unreachable"),
         (GoTo("side"), "goto side"),
+        (
+            AskSourceList(Family.IPV6, SERVICE_PORT, FirewallSet.RESTRICTED_PORTS),
+            "ip6 daddr . meta l4proto . th dport vmap @restricted-service-ports-ipv6",
+        ),
         (
             SetDestination(Family.IPV4, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
             "dnat ip to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
@@ -183,11 +197,46 @@ def test_elements_are_added_before_they_are_deleted_so_that_they_are_there() -> 
     )
 
 
-def test_networks_and_what_a_map_leads_to_come_last() -> None:
-    assert add_text([allowed("10.0.0.0/8"), redirection("10.96.0.1")]) == (
-        "add element inet ipvsproxy allowed-sources-ipv4 { 203.0.113.1 . 6 . 80 . 10.0.0.0/8 }\n"
+def test_what_a_map_leads_to_comes_last() -> None:
+    name = WITH_NODE.set_name
+    assert add_text([restriction(WITH_NODE), redirection("10.96.0.1")]) == (
+        f"add element inet ipvsproxy restricted-service-ports-ipv4 {{ 203.0.113.1 . 6 . 80 : jump {name} }}\n"
         "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 }\n"
     )
+
+
+def test_a_source_list_is_a_set_and_a_chain_that_are_made_before_anything_leads_to_them() -> None:
+    name = WITH_NODE.set_name
+    text = add_text([restriction(WITH_NODE), WITH_NODE])
+    assert text.splitlines() == [
+        f"add set inet ipvsproxy {name} {{ type ipv4_addr; flags interval; }}",
+        f"add chain inet ipvsproxy {name}",
+        f"add element inet ipvsproxy {name} {{ 10.0.0.0/8 }}",
+        f"flush chain inet ipvsproxy {name}",
+        f'add rule inet ipvsproxy {name} ip saddr @{name} return comment "a source of the list"',
+        f'add rule inet ipvsproxy {name} ip saddr @service-addresses-ipv4 return comment "a process of the node"',
+        f'add rule inet ipvsproxy {name} drop comment "drop sources that the port is not open to"',
+        *add_text([restriction(WITH_NODE)]).splitlines(),
+    ]
+
+
+def test_a_source_list_without_networks_lets_nobody_in() -> None:
+    nobody = listing()
+    assert [line for line in add_text([nobody]).splitlines() if line.startswith("add element")] == []
+    assert "drop" in add_text([nobody])
+
+
+def test_a_source_list_goes_after_what_leads_to_it() -> None:
+    lines = remove_text([WITH_NODE, restriction(WITH_NODE)]).splitlines()
+    name = WITH_NODE.set_name
+    assert [line.split(" { ")[0] for line in lines] == [
+        f"add set inet ipvsproxy {name}",
+        f"add chain inet ipvsproxy {name}",
+        "add element inet ipvsproxy restricted-service-ports-ipv4",
+        "delete element inet ipvsproxy restricted-service-ports-ipv4",
+        f"delete chain inet ipvsproxy {name}",
+        f"delete set inet ipvsproxy {name}",
+    ]
 
 
 def test_an_element_that_is_named_twice_is_deleted_once() -> None:

@@ -35,6 +35,7 @@ from tests.builders import (
     port,
     real_server,
     service,
+    source_list,
     virtual_server,
 )
 from tests.observe.node import NOW, kernel_of, planned, report_of, state, view_of
@@ -243,17 +244,21 @@ def test_a_virtual_server_has_what_its_service_says_of_it() -> None:
     }
     load_balancer, node_port = shown["192.0.2.10:80"], shown["203.0.113.1:30080"]
     assert (load_balancer.in_cluster_destination, node_port.in_cluster_destination) == ("10.96.0.3", None)
-    assert (load_balancer.allowed_sources, node_port.allowed_sources) == (["198.51.100.0/24"], None)
+    name = source_list("198.51.100.0/24").name
+    assert (load_balancer.source_list, node_port.source_list) == (name, None)
+    assert compare(report_of(asking), kernel_of(asking)).source_lists == {name: ["198.51.100.0/24"]}
     assert {each.drain_timeout_seconds for each in shown.values()} == {900}
 
 
 def test_allowed_sources_that_somebody_removed_are_named() -> None:
     asking = shop(HERE, source_ranges=("198.51.100.0/24",))
     kernel = kernel_of(asking)
-    left = {each for each in kernel.firewall.elements if each.set is not FirewallSet.ALLOWED_SOURCES}
+    sets, name = (FirewallSet.SOURCE_LISTS, FirewallSet.RESTRICTED_PORTS), source_list("198.51.100.0/24").name
+    left = {each for each in kernel.firewall.elements if each.set not in sets}
     kernel = kernel._replace(firewall=FirewallState(frozenset(left), intact=True))
     assert sentences(kernel, report_of(asking)) == [
-        "element 192.0.2.10 . tcp . 80 . 198.51.100.0/24 of set allowed-sources-ipv4 is missing"
+        f"element 192.0.2.10 . tcp . 80 : jump {name} of set restricted-service-ports-ipv4 is missing",
+        f"source list {name} is missing",
     ]
 
 

@@ -22,9 +22,9 @@ from tests.builders import (
     endpoint,
     endpoint_slice,
     key,
-    networks,
     port,
     service,
+    source_list,
     virtual_server,
 )
 from tests.plan.context import CONTEXT, context
@@ -252,12 +252,29 @@ class TestElements:
         assert FirewallSet.PORTS_WITHOUT_ENDPOINTS in elements(cluster_ip)
 
     def test_source_ranges_restrict_the_port_to_their_networks(self) -> None:
-        restricted = elements(self.EXTERNAL._replace(allowed_sources=networks("192.0.2.0/24")))
-        assert restricted[FirewallSet.RESTRICTED_PORTS] == self.PORT
-        assert restricted[FirewallSet.ALLOWED_SOURCES] == ["203.0.113.1 . tcp . 80 . 192.0.2.0/24"]
-        closed = elements(self.EXTERNAL._replace(allowed_sources=()))
-        assert closed[FirewallSet.RESTRICTED_PORTS] == self.PORT
-        assert FirewallSet.ALLOWED_SOURCES not in closed
+        for sources in (source_list("192.0.2.0/24"), source_list()):
+            restricted = elements(self.EXTERNAL._replace(allowed_sources=sources))
+            assert restricted[FirewallSet.RESTRICTED_PORTS] == [
+                f"203.0.113.1 . tcp . 80 : jump {sources.name}"
+            ]
+            assert restricted[FirewallSet.SOURCE_LISTS] == [", ".join(map(str, sources.networks))]
+        assert FirewallSet.RESTRICTED_PORTS not in elements(self.EXTERNAL)
+
+    def test_two_services_with_the_same_ranges_share_a_source_list(self) -> None:
+        desired = Desired()
+        for number, name in enumerate(("web", "shop"), start=1):
+            value = service(
+                f"10.96.0.{number}",
+                of=ObjectKey("default", name),
+                load_balancer_ips=(f"203.0.113.{number}",),
+                source_ranges=("192.0.2.0/24",),
+            )
+            desired.replace(value.key, plan_service(value, [], CONTEXT))
+        lists = [each for each in desired.elements if each.set is FirewallSet.SOURCE_LISTS]
+        assert lists == [SetElement(FirewallSet.SOURCE_LISTS, (source_list("192.0.2.0/24"),))]
+        gone = desired.replace(ObjectKey("default", "web"), NOTHING)
+        assert lists[0] not in gone.elements
+        assert lists[0] in desired.replace(ObjectKey("default", "shop"), NOTHING).elements
 
 
 def test_the_virtual_servers_that_are_diverted_to_a_cluster_ip_are_known() -> None:

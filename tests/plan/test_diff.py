@@ -14,7 +14,17 @@ from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, Service
 from ipvsproxy.plan.desired import Desired
 from ipvsproxy.plan.diff import Actual, KnownElements, diff, diff_virtual_server, draining_real_servers
 from ipvsproxy.plan.services import NOTHING, plan_service
-from tests.builders import NODE, address, endpoint, endpoint_slice, key, real_server, service, virtual_server
+from tests.builders import (
+    NODE,
+    address,
+    endpoint,
+    endpoint_slice,
+    key,
+    real_server,
+    service,
+    source_list,
+    virtual_server,
+)
 from tests.plan.context import CONTEXT
 
 if TYPE_CHECKING:
@@ -161,12 +171,19 @@ def test_while_the_external_traffic_policy_changes_its_virtual_server_stays_masq
 def test_source_ranges_change_in_one_transaction() -> None:
     cluster = TrafficPolicy.CLUSTER
     narrowed = change(external(cluster, "10.0.0.0/8"), external(cluster, "10.1.0.0/16"))
-    assert [str(each) for each in narrowed.replaced_elements] == ["203.0.113.1 . tcp . 80 . 10.0.0.0/8"]
-    assert [str(each) for each in narrowed.add_elements] == ["203.0.113.1 . tcp . 80 . 10.1.0.0/16"]
+    wide, narrow = source_list("10.0.0.0/8"), source_list("10.1.0.0/16")
+    assert {str(each) for each in narrowed.replaced_elements} == {
+        f"203.0.113.1 . tcp . 80 : jump {wide.name}",
+        "10.0.0.0/8",
+    }
+    assert {str(each) for each in narrowed.add_elements} == {
+        f"203.0.113.1 . tcp . 80 : jump {narrow.name}",
+        "10.1.0.0/16",
+    }
     opened = change(external(cluster, "10.0.0.0/8"), external(cluster))
     assert {each.set for each in opened.replaced_elements} == {
         FirewallSet.RESTRICTED_PORTS,
-        FirewallSet.ALLOWED_SOURCES,
+        FirewallSet.SOURCE_LISTS,
     }
 
 

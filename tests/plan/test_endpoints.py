@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import Family, format_endpoint
 from ipvsproxy.model.objects import Endpoint, Protocol, SlicePort
-from ipvsproxy.plan.endpoints import EndpointReason, Here, answers, decide_endpoints, endpoints_by_port
+from ipvsproxy.plan.endpoints import EndpointReason, EndpointsByPort, Here, answers, decide_endpoints
 from tests.builders import NODE, address, addresses, endpoint, endpoint_slice
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ ZONE = "zone-a"
 def merged(
     *slices: EndpointSlice, name: str = "", protocol: Protocol = Protocol.TCP, of: Family = Family.IPV4
 ) -> dict[Place, Endpoint]:
-    return endpoints_by_port(of, slices, NODE).get((name, protocol), {})
+    return EndpointsByPort(of, slices, NODE).of(name, protocol)
 
 
 def decide(
     *slices: EndpointSlice, not_local: EndpointReason | None = None, service_addresses: tuple[str, ...] = ()
 ) -> dict[str, EndpointReason]:
     decisions = decide_endpoints(
-        endpoints_by_port(Family.IPV4, slices, NODE).get(("", Protocol.TCP), {}),
+        EndpointsByPort(Family.IPV4, slices, NODE).of("", Protocol.TCP),
         Here(NODE, ZONE),
         addresses(*service_addresses),
         not_local,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from ipvsproxy.model.addresses import parse_network
+from ipvsproxy.model.addresses import family, parse_network
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, FirewallSettings, PodInterfaces, PodNetworks, ruleset
 from ipvsproxy.plan.rules import ArrivesBy, GoTo, Verdict
-from tests.builders import address, key
+from ipvsproxy.plan.source_ranges import NOBODY
+from tests.builders import address, key, source_list
 from tests.plan.rule_walker import Packet, Passage, pass_hook
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
     local_ports = others | {key(local), key(local, CLOSED), key(node, LOCAL_NODE_PORT)}
     without_endpoints = {key(service, NOBODYS), key(node, NOBODYS_NODE_PORT)}
     masqueraded = {key(cluster), key(restricted), key(node, NODE_PORT), key(node, NOBODYS_NODE_PORT)}
+    sources = source_list(SOURCES[hosts], of=family(address(node)), admits_node=True)
     internal = {key(service), key(service, OTHERS), key(service, 53, Protocol.UDP)}
     return {
         FirewallSet.SERVICE_ADDRESSES: {(address(each),) for each in (service, local, cluster, restricted)},
@@ -98,11 +100,11 @@ def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
         FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: {*others},
         FirewallSet.MASQUERADED_PORTS: {*masqueraded},
         FirewallSet.LOCAL_PORTS: {*local_ports},
-        FirewallSet.RESTRICTED_PORTS: {key(restricted), key(local, CLOSED)},
-        FirewallSet.ALLOWED_SOURCES: {
-            (*key(restricted), parse_network(network))
-            for network in (SOURCES[hosts], f"{restricted}/{8 * len(address(restricted))}")
+        FirewallSet.RESTRICTED_PORTS: {
+            (*key(restricted), sources.name),
+            (*key(local, CLOSED), NOBODY[sources.family].name),
         },
+        FirewallSet.SOURCE_LISTS: {(sources,), (NOBODY[sources.family],)},
         FirewallSet.IN_CLUSTER_DESTINATIONS: {
             (*key(local, port), address(service)) for port in (80, NOBODYS, OTHERS, CLOSED)
         },

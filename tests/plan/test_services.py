@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.ipvs import ServiceFlag
 from ipvsproxy.model.objects import (
     AddressKind,
+    EndpointSlice,
     Protocol,
     ServiceOptions,
     ServiceType,
@@ -17,7 +20,8 @@ from ipvsproxy.model.objects import (
 )
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.node import Dependency, Reservation
-from ipvsproxy.plan.services import NOTHING, HealthCheck, endpoints_behind
+from ipvsproxy.plan.services import MAXIMUM_SERVERS, NOTHING, EndpointsBehind, HealthCheck
+from ipvsproxy.plan.source_ranges import MAXIMUM_NETWORKS, NOBODY
 from tests.builders import (
     NODE,
     address,
@@ -29,12 +33,13 @@ from tests.builders import (
     port,
     real_server,
     service,
+    source_list,
     virtual_server,
 )
 from tests.plan.context import CONTEXT, SETTINGS, context, plan
 
 if TYPE_CHECKING:
-    from ipvsproxy.model.objects import Service
+    from ipvsproxy.model.objects import Endpoint, Service, ServicePort
     from ipvsproxy.plan.services import ServicePlan
 
 LOCAL = TrafficPolicy.LOCAL
@@ -239,7 +244,7 @@ def test_source_ranges_are_for_the_load_balancers_address_only() -> None:
     assert {value.kind: value.allowed_sources for value in planned.values()} == {
         AddressKind.CLUSTER_IP: None,
         AddressKind.NODE_PORT: None,
-        AddressKind.LOAD_BALANCER_IP: networks("192.0.2.0/24"),
+        AddressKind.LOAD_BALANCER_IP: source_list("192.0.2.0/24"),
         AddressKind.EXTERNAL_IP: None,
     }
 
@@ -314,14 +319,94 @@ def test_an_endpoint_at_a_service_address_is_left_out_with_a_reason() -> None:
     ]
 
 
+def many_ports(number: int) -> tuple[tuple[ServicePort, ...], tuple[SlicePort, ...]]:
+    numbers = range(1, number + 1)
+    return (
+        tuple(port(each, f"p{each}") for each in numbers),
+        tuple(SlicePort(f"p{each}", Protocol.TCP, each) for each in numbers),
+    )
+
+
+def test_a_service_of_very_many_ports_has_them_all() -> None:
+    ports, slice_ports = many_ports(1600)
+    planned = plan(
+        service("10.96.0.10", ports=ports, load_balancer_ips=("203.0.113.1",)),
+        endpoint_slice("10.244.0.1", "10.244.0.2", ports=slice_ports),
+    )
+    assert planned.rejections == ()
+    assert len(planned.virtual_servers) == 3200
+    assert {
+        each.port: [server.port for server in value.virtual_server.real_servers]
+        for each, value in planned.virtual_servers.items()
+    } == {number: [number, number] for number in range(1, 1601)}
+
+
 def test_a_service_that_asks_for_too_much_gets_a_part_and_a_reason() -> None:
-    ports = tuple(port(number, str(number)) for number in range(1, 1001))
-    external_ips = tuple(f"203.0.113.{number}" for number in range(1, 21))
-    planned = plan(service("10.96.0.10", ports=ports, external_ips=external_ips))
-    assert len(planned.virtual_servers) == 10_000
-    assert [str(each) for each in planned.rejections] == [
-        "Service default/web: 11000 addresses and ports beyond 10000 of one Service are not served"
-    ]
+    ports, slice_ports = many_ports(20_000)
+    endpoints = (f"10.244.{number // 200}.{number % 200 + 1}" for number in range(999))
+    planned = plan(
+        service("10.96.0.10", ports=ports, external_ips=("203.0.113.1",)),
+        endpoint_slice(*endpoints, ports=slice_ports),
+    )
+    assert len(planned.virtual_servers) == MAXIMUM_SERVERS // 1000
+    assert {len(each.virtual_server.real_servers) for each in planned.virtual_servers.values()} == {999}
+    (rejection,) = planned.rejections
+    assert rejection.field == ""
+    assert rejection.reason.startswith(f"{40_000 - len(planned.virtual_servers)} addresses and ports")
+
+
+def test_ports_beyond_the_maximum_cost_nothing_for_each_endpoint_and_address() -> None:
+    ports, slice_ports = many_ports(20_000)
+    external_ips = tuple(f"203.0.{number // 200}.{number % 200 + 1}" for number in range(1000))
+    looked_at = Counter[str]()
+
+    class Slice(EndpointSlice):
+        @property
+        def endpoints(self) -> tuple[Endpoint, ...]:
+            looked_at["endpoints"] += 1
+            return self[4]
+
+    whole = endpoint_slice(*(f"10.245.{n // 200}.{n % 200 + 1}" for n in range(1000)), ports=slice_ports)
+    plan(service("10.96.0.10", ports=ports, external_ips=external_ips), Slice(*whole))
+    assert looked_at["endpoints"] < 5
+
+
+class TestTooManySourceRanges:
+    MANY = tuple(f"10.{n >> 8 & 255}.{n & 255}.{n >> 16}/32" for n in range(MAXIMUM_NETWORKS + 1))
+
+    def test_more_than_the_kernel_takes_in_time_let_nobody_in_and_a_reason_names_the_numbers(self) -> None:
+        planned = balanced(source_ranges=(*self.MANY, "2001:db8::/32"))
+        (sources,) = (
+            each.allowed_sources for each in planned.virtual_servers.values() if each.allowed_sources
+        )
+        assert sources == NOBODY[Family.IPV4]
+        (rejection,) = planned.rejections
+        assert rejection.field == "spec.loadBalancerSourceRanges"
+        assert str(MAXIMUM_NETWORKS) in rejection.reason
+        assert str(MAXIMUM_NETWORKS + 1) in rejection.reason
+
+    def test_as_many_as_it_takes_are_let_in(self) -> None:
+        planned = balanced(source_ranges=(*self.MANY[1:], self.MANY[1]))
+        (sources,) = (
+            each.allowed_sources for each in planned.virtual_servers.values() if each.allowed_sources
+        )
+        assert len(sources.networks) == MAXIMUM_NETWORKS
+        assert planned.rejections == ()
+
+    def test_those_within_others_do_not_count(self) -> None:
+        assert balanced(source_ranges=(*self.MANY, "10.0.0.0/8")).rejections == ()
+
+
+def test_the_source_ranges_are_worked_out_once_for_an_address_and_not_for_each_port() -> None:
+    ports, _ = many_ports(100)
+    planned = plan(
+        service(
+            "10.96.0.10", ports=ports, load_balancer_ips=("203.0.113.1",), source_ranges=("192.0.2.0/24",)
+        )
+    )
+    lists = [each.allowed_sources for each in planned.virtual_servers.values() if each.allowed_sources]
+    assert len(lists) == 100
+    assert len(set(map(id, lists))) == 1
 
 
 class TestHealthCheck:
@@ -380,11 +465,12 @@ def test_the_endpoints_behind_a_virtual_server_are_told_with_the_port_and_the_re
     )
     slices = [endpoint_slice(HERE, THERE, ports=(SlicePort("http", Protocol.TCP, 8080),))]
     planned = plan(value, *slices, around=ON_NODE).virtual_servers
-    found, decisions = endpoints_behind(planned[key("198.51.100.1", 30080)], value, slices, ON_NODE)
+    behind = EndpointsBehind(value, slices, ON_NODE)
+    found, decisions = behind.of(planned[key("198.51.100.1", 30080)])
     assert found == value.ports[0]
     assert [each.reason for each in decisions] == [EndpointReason.READY, EndpointReason.NOT_LOCAL_EXTERNALLY]
-    found, decisions = endpoints_behind(planned[key("10.96.0.10", 30080)], value, slices, ON_NODE)
+    found, decisions = behind.of(planned[key("10.96.0.10", 30080)])
     assert found == value.ports[1]
     assert decisions == []
     fewer_ports = value._replace(ports=())
-    assert endpoints_behind(planned[key("10.96.0.10")], fewer_ports, slices, ON_NODE) == (None, [])
+    assert EndpointsBehind(fewer_ports, slices, ON_NODE).of(planned[key("10.96.0.10")]) == (None, [])

@@ -14,7 +14,7 @@ from ipvsproxy.plan.services import PlannedVirtualServer
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.table import FirewallTable
 from ipvsproxy.plan.trace.values import Answer, KernelReason, Outcome, Packet, SourceSeen, TracedState
-from tests.builders import address, addresses, key, networks, real_server, virtual_server
+from tests.builders import address, addresses, key, networks, real_server, source_list, virtual_server
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -99,7 +99,7 @@ def balancer(
         policy=policy,
         elsewhere=elsewhere,
         in_cluster=address(hosts.cluster_ip) if policy is TrafficPolicy.LOCAL else None,
-        allowed_sources=None if sources is None else (parse_network(sources),),
+        allowed_sources=None if sources is None else source_list(sources, of=parse_network(sources).family),
     )
 
 

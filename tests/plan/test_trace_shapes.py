@@ -13,6 +13,7 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks, ruleset
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     Chain,
     Field,
     FieldsInSet,
@@ -26,6 +27,7 @@ from ipvsproxy.plan.rules import (
     Verdict,
 )
 from ipvsproxy.plan.trace.shapes import UnknownRuleError, check_chains, leave_out
+from tests.builders import source_list
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.rules import Match, Statement
@@ -102,7 +104,7 @@ def test_hooks_and_types_that_packets_to_services_do_not_meet_are_refused(hook: 
     [
         ((Field.DESTINATION,), FirewallSet.SERVICE_PORTS),
         ((Field.DESTINATION, Field.DESTINATION_PORT, Field.PROTOCOL), FirewallSet.SERVICE_PORTS),
-        (PORT, FirewallSet.ALLOWED_SOURCES),
+        (PORT, FirewallSet.RESTRICTED_PORTS),
         (PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
         ((*PORT, Field.SOURCE), FirewallSet.IN_CLUSTER_DESTINATIONS),
     ],
@@ -118,6 +120,25 @@ def test_only_a_map_leads_to_a_destination_from_the_fields_that_it_has() -> None
     ):
         statement = SetDestination(Family.IPV4, fields, of)
         assert "no map" in refusal(statement, hook=NAT_OUTPUT)
+
+
+def test_only_the_map_of_restricted_ports_leads_to_source_lists() -> None:
+    for fields, of in (
+        (PORT, FirewallSet.SERVICE_PORTS),
+        (PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
+        (PORT[:2], FirewallSet.RESTRICTED_PORTS),
+    ):
+        assert "no map of source lists" in refusal(AskSourceList(Family.IPV4, fields, of))
+    statement = SetDestination(Family.IPV4, PORT, FirewallSet.RESTRICTED_PORTS)
+    assert "no map" in refusal(statement, hook=NAT_OUTPUT)
+
+
+def test_the_rules_of_source_lists_are_looked_at_where_packets_come_to_them() -> None:
+    asking = Rule("ask", (), AskSourceList(Family.IPV4, PORT, FirewallSet.RESTRICTED_PORTS))
+    of_list = Chain(source_list().name, None, (Rule("hide", (), Verdict.MASQUERADE),))
+    check_chains([of_list])
+    with pytest.raises(UnknownRuleError, match="rule 'hide'"):
+        check_chains([of_list, Chain("chain", INPUT, (asking,))])
 
 
 def test_addresses_are_changed_where_the_kernel_changes_them() -> None:

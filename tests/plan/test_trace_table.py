@@ -13,6 +13,7 @@ from ipvsproxy.model.ipvs import ServiceFlag
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
     ArrivesBy,
+    AskSourceList,
     Chain,
     ClearMark,
     ConnectionIsNew,
@@ -27,16 +28,18 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.table import FirewallTable, HookPacket
 from ipvsproxy.plan.trace.values import Answer, Outcome, Packet, SourceSeen, TracedState
-from tests.builders import address, addresses, key, real_server, virtual_server
+from tests.builders import address, addresses, key, real_server, source_list, virtual_server
 
 if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import VirtualServer
     from ipvsproxy.plan.rules import Match, Statement
+    from ipvsproxy.plan.trace.table import Passage
 
 SERVICE, OTHER_SERVICE = "10.96.0.1", "10.96.0.2"
 POD, REMOTE = "10.244.1.2", "10.244.2.2"
@@ -67,6 +70,39 @@ def holds(match: Match, of: HookPacket, *elements: SetElement) -> bool:
     return table.at_hook(hook, of).verdict is Verdict.DROP
 
 
+class TestSourceLists:
+    LIST = source_list("192.0.2.0/25")
+    ELEMENTS = (
+        SetElement(FirewallSet.SOURCE_LISTS, (LIST,)),
+        SetElement(FirewallSet.RESTRICTED_PORTS, (*key(SERVICE), LIST.name)),
+    )
+    ASK = AskSourceList(Family.IPV4, PORT, FirewallSet.RESTRICTED_PORTS)
+
+    def passage(self, of: HookPacket, *chains: Chain) -> Passage:
+        asking = chain("output", 0, rule(self.ASK), rule(SetMark(3)))
+        return FirewallTable([asking, *chains], self.ELEMENTS).at_hook("output", of)
+
+    def test_a_source_that_is_let_in_goes_on_behind_the_rule_that_asked(self) -> None:
+        assert self.passage(packet())[:2] == (None, replace(packet(), mark=8))
+
+    def test_another_source_is_dropped_and_the_steps_name_the_list_and_why(self) -> None:
+        verdict, _, steps = self.passage(packet("192.0.2.128"))
+        assert verdict is Verdict.DROP
+        assert [(step.chain, step.items) for step in steps] == [
+            ("filter output 0", (self.ELEMENTS[1],)),
+            (self.LIST.name, ()),
+        ]
+
+    def test_a_port_without_a_list_is_open(self) -> None:
+        assert self.passage(packet("192.0.2.128", port=81)).verdict is None
+
+    def test_the_chain_that_is_there_counts_whatever_the_list_says(self) -> None:
+        emptied = Chain(self.LIST.name, None, ())
+        assert self.passage(packet("192.0.2.128"), emptied).packet.mark == 8
+        closed = Chain(self.LIST.name, None, (rule(Verdict.DROP),))
+        assert self.passage(packet(), closed).verdict is Verdict.DROP
+
+
 class TestMatches:
     def test_a_set_of_addresses_and_ports_holds_exactly_its_elements(self) -> None:
         element = SetElement(FirewallSet.SERVICE_PORTS, (address(SERVICE), Protocol.TCP, 80))
@@ -77,18 +113,13 @@ class TestMatches:
         assert not holds(match, replace(packet(), protocol=Protocol.UDP), element)
         assert not holds(replace(match, set=FirewallSet.LOCAL_PORTS), packet(), element)
 
-    def test_a_set_with_networks_holds_the_addresses_in_them(self) -> None:
-        elements = [
-            SetElement(
-                FirewallSet.ALLOWED_SOURCES, (address(SERVICE), Protocol.TCP, 80, parse_network(network))
-            )
-            for network in ("192.0.2.0/25", "198.51.100.1/32")
-        ]
-        match = FieldsInSet(Family.IPV4, (*PORT, Field.SOURCE), FirewallSet.ALLOWED_SOURCES)
+    def test_a_source_list_holds_the_sources_in_its_networks(self) -> None:
+        sources = source_list("192.0.2.0/25", "198.51.100.1/32")
+        element = SetElement(FirewallSet.SOURCE_LISTS, (sources,))
         for source, inside in ((OUTSIDE, True), (NODE, True), ("192.0.2.128", False)):
-            assert holds(match, packet(source), *elements) is inside
-            assert holds(replace(match, inside=False), packet(source), *elements) is not inside
-        assert not holds(match, packet(port=81), *elements)
+            assert holds(SourceListed(Family.IPV4, sources.name), packet(source), element) is inside
+        assert not holds(SourceListed(Family.IPV6, sources.name), packet(), element)
+        assert not holds(SourceListed(Family.IPV4, source_list().name), packet(), element)
 
     def test_a_match_on_a_set_is_for_its_family_only_also_outside_the_set(self) -> None:
         for inside in (True, False):

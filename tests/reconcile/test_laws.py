@@ -10,6 +10,7 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -27,6 +28,7 @@ from ipvsproxy.model.objects import (
     SlicePort,
     TrafficPolicy,
 )
+from ipvsproxy.plan import source_ranges
 from tests.builders import (
     NODE,
     address,
@@ -43,7 +45,7 @@ from tests.builders import (
 from tests.reconcile.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
@@ -275,8 +277,11 @@ class Laws(RuleBasedStateMachine):
             match entry:
                 case FirewallChange():
                     assert not _recorded(entry.remove) & self.present, "the record outlives"
+                    restricted = _restricted(self.elements)
                     self.elements -= entry.remove
                     self.elements |= entry.add
+                    opened = (restricted - _restricted(self.elements)) & self.present
+                    assert not opened & self.world.restricted(), "never open in between"
                 case AddressOperation(bound=True):
                     # The agent learns of what others deleted from the next resync.
                     served = {each.address for each in self.present | self.deleted_by_others}
@@ -385,6 +390,20 @@ def _create(world: World, foreign: VirtualServer) -> None:
 
 def _recorded(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
     return {VirtualServerKey(*each.fields) for each in elements if each.set is FirewallSet.SERVICE_PORTS}
+
+
+def _restricted(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
+    return {
+        VirtualServerKey(*each.fields[:3]) for each in elements if each.set is FirewallSet.RESTRICTED_PORTS
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _two_networks_are_many() -> Iterator[None]:
+    """Let source lists of two networks be put off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_ranges, "LIGHT", 1)
+        yield
 
 
 TestLaws = Laws.TestCase

@@ -131,6 +131,11 @@ class World:
         planned = self.controller._state.desired.virtual_servers.get(key)  # noqa: SLF001 - the loop is not running
         return planned.drain_timeout if planned else 0.0
 
+    def restricted(self) -> set[VirtualServerKey]:
+        """Return the virtual servers that not every source may use, as they should be now."""
+        desired = self.controller._state.desired.virtual_servers  # noqa: SLF001 - the loop is not running
+        return {key for key, planned in desired.items() if planned.allowed_sources is not None}
+
     def settle(self) -> None:
         """Step until there is nothing to do at this time."""
         for _ in range(1000):

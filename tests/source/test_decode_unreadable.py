@@ -178,21 +178,30 @@ def test_a_uid_that_is_no_text_is_none(uid: object) -> None:
     assert [found.uid for found in decoded.rejections] == [""]
 
 
-def test_of_ten_thousand_ports_the_first_thousand_are_used_and_one_reason_says_so() -> None:
-    ports = [{"name": f"p{number}", "port": number} for number in range(1, 10_001)]
+def test_of_very_many_ports_and_source_ranges_all_are_used() -> None:
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, 20_001)]
     found, left_out = partly(service(*ports))
-    assert [port.port for port in found.ports] == list(range(1, 1001))
-    assert left_out == [("spec.ports", "has 10000 entries, of which the first 1000 are used")]
-    assert partly(service(*ports[:1000]))[1] == []
+    assert [port.port for port in found.ports] == list(range(1, 20_001))
+    assert left_out == []
+    ranges = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
+    found, left_out = partly(service(type="LoadBalancer", loadBalancerSourceRanges=ranges))
+    assert len(found.load_balancer_source_ranges or ()) == 20_000
+    assert left_out == []
+
+
+def test_of_ten_thousand_addresses_the_first_thousand_are_used_and_one_reason_says_so() -> None:
+    texts = [f"192.0.{number >> 8}.{number & 255}" for number in range(10_000)]
+    found, left_out = partly(service(externalIPs=texts))
+    assert len(found.external_ips) == 1000
+    assert left_out == [("spec.externalIPs", "has 10000 entries, of which the first 1000 are used")]
 
 
 def test_an_object_with_very_many_faults_tells_some_of_them_and_how_many_more_there_are() -> None:
     found, left_out = partly(service({"port": 80}, *({"port": 0} for _ in range(9_999))))
     assert [port.port for port in found.ports] == [80]
     assert left_out == [
-        ("spec.ports", "has 10000 entries, of which the first 1000 are used"),
-        *((f"spec.ports[{index}].port", "0 is not from 1 to 65535") for index in range(1, 20)),
-        ("", "parts left out that are not listed: 980"),
+        *((f"spec.ports[{index}].port", "0 is not from 1 to 65535") for index in range(1, 21)),
+        ("", "parts left out that are not listed: 9979"),
     ]
     slices = read_endpoint_slice(endpoint_slice(*(endpoint("0.0.0.0") for _ in range(21))))
     assert len(slices.rejections) == 21

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.model.firewall import MAPS, named_source_list
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
-    MAPS,
     SETS,
     ArrivesBy,
+    AskSourceList,
     ClearMark,
     ConnectionIsNew,
     Field,
@@ -26,6 +27,7 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 
@@ -47,12 +49,12 @@ EFFECTS: Mapping[Verdict, str] = {
 }
 
 _MATCHES: frozenset[type] = frozenset(
-    {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn}
+    {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn, SourceListed}
 )
-_STATEMENTS: frozenset[type] = frozenset({ClearMark, GoTo, SetDestination, SetMark, Verdict})
+_STATEMENTS: frozenset[type] = frozenset({AskSourceList, ClearMark, GoTo, SetDestination, SetMark, Verdict})
 _COMPARABLE: Mapping[Field, frozenset[FieldType]] = {
-    Field.SOURCE: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
-    Field.DESTINATION: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
+    Field.SOURCE: frozenset({FieldType.ADDRESS}),
+    Field.DESTINATION: frozenset({FieldType.ADDRESS}),
     Field.PROTOCOL: frozenset({FieldType.PROTOCOL}),
     Field.DESTINATION_PORT: frozenset({FieldType.PORT}),
 }
@@ -120,6 +122,10 @@ def _find_in_chain(way: Sequence[Chain], hook: Hook, chains: Mapping[str, Chain]
                 yield Problem(chain.name, rule, f"{rule.statement.chain} is no chain to go to")
             else:
                 yield from _find_in_chain((*way, target), hook, chains)
+        elif isinstance(rule.statement, AskSourceList):
+            for target in chains.values():
+                if target not in way and named_source_list(target.name):
+                    yield from _find_in_chain((*way, target), hook, chains)
 
 
 def _problems(rule: Rule, hook: Hook) -> Iterator[str]:
@@ -144,7 +150,9 @@ def _problems_of_match(match: Match, hook: Hook) -> Iterator[str]:
             yield f"the tracer knows no routes, and so of no interface but {LOOPBACK} what leaves by it"
 
 
-def _problems_of_statement(statement: Statement, matches: Sequence[Match], hook: Hook) -> Iterator[str]:
+def _problems_of_statement(  # noqa: C901 - one for each shape
+    statement: Statement, matches: Sequence[Match], hook: Hook
+) -> Iterator[str]:
     if type(statement) not in _STATEMENTS or (isinstance(statement, Verdict) and statement not in EFFECTS):
         yield f"the tracer does not know {statement!r}"
     elif statement is Verdict.MASQUERADE:
@@ -155,11 +163,20 @@ def _problems_of_statement(statement: Statement, matches: Sequence[Match], hook:
             yield "what leaves can't be refused any more"
         if statement is Verdict.REJECT_WITH_RESET and ProtocolIs(Protocol.TCP) not in matches:
             yield "only TCP knows a reset"
+    elif isinstance(statement, AskSourceList):
+        if not _is_map_of(FieldType.SOURCE_LIST, statement):
+            yield f"{statement.map} is no map of source lists, or one of other fields than {statement!r}"
     elif isinstance(statement, SetDestination):
         if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
             yield "only a nat chain at prerouting or output changes the destination"
-        if statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:-1]):
+        if not _is_map_of(FieldType.ADDRESS, statement):
             yield f"{statement.map} is no map, or one of other fields than {statement!r}"
+
+
+def _is_map_of(value: FieldType, statement: SetDestination | AskSourceList) -> bool:
+    """Say whether the statement asks a map with values of the type for fields that it has."""
+    *types, last = SETS[statement.map]
+    return statement.map in MAPS and last is value and _comparable(statement.fields, types)
 
 
 def _comparable(fields: Sequence[Field], types: Sequence[FieldType]) -> bool:

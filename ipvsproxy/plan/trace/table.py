@@ -11,10 +11,12 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never, cast
 
-from ipvsproxy.model.addresses import Network, family, format_address
+from ipvsproxy.model.addresses import family, format_address
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
+from ipvsproxy.plan.firewall import source_list_chain
 from ipvsproxy.plan.rules import (
-    MAPS,
     ArrivesBy,
+    AskSourceList,
     ClearMark,
     ConnectionIsNew,
     Field,
@@ -26,6 +28,7 @@ from ipvsproxy.plan.rules import (
     SetDestination,
     SetMark,
     SourceIn,
+    SourceListed,
     Verdict,
 )
 from ipvsproxy.plan.trace.shapes import EFFECTS, HOOKS, check_chains
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.firewall import FirewallSet, SetElement
     from ipvsproxy.plan.rules import Chain, Hook, Match, Rule, Statement
 
 # NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC, linux/netfilter_ipv4.h.
@@ -84,13 +86,16 @@ class FirewallTable:
     """The rules and the elements of an nftables table; UnknownRuleError if a rule can't be followed."""
 
     def __init__(self, chains: Sequence[Chain], elements: Iterable[SetElement]) -> None:
-        """Check all rules and index all elements, once; a look-up costs the same then, however many there are."""
-        check_chains(chains)
-        self._chains = {chain.name: chain for chain in chains}
+        """Check all rules and index all elements, once; a look-up costs the same then, however many there are.
+
+        A source list among the elements whose chain is not given has the chain that it should have.
+        """
+        self._elements = _Elements(elements)
+        self._chains = self._elements.chains | {chain.name: chain for chain in chains}
+        check_chains(self._chains.values())
         hooked = [(_place(chain.hook), chain.hook, chain) for chain in chains if chain.hook is not None]
         hooked.sort(key=lambda entry: (entry[0], entry[1].priority))
         self._at = {name: [entry for entry in hooked if entry[1].name == name] for name in HOOKS}
-        self._elements = _Elements(elements)
 
     def at_hook(
         self, hook: str, packet: HookPacket, part: Part = Part.ALL, *, settled: bool = False
@@ -127,6 +132,10 @@ class FirewallTable:
                 steps.append(Step(stage, rule.duty, effect, chain.name, items))
             if isinstance(statement, GoTo):
                 return self._follow(self._chains[statement.chain], stage, packet, steps)
+            if isinstance(statement, AskSourceList):
+                end, packet = self._follow(self._chains[_list_behind(items)], stage, packet, steps)
+                if end is not None:
+                    return end, packet
             if isinstance(statement, Verdict | SetDestination):
                 return None if statement is Verdict.RETURN else statement, packet
         return None, packet
@@ -138,9 +147,9 @@ class FirewallTable:
         found = [
             self._elements.find(match, packet)
             for match in rule.matches
-            if isinstance(match, FieldsInSet) and match.inside
+            if isinstance(match, SourceListed) or (isinstance(match, FieldsInSet) and match.inside)
         ]
-        if isinstance(rule.statement, SetDestination):
+        if isinstance(rule.statement, SetDestination | AskSourceList):
             target = self._elements.find(rule.statement, packet)
             if target is None:
                 return None
@@ -156,6 +165,8 @@ class FirewallTable:
                     match.family is family(packet.source)
                     and (self._elements.find(match, packet) is not None) is inside
                 )
+            case SourceListed(of):
+                return of is family(packet.source) and self._elements.find(match, packet) is not None
             case SourceIn(network, inside):
                 return network.family is family(packet.source) and network.contains(packet.source) is inside
             case ArrivesBy(interface, inside):
@@ -170,6 +181,11 @@ class FirewallTable:
                 assert_never(match)
 
 
+def _list_behind(items: Sequence[SetElement]) -> str:
+    """Return the name of the source list that a packet is led to by the last element."""
+    return cast("str", items[-1].fields[-1])
+
+
 def _place(hook: Hook) -> int:
     return _NAT[hook.name] if hook.type == "nat" else hook.priority
 
@@ -180,7 +196,9 @@ def _is_named(interface: str | None, pattern: str) -> bool:
     return interface.startswith(pattern[:-1]) if pattern.endswith("*") else interface == pattern
 
 
-def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]) -> tuple[HookPacket, str]:
+def _apply(  # noqa: PLR0911 - one for each shape
+    statement: Statement, packet: HookPacket, items: Sequence[SetElement]
+) -> tuple[HookPacket, str]:
     """Return what the statement makes of the packet, and the words for it."""
     match statement:
         case Verdict.MASQUERADE:
@@ -190,6 +208,8 @@ def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]
             return packet, EFFECTS[statement]
         case GoTo(chain):
             return packet, f"goes on in chain {chain}"
+        case AskSourceList():
+            return packet, f"goes on in chain {_list_behind(items)}"
         case SetMark(bit):
             return replace(packet, mark=packet.mark | 1 << bit), f"marked (bit {bit})"
         case ClearMark(bit):
@@ -205,29 +225,32 @@ def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]
 
 
 class _Elements:
-    """The elements of all sets, found by what of a packet is compared with them."""
+    """The elements of all sets, found by what of a packet is compared with them; `chains` are the source lists'."""
 
     def __init__(self, elements: Iterable[SetElement]) -> None:
         self._exact: dict[tuple[FirewallSet, tuple[object, ...]], SetElement] = {}
-        self._networks: dict[tuple[FirewallSet, tuple[object, ...]], list[tuple[Network, SetElement]]] = {}
+        self._lists: dict[str, SourceList] = {}
+        self.chains: dict[str, Chain] = {}
         for element in elements:
-            *first, last = element.fields
-            if isinstance(last, Network):
-                self._networks.setdefault((element.set, tuple(first)), []).append((last, element))
+            first = element.fields[0]
+            if isinstance(first, SourceList):
+                self._lists[first.name] = first
+                self.chains[first.name] = source_list_chain(first)
             else:
-                fields = first if element.set in MAPS else element.fields
-                self._exact[element.set, tuple(fields)] = element
+                fields = element.fields[:-1] if element.set in MAPS else element.fields
+                self._exact[element.set, fields] = element
 
-    def find(self, where: FieldsInSet | SetDestination, packet: HookPacket) -> SetElement | None:
-        """Return the element that the packet's fields are, are in if it ends in a network, or lead to in a map."""
+    def find(
+        self, where: FieldsInSet | SourceListed | SetDestination | AskSourceList, packet: HookPacket
+    ) -> SetElement | None:
+        """Return the element that the packet's fields are, or lead to in a map, or the list that has its source."""
+        if isinstance(where, SourceListed):
+            source_list = self._lists.get(where.list)
+            networks = source_list.networks if source_list else ()
+            listed = any(network.contains(packet.source) for network in networks)
+            return SetElement(FirewallSet.SOURCE_LISTS, (source_list,)) if source_list and listed else None
         of = where.set if isinstance(where, FieldsInSet) else where.map
-        values = tuple(_value(field, packet) for field in where.fields)
-        *first, last = values
-        if isinstance(last, bytes):
-            for network, element in self._networks.get((of, tuple(first)), ()):
-                if network.contains(last):
-                    return element
-        return self._exact.get((of, values))
+        return self._exact.get((of, tuple(_value(field, packet) for field in where.fields)))
 
 
 def _value(field: Field, packet: HookPacket) -> Address | int:
