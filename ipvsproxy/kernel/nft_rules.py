@@ -22,6 +22,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     GoTo,
     Hook,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -189,6 +190,11 @@ def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911 
             of_family, fields = _fields(key)
             if of_family is _FAMILY[protocol]:
                 return SetDestination(of_family, fields, _set(name, of_family))
+        case {
+            "dnat": {"family": str(protocol), "addr": {"payload": {"field": "daddr", "protocol": str(of)}}}
+        }:
+            if protocol == of:
+                return KeepDestination(_FAMILY[protocol])
     raise _UnknownError
 
 

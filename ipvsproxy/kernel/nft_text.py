@@ -22,6 +22,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     FieldType,
     GoTo,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -186,5 +187,7 @@ def _statement(statement: Statement) -> str:
             return f"meta mark set meta mark & {_ALL_BITS ^ 1 << bit:#010x}"
         case SetDestination(of, fields, each):
             return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
+        case KeepDestination(of):
+            return f"dnat {_HEADER[of]} to {_HEADER[of]} daddr"
         case _:
             assert_never(statement)

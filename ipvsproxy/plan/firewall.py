@@ -11,7 +11,8 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
     prerouting -150   drop who may not come,           output -150  drop who may not come,
              |        mark to be masqueraded                |       mark to be masqueraded
              |                                              |
-    prerouting -100   send pods to the ClusterIP       output -100  send to the ClusterIP
+    prerouting -110   send pods to the ClusterIP,      output -110  send to the ClusterIP,
+             |        keep the destination                  |       keep the destination
              |                                              |
     input -10   refuse what nobody serves,             output -99   refuse what nobody serves,
              |  drop what only others serve,                |       drop what only others serve
@@ -49,6 +50,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     GoTo,
     Hook,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -156,6 +158,24 @@ _END_WHAT_IS_NOT_SERVED = (
     ),
 )
 
+# Other programs redirect what comes to any local address of the node: the CNI plugin portmap for hostPorts, Docker for
+# published ports. All service addresses are local, so these rules would take service traffic. The kernel asks the nat
+# chains of all tables by their priorities, and whichever translates first has the connection.
+_BEFORE_OTHERS = -110
+_KEEP_FROM_OTHERS = tuple(
+    Rule(
+        "service traffic is not for others' destination NAT",
+        (FieldsInSet(family, fields, of),),
+        KeepDestination(family),
+    )
+    # Node ports are at addresses of the node's own, of which the other ports are open to others.
+    for fields, of in (
+        (_SERVICE_PORT, FirewallSet.SERVICE_PORTS),
+        (_DESTINATION, FirewallSet.SERVICE_ADDRESSES),
+    )
+    for family in Family
+)
+
 _TO_SERVICE_ADDRESS = Chain(
     "to-service-address",
     None,
@@ -202,9 +222,12 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         ),
         # Before the routing decision. A nat chain sees a connection's first packet; the others follow it.
         Chain(
-            "redirecting-pods",
-            Hook("nat", "prerouting", -100),
-            tuple(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+            "destinations",
+            Hook("nat", "prerouting", _BEFORE_OTHERS),
+            (
+                *(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+                *_KEEP_FROM_OTHERS,
+            ),
         ),
         _INPUT,
         # The same for the node's processes, whose packets do not pass prerouting before IPVS has them.
@@ -224,11 +247,10 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
                 *_marking(settings, prerouting=False),
             ),
         ),
-        # As close before IPVS as the kernel's own DNAT.
         Chain(
-            "redirecting-processes",
-            Hook("nat", "output", -100),
-            tuple(_redirection(family) for family in Family),
+            "destinations-of-processes",
+            Hook("nat", "output", _BEFORE_OTHERS),
+            (*(_redirection(family) for family in Family), *_KEEP_FROM_OTHERS),
         ),
         Chain("ending", Hook("filter", "output", -99), (_ONLY_NEW, *_END_WHAT_IS_NOT_SERVED)),
         # After IPVS has put in the real server. Packets of a connection whose source is settled do not come here.

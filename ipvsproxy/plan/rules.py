@@ -167,7 +167,18 @@ class SetDestination:
     map: FirewallSet
 
 
-Statement: TypeAlias = Verdict | GoTo | SetMark | ClearMark | SetDestination
+@dataclass(frozen=True, slots=True)
+class KeepDestination:
+    """Settle that the connection keeps the destination address that it has, by translating it to itself.
+
+    The end of the packet's way through the chain, and no later chain of type nat is asked for another destination: the
+    kernel sets up destination NAT once for each connection. A verdict would not do, since it ends one chain only.
+    """
+
+    family: Family
+
+
+Statement: TypeAlias = Verdict | GoTo | SetMark | ClearMark | SetDestination | KeepDestination
 
 
 @dataclass(frozen=True, slots=True)

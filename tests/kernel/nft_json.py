@@ -14,6 +14,7 @@ from ipvsproxy.plan.rules import (
     Field,
     FieldsInSet,
     GoTo,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -109,6 +110,8 @@ def statement_of(statement: Statement) -> dict[str, Any]:
         case SetDestination(of, fields, each):
             lookup = {"map": {"key": _fields(fields, of), "data": f"@{SET_NAMES[each, of]}"}}
             return {"dnat": {"family": _PROTOCOL[of], "addr": lookup}}
+        case KeepDestination(of):
+            return {"dnat": {"family": _PROTOCOL[of], "addr": _field(Field.DESTINATION, of)}}
         case _:
             assert_never(statement)
 

@@ -20,6 +20,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     GoTo,
     Hook,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -280,6 +281,12 @@ class TestWay:
         for sent in (FROM_OUTSIDE, FROM_PROCESS):
             found = trace(sent, state(servers=(ONE_ENDPOINT,))._replace(table=table))
             assert found.answers == (Answer(address(REMOTE), 8080, SourceSeen.CLIENT),)
+
+    def test_a_destination_that_is_kept_is_not_asked_of_later_chains(self) -> None:
+        keeping = chain("prerouting", -110, rule(KeepDestination(Family.IPV4)), of_type="nat")
+        redirecting = chain("prerouting", -100, rule(REDIRECT), of_type="nat")
+        found_by = state(keeping, redirecting, servers=(ONE_ENDPOINT,))
+        assert trace(FROM_OUTSIDE, found_by).answers == (Answer(address(REMOTE), 8080, SourceSeen.CLIENT),)
 
     def test_what_ipvs_leaves_to_the_node_comes_back_through_the_loopback_interface(self) -> None:
         chains = (

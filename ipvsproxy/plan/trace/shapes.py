@@ -20,6 +20,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     FieldType,
     GoTo,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -49,7 +50,7 @@ EFFECTS: Mapping[Verdict, str] = {
 _MATCHES: frozenset[type] = frozenset(
     {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn}
 )
-_STATEMENTS: frozenset[type] = frozenset({ClearMark, GoTo, SetDestination, SetMark, Verdict})
+_STATEMENTS: frozenset[type] = frozenset({ClearMark, GoTo, KeepDestination, SetDestination, SetMark, Verdict})
 _COMPARABLE: Mapping[Field, frozenset[FieldType]] = {
     Field.SOURCE: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
     Field.DESTINATION: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
@@ -155,10 +156,12 @@ def _problems_of_statement(statement: Statement, matches: Sequence[Match], hook:
             yield "what leaves can't be refused any more"
         if statement is Verdict.REJECT_WITH_RESET and ProtocolIs(Protocol.TCP) not in matches:
             yield "only TCP knows a reset"
-    elif isinstance(statement, SetDestination):
+    elif isinstance(statement, SetDestination | KeepDestination):
         if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
-            yield "only a nat chain at prerouting or output changes the destination"
-        if statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:-1]):
+            yield "only a nat chain at prerouting or output settles the destination"
+        if isinstance(statement, SetDestination) and (
+            statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:-1])
+        ):
             yield f"{statement.map} is no map, or one of other fields than {statement!r}"
 
 

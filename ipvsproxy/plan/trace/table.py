@@ -20,6 +20,7 @@ from ipvsproxy.plan.rules import (
     Field,
     FieldsInSet,
     GoTo,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -107,7 +108,7 @@ class FirewallTable:
             if of_type == "nat" and settled:
                 continue
             end, packet = self._follow(chain, Stage(hook), packet, steps)
-            if isinstance(end, SetDestination) or end is Verdict.MASQUERADE:
+            if isinstance(end, SetDestination | KeepDestination) or end is Verdict.MASQUERADE:
                 settled = True
             elif end is not None:
                 return Passage(end, packet, tuple(steps))
@@ -115,7 +116,7 @@ class FirewallTable:
 
     def _follow(
         self, chain: Chain, stage: Stage, packet: HookPacket, steps: list[Step]
-    ) -> tuple[Verdict | SetDestination | None, HookPacket]:
+    ) -> tuple[Verdict | SetDestination | KeepDestination | None, HookPacket]:
         """Lead a packet through a chain and those that it leads to; return what ended its way there, if anything."""
         for rule in chain.rules:
             items = self._matched(rule, packet)
@@ -127,7 +128,7 @@ class FirewallTable:
                 steps.append(Step(stage, rule.duty, effect, chain.name, items))
             if isinstance(statement, GoTo):
                 return self._follow(self._chains[statement.chain], stage, packet, steps)
-            if isinstance(statement, Verdict | SetDestination):
+            if isinstance(statement, Verdict | SetDestination | KeepDestination):
                 return None if statement is Verdict.RETURN else statement, packet
         return None, packet
 
@@ -180,7 +181,9 @@ def _is_named(interface: str | None, pattern: str) -> bool:
     return interface.startswith(pattern[:-1]) if pattern.endswith("*") else interface == pattern
 
 
-def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]) -> tuple[HookPacket, str]:
+def _apply(  # noqa: PLR0911 - one for each shape
+    statement: Statement, packet: HookPacket, items: Sequence[SetElement]
+) -> tuple[HookPacket, str]:
     """Return what the statement makes of the packet, and the words for it."""
     match statement:
         case Verdict.MASQUERADE:
@@ -200,6 +203,8 @@ def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]
                 replace(packet, destination=destination),
                 f"the destination becomes {format_address(destination)}",
             )
+        case KeepDestination():
+            return packet, "the destination stays"
         case _:
             assert_never(statement)
 
