@@ -17,11 +17,13 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -137,11 +139,10 @@ def _rule(listed: _Rule) -> Rule | None:
 
 
 def _match(body: dict[str, Any]) -> Match:  # noqa: PLR0911 - one for each shape
+    if body["op"] == "in":
+        return _flags_match(body["left"], body["right"])
     inside = {"==": True, "!=": False}[body["op"]]
     match body["left"], body["right"]:
-        # Or its number: NF_CT_STATE_BIT(IP_CT_NEW), linux/netfilter/nf_conntrack_common.h.
-        case {"ct": {"key": "state"}}, ("new" | 8):
-            return ConnectionIsNew(inside)
         case {"meta": {"key": "iifname"}}, str(interface):
             return ArrivesBy(interface, inside)
         case {"meta": {"key": "oifname"}}, str(interface) if not inside:
@@ -208,6 +209,8 @@ def _fields(left: dict[str, Any]) -> tuple[Family, tuple[Field, ...]]:
             case {"payload": {"protocol": ("ip" | "ip6") as protocol, "field": name}}:
                 families.add(_FAMILY[protocol])
                 fields.append(_ADDRESS_FIELD[name])
+            case {"payload": {"protocol": "th", "field": "sport"}}:
+                fields.append(Field.SOURCE_PORT)
             case {"payload": {"protocol": "th", "field": "dport"}}:
                 fields.append(Field.DESTINATION_PORT)
             case {"meta": {"key": "l4proto"}}:
@@ -230,6 +233,23 @@ def _network(value: str | dict[str, Any]) -> Network:
         address = parse_address(value)
         return Network(address, family(address).bits)
     return parse_network(f"{value['prefix']['addr']}/{value['prefix']['len']}")
+
+
+def _flags_match(left: dict[str, Any], right: Any) -> Match:  # noqa: ANN401 - any JSON
+    """Return the match for one of some flags that a packet may have."""
+    match left, right:
+        case {"ct": {"key": "state"}}, _:
+            states = right if isinstance(right, list) else [right]
+            return ConnectionIs(frozenset(map(_state, states)))
+        # TCPHDR_RST, net/tcp.h.
+        case {"payload": {"protocol": "tcp", "field": "flags"}}, ("rst" | 4):
+            return IsReset()
+    raise _UnknownError
+
+
+def _state(value: int | str) -> ConnectionState:
+    """Return the state of the number that nft prints for it, or of the name."""
+    return ConnectionState[value.upper()] if isinstance(value, str) else ConnectionState(value)
 
 
 def _bit(mask: int) -> int:

@@ -17,11 +17,12 @@ from ipvsproxy.plan.rules import (
     SETS,
     ArrivesBy,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     FieldType,
     GoTo,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -132,8 +133,8 @@ def _rule(rule: Rule) -> str:
 
 def _match(match: Match) -> str:
     match match:
-        case ConnectionIsNew(new):
-            left, equal, right = "ct state", new, "new"
+        case ConnectionIs(states):
+            left, equal, right = "ct state", True, ",".join(state.name.lower() for state in sorted(states))
         case FieldsInSet(of, fields, in_set, inside):
             left, equal, right = _fields(fields, of), inside, f"@{SET_NAMES[in_set, of]}"
         case SourceIn(network, inside):
@@ -142,6 +143,8 @@ def _match(match: Match) -> str:
             left, equal, right = "iifname", inside, _interface(interface)
         case ProtocolIs(number):
             left, equal, right = "meta l4proto", True, f"{number:d}"
+        case IsReset():
+            left, equal, right = "tcp flags", True, "rst"
         case Marked(bit):
             left, equal, right = f"meta mark & {1 << bit:#010x}", False, "0"
         case LeavesByOtherThan(interface):
@@ -169,6 +172,8 @@ def _field(field: Field, of: Family) -> str:
             return f"{_HEADER[of]} daddr"
         case Field.PROTOCOL:
             return "meta l4proto"
+        case Field.SOURCE_PORT:
+            return "th sport"
         case Field.DESTINATION_PORT:
             return "th dport"
         case _:

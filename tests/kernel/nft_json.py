@@ -10,10 +10,11 @@ from ipvsproxy.model.addresses import Family, format_address
 from ipvsproxy.plan.rules import (
     ArrivesBy,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     GoTo,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -74,8 +75,10 @@ def compared(left: object, right: object, *, equal: bool) -> dict[str, Any]:
 
 def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each shape
     match match:
-        case ConnectionIsNew(new):
-            return compared({"ct": {"key": "state"}}, 8, equal=new)
+        case ConnectionIs(states):
+            numbers = sorted(states)
+            right = numbers if len(numbers) > 1 else numbers[0]
+            return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": right}}
         case FieldsInSet(of, fields, in_set, inside):
             return compared(_fields(fields, of), f"@{SET_NAMES[in_set, of]}", equal=inside)
         case SourceIn(network, inside):
@@ -87,6 +90,9 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
             return compared({"meta": {"key": "iifname"}}, interface, equal=inside)
         case ProtocolIs(number):
             return compared({"meta": {"key": "l4proto"}}, int(number), equal=True)
+        case IsReset():
+            flags = {"payload": {"protocol": "tcp", "field": "flags"}}
+            return {"match": {"op": "in", "left": flags, "right": 4}}
         case Marked(31):
             return compared(_MARK, {"prefix": {"addr": 0, "len": 1}}, equal=False)
         case Marked(bit):
@@ -128,6 +134,8 @@ def _field(field: Field, of: Family) -> dict[str, Any]:
             return {"payload": {"protocol": _PROTOCOL[of], "field": name}}
         case Field.PROTOCOL:
             return {"meta": {"key": "l4proto"}}
+        case Field.SOURCE_PORT:
+            return {"payload": {"protocol": "th", "field": "sport"}}
         case Field.DESTINATION_PORT:
             return {"payload": {"protocol": "th", "field": "dport"}}
         case _:

@@ -14,11 +14,13 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -68,7 +70,10 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
         Chain(
             "main",
             Hook("filter", "input", -10),
-            (Rule("why", (ConnectionIsNew(), ProtocolIs(6)), GoTo("side")), Rule("else", (), SetMark(14))),
+            (
+                Rule("why", (ConnectionIs(frozenset({ConnectionState.NEW})), ProtocolIs(6)), GoTo("side")),
+                Rule("else", (), SetMark(14)),
+            ),
         ),
     )
     assert table_text(chains) == (
@@ -90,8 +95,12 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
 @pytest.mark.parametrize(
     ("match", "text"),
     [
-        (ConnectionIsNew(), "ct state new"),
-        (ConnectionIsNew(new=False), "ct state != new"),
+        (ConnectionIs(frozenset({ConnectionState.NEW})), "ct state new"),
+        (IsReset(), "tcp flags rst"),
+        (
+            ConnectionIs(frozenset({ConnectionState.ESTABLISHED, ConnectionState.RELATED})),
+            "ct state established,related",
+        ),
         (
             FieldsInSet(Family.IPV4, (Field.SOURCE,), FirewallSet.SERVICE_ADDRESSES),
             "ip saddr @service-addresses-ipv4",

@@ -15,7 +15,8 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
@@ -129,9 +130,11 @@ class TestMatches:
         assert not holds(ProtocolIs(Protocol.UDP), packet())
         assert holds(Marked(3), replace(packet(), mark=8))
         assert not holds(Marked(3), replace(packet(), mark=0xF7))
-        assert holds(ConnectionIsNew(), packet())
-        assert not holds(ConnectionIsNew(new=False), packet())
-        assert holds(ConnectionIsNew(new=False), replace(packet(), new=False))
+        answered = ConnectionIs(frozenset({ConnectionState.ESTABLISHED, ConnectionState.RELATED}))
+        assert holds(ConnectionIs(frozenset({ConnectionState.NEW})), packet())
+        assert not holds(answered, packet())
+        assert holds(answered, replace(packet(), state=ConnectionState.RELATED))
+        assert not holds(answered, replace(packet(), state=ConnectionState.UNTRACKED))
         assert not holds(LeavesByOtherThan("lo"), replace(packet(), leaves_by="lo"))
         assert holds(LeavesByOtherThan("lo"), packet())
 

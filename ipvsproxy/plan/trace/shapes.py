@@ -15,11 +15,12 @@ from ipvsproxy.plan.rules import (
     SETS,
     ArrivesBy,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     FieldType,
     GoTo,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -48,13 +49,14 @@ EFFECTS: Mapping[Verdict, str] = {
 }
 
 _MATCHES: frozenset[type] = frozenset(
-    {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn}
+    {ArrivesBy, ConnectionIs, FieldsInSet, IsReset, LeavesByOtherThan, Marked, ProtocolIs, SourceIn}
 )
 _STATEMENTS: frozenset[type] = frozenset({ClearMark, GoTo, KeepDestination, SetDestination, SetMark, Verdict})
 _COMPARABLE: Mapping[Field, frozenset[FieldType]] = {
     Field.SOURCE: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
     Field.DESTINATION: frozenset({FieldType.ADDRESS, FieldType.NETWORK}),
     Field.PROTOCOL: frozenset({FieldType.PROTOCOL}),
+    Field.SOURCE_PORT: frozenset({FieldType.PORT}),
     Field.DESTINATION_PORT: frozenset({FieldType.PORT}),
 }
 

@@ -16,10 +16,12 @@ from ipvsproxy.plan.rules import (
     MAPS,
     ArrivesBy,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
+    IsReset,
     KeepDestination,
     LeavesByOtherThan,
     Marked,
@@ -55,7 +57,7 @@ class Part(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HookPacket:
-    """A packet at a hook; `port` is the destination's.
+    """A packet at a hook; `port` is the destination's, and `source_port` is 0 for one that no Service has.
 
     `arrived_by` is None for what the node itself sends, `leaves_by` for an interface that is not known, or not yet.
     `masquerading` is the address of the node that masquerading puts in the place of the source; None leaves the source.
@@ -66,11 +68,13 @@ class HookPacket:
     protocol: int
     port: int
     mark: int = 0
-    new: bool = True
+    state: ConnectionState = ConnectionState.NEW
     arrived_by: str | None = None
     leaves_by: str | None = None
     masquerading: Address | None = None
     masqueraded: bool = False
+    source_port: int = 0
+    is_reset: bool = False
 
 
 class Passage(NamedTuple):
@@ -150,8 +154,8 @@ class FirewallTable:
 
     def _holds(self, match: Match, packet: HookPacket) -> bool:  # noqa: PLR0911 - one for each shape
         match match:
-            case ConnectionIsNew(new):
-                return packet.new is new
+            case ConnectionIs(states):
+                return packet.state in states
             case FieldsInSet(inside=inside):
                 return (
                     match.family is family(packet.source)
@@ -163,6 +167,8 @@ class FirewallTable:
                 return _is_named(packet.arrived_by, interface) is inside
             case ProtocolIs(number):
                 return packet.protocol == number
+            case IsReset():
+                return packet.is_reset
             case Marked(bit):
                 return bool(packet.mark >> bit & 1)
             case LeavesByOtherThan(interface):
@@ -243,6 +249,8 @@ def _value(field: Field, packet: HookPacket) -> Address | int:
             return packet.destination
         case Field.PROTOCOL:
             return packet.protocol
+        case Field.SOURCE_PORT:
+            return packet.source_port
         case Field.DESTINATION_PORT:
             return packet.port
         case _:
