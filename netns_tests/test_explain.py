@@ -220,7 +220,7 @@ def test_under_the_policy_local_outside_clients_are_dropped_and_pods_are_sent_to
     assert f"clients inside the cluster are sent on to the ClusterIP {cluster_ip.address}" in inside["about"]
     redirection = inside["steps"][0]
     assert (redirection["chain"], redirection["effect"]) == (
-        "redirecting-pods",
+        "destinations",
         f"the destination becomes {cluster_ip.address}",
     )
     assert inside["result"] == (

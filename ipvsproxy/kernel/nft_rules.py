@@ -19,11 +19,14 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -142,11 +145,10 @@ def _rule(listed: _Rule) -> Rule | None:
 
 
 def _match(body: dict[str, Any]) -> Match:  # noqa: C901, PLR0911 - one for each shape
+    if body["op"] == "in":
+        return _flags_match(body["left"], body["right"])
     inside = {"==": True, "!=": False}[body["op"]]
     match body["left"], body["right"]:
-        # Or its number: NF_CT_STATE_BIT(IP_CT_NEW), linux/netfilter/nf_conntrack_common.h.
-        case {"ct": {"key": "state"}}, ("new" | 8):
-            return ConnectionIsNew(inside)
         case {"meta": {"key": "iifname"}}, str(interface):
             return ArrivesBy(interface, inside)
         case {"meta": {"key": "oifname"}}, str(interface) if not inside:
@@ -202,6 +204,11 @@ def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911 
             of_family, fields = _fields(key)
             if of_family is _FAMILY[protocol]:
                 return SetDestination(of_family, fields, _set(name, of_family))
+        case {
+            "dnat": {"family": str(protocol), "addr": {"payload": {"field": "daddr", "protocol": str(of)}}}
+        }:
+            if protocol == of:
+                return KeepDestination(_FAMILY[protocol])
     raise _UnknownError
 
 
@@ -215,6 +222,8 @@ def _fields(left: dict[str, Any]) -> tuple[Family, tuple[Field, ...]]:
             case {"payload": {"protocol": ("ip" | "ip6") as protocol, "field": name}}:
                 families.add(_FAMILY[protocol])
                 fields.append(_ADDRESS_FIELD[name])
+            case {"payload": {"protocol": "th", "field": "sport"}}:
+                fields.append(Field.SOURCE_PORT)
             case {"payload": {"protocol": "th", "field": "dport"}}:
                 fields.append(Field.DESTINATION_PORT)
             case {"meta": {"key": "l4proto"}}:
@@ -237,6 +246,23 @@ def _network(value: str | dict[str, Any]) -> Network:
         address = parse_address(value)
         return Network(address, family(address).bits)
     return parse_network(f"{value['prefix']['addr']}/{value['prefix']['len']}")
+
+
+def _flags_match(left: dict[str, Any], right: Any) -> Match:  # noqa: ANN401 - any JSON
+    """Return the match for one of some flags that a packet may have."""
+    match left, right:
+        case {"ct": {"key": "state"}}, _:
+            states = right if isinstance(right, list) else [right]
+            return ConnectionIs(frozenset(map(_state, states)))
+        # TCPHDR_RST, net/tcp.h.
+        case {"payload": {"protocol": "tcp", "field": "flags"}}, ("rst" | 4):
+            return IsReset()
+    raise _UnknownError
+
+
+def _state(value: int | str) -> ConnectionState:
+    """Return the state of the number that nft prints for it, or of the name."""
+    return ConnectionState[value.upper()] if isinstance(value, str) else ConnectionState(value)
 
 
 def _bit(mask: int) -> int:

@@ -17,11 +17,13 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     AskSourceList,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     FieldType,
     GoTo,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -188,8 +190,8 @@ def _rule(rule: Rule) -> str:
 
 def _match(match: Match) -> str:
     match match:
-        case ConnectionIsNew(new):
-            left, equal, right = "ct state", new, "new"
+        case ConnectionIs(states):
+            left, equal, right = "ct state", True, ",".join(state.name.lower() for state in sorted(states))
         case FieldsInSet(of, fields, in_set, inside):
             left, equal, right = _fields(fields, of), inside, f"@{SET_NAMES[in_set, of]}"
         case SourceIn(network, inside):
@@ -200,6 +202,8 @@ def _match(match: Match) -> str:
             left, equal, right = "iifname", inside, _interface(interface)
         case ProtocolIs(number):
             left, equal, right = "meta l4proto", True, f"{number:d}"
+        case IsReset():
+            left, equal, right = "tcp flags", True, "rst"
         case Marked(bit):
             left, equal, right = f"meta mark & {1 << bit:#010x}", False, "0"
         case LeavesByOtherThan(interface):
@@ -227,13 +231,15 @@ def _field(field: Field, of: Family) -> str:
             return f"{_HEADER[of]} daddr"
         case Field.PROTOCOL:
             return "meta l4proto"
+        case Field.SOURCE_PORT:
+            return "th sport"
         case Field.DESTINATION_PORT:
             return "th dport"
         case _:
             assert_never(field)
 
 
-def _statement(statement: Statement) -> str:
+def _statement(statement: Statement) -> str:  # noqa: PLR0911 - one for each shape
     match statement:
         case Verdict():
             return _VERDICT[statement]
@@ -247,5 +253,7 @@ def _statement(statement: Statement) -> str:
             return f"{_fields(fields, of)} vmap @{SET_NAMES[each, of]}"
         case SetDestination(of, fields, each):
             return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
+        case KeepDestination(of):
+            return f"dnat {_HEADER[of]} to {_HEADER[of]} daddr"
         case _:
             assert_never(statement)

@@ -11,7 +11,8 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
     prerouting -150   drop who may not come,           output -150  drop who may not come,
              |        mark to be masqueraded                |       mark to be masqueraded
              |                                              |
-    prerouting -100   send pods to the ClusterIP       output -100  send to the ClusterIP
+    prerouting -110   send pods to the ClusterIP,      output -110  send to the ClusterIP,
+             |        keep the destination                  |       keep the destination
              |                                              |
     input -10   refuse what nobody serves,             output -99   refuse what nobody serves,
              |  drop what only others serve,                |       drop what only others serve
@@ -27,8 +28,9 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
 What a process of the node sends to a service address and IPVS does not take, for want of a virtual server, comes back
 through the loopback interface and meets prerouting and input like everything else.
 
-Rules that drop, refuse or mark look at connections that conntrack calls `new`: replies, and what follows them, are
-settled. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with
+Connections that were answered are settled: their packets pass. Sources are dropped and packets are marked for all others,
+also for those that conntrack does not know (NOTRACK, or packets that fit no connection). What is refused before IPVS is
+what conntrack calls `new`: IPVS itself knows the rest, and a guard behind it, at input 100, closes what it leaves. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with
 net.ipv4.vs.conntrack=1 only.
 """
 
@@ -45,11 +47,14 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -107,6 +112,7 @@ class FirewallSettings(NamedTuple):
 _SOURCE = (Field.SOURCE,)
 _DESTINATION = (Field.DESTINATION,)
 _SERVICE_PORT = (Field.DESTINATION, Field.PROTOCOL, Field.DESTINATION_PORT)
+_SOURCE_PORT = (Field.SOURCE, Field.PROTOCOL, Field.SOURCE_PORT)
 _BOTH_ENDS = (Field.SOURCE, Field.DESTINATION)
 
 
@@ -116,7 +122,21 @@ def _for_each_family(
     return tuple(Rule(duty, (*matches, FieldsInSet(family, fields, of)), statement) for family in Family)
 
 
-_ONLY_NEW = Rule("a known connection was decided on before", (ConnectionIsNew(new=False),), Verdict.RETURN)
+_TRACKED = frozenset({ConnectionState.ESTABLISHED, ConnectionState.RELATED})
+_UNKNOWN = frozenset({ConnectionState.INVALID, ConnectionState.UNTRACKED})
+
+# What conntrack does not know, since somebody's rule has taken it out of its hands, is decided on packet by packet:
+# what must be closed is closed for these, too.
+_NOT_ANSWERED = Rule(
+    "an answered connection was decided on before", (ConnectionIs(_TRACKED),), Verdict.RETURN
+)
+
+# Without conntrack, IPVS alone knows which packets belong to connections that go on, and refuses the others.
+_ONLY_NEW = Rule(
+    "what is not new belongs to a connection, or is IPVS's affair",
+    (ConnectionIs(_TRACKED | _UNKNOWN),),
+    Verdict.RETURN,
+)
 
 # A reset, where the protocol has one: of ICMP errors the kernel sends a few to each host and then one a second, and
 # a thousand a second to all hosts together (net.ipv4.icmp_ratelimit). Clients that get none wait and try again.
@@ -172,15 +192,34 @@ _END_WHAT_IS_NOT_SERVED = (
     ),
 )
 
+# Other programs redirect what comes to any local address of the node: the CNI plugin portmap for hostPorts, Docker for
+# published ports. All service addresses are local, so these rules would take service traffic. The kernel asks the nat
+# chains of all tables by their priorities, and whichever translates first has the connection.
+_BEFORE_OTHERS = -110
+_KEEP_FROM_OTHERS = tuple(
+    Rule(
+        "service traffic is not for others' destination NAT",
+        (FieldsInSet(family, fields, of),),
+        KeepDestination(family),
+    )
+    # Node ports are at addresses of the node's own, of which the other ports are open to others.
+    for fields, of in (
+        (_SERVICE_PORT, FirewallSet.SERVICE_PORTS),
+        (_DESTINATION, FirewallSet.SERVICE_ADDRESSES),
+    )
+    for family in Family
+)
+
+_OPEN_AT_SERVICE_ADDRESSES = (
+    Rule("a service address answers pings", (ProtocolIs(ICMP),), Verdict.RETURN),
+    Rule("a service address answers pings", (ProtocolIs(ICMPV6),), Verdict.RETURN),
+    *_for_each_family("service ports are for IPVS", _SERVICE_PORT, FirewallSet.SERVICE_PORTS, Verdict.RETURN),
+)
 _TO_SERVICE_ADDRESS = Chain(
     "to-service-address",
     None,
     (
-        Rule("a service address answers pings", (ProtocolIs(ICMP),), Verdict.RETURN),
-        Rule("a service address answers pings", (ProtocolIs(ICMPV6),), Verdict.RETURN),
-        *_for_each_family(
-            "service ports are for IPVS", _SERVICE_PORT, FirewallSet.SERVICE_PORTS, Verdict.RETURN
-        ),
+        *_OPEN_AT_SERVICE_ADDRESSES,
         Rule("the node's own ports are closed on service addresses", (), _REFUSE),
     ),
 )
@@ -191,6 +230,15 @@ _INPUT = Chain(
     "input",
     Hook("filter", "input", -10),
     (
+        # The chain behind IPVS goes by this.
+        *_for_each_family(
+            "nobody but the node has a service address as source",
+            _SOURCE,
+            FirewallSet.SERVICE_ADDRESSES,
+            Verdict.DROP,
+            ConnectionIs(_UNKNOWN),
+            ArrivesBy("lo", inside=False),
+        ),
         _ONLY_NEW,
         # Ahead of the chain for service addresses: node ports are at the node's own.
         *_END_WHAT_IS_NOT_SERVED,
@@ -199,6 +247,40 @@ _INPUT = Chain(
             _DESTINATION,
             FirewallSet.SERVICE_ADDRESSES,
             GoTo(_TO_SERVICE_ADDRESS.name),
+        ),
+    ),
+)
+
+# The guard for what conntrack does not know. Behind IPVS, since answers to processes of the node come to service
+# addresses, too, and only IPVS can tell them: it has given them the address and port of the Service as their source.
+_INPUT_BEHIND_IPVS = Chain(
+    "input-behind-ipvs",
+    Hook("filter", "input", 100),
+    (
+        Rule(
+            "what conntrack knows was decided on before",
+            (ConnectionIs(_TRACKED | {ConnectionState.NEW}),),
+            Verdict.RETURN,
+        ),
+        # Those among them by which this chain refuses the node's own processes.
+        Rule("a reset opens nothing", (IsReset(),), Verdict.RETURN),
+        *_for_each_family(
+            "a Service answers the node", _SOURCE_PORT, FirewallSet.SERVICE_PORTS, Verdict.RETURN
+        ),
+        *_for_each_family(
+            "service addresses have a chain of their own",
+            _DESTINATION,
+            FirewallSet.SERVICE_ADDRESSES,
+            GoTo(_TO_SERVICE_ADDRESS.name),
+            ConnectionIs(frozenset({ConnectionState.UNTRACKED})),
+        ),
+        # No reset for what fits no connection: it would end the one that the packet belongs to after all.
+        *_OPEN_AT_SERVICE_ADDRESSES,
+        *_for_each_family(
+            "the node's own ports are closed on service addresses",
+            _DESTINATION,
+            FirewallSet.SERVICE_ADDRESSES,
+            Verdict.DROP,
         ),
     ),
 )
@@ -215,21 +297,25 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         Chain(
             "prerouting",
             Hook("filter", "prerouting", -150),
-            (_ONLY_NEW, *_DROP_OTHER_SOURCES, *_marking(settings, prerouting=True)),
+            (_NOT_ANSWERED, *_DROP_OTHER_SOURCES, *_marking(settings, prerouting=True)),
         ),
         # Before the routing decision. A nat chain sees a connection's first packet; the others follow it.
         Chain(
-            "redirecting-pods",
-            Hook("nat", "prerouting", -100),
-            tuple(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+            "destinations",
+            Hook("nat", "prerouting", _BEFORE_OTHERS),
+            (
+                *(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+                *_KEEP_FROM_OTHERS,
+            ),
         ),
         _INPUT,
+        _INPUT_BEHIND_IPVS,
         # The same for the node's processes, whose packets do not pass prerouting before IPVS has them.
         Chain(
             "output",
             Hook("filter", "output", -150),
             (
-                _ONLY_NEW,
+                _NOT_ANSWERED,
                 *_DROP_OTHER_SOURCES,
                 # The kernel gives a process that connects to an address of the dummy interface that same address.
                 *_for_each_family(
@@ -241,11 +327,10 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
                 *_marking(settings, prerouting=False),
             ),
         ),
-        # As close before IPVS as the kernel's own DNAT.
         Chain(
-            "redirecting-processes",
-            Hook("nat", "output", -100),
-            tuple(_redirection(family) for family in Family),
+            "destinations-of-processes",
+            Hook("nat", "output", _BEFORE_OTHERS),
+            (*(_redirection(family) for family in Family), *_KEEP_FROM_OTHERS),
         ),
         Chain("ending", Hook("filter", "output", -99), (_ONLY_NEW, *_END_WHAT_IS_NOT_SERVED)),
         # After IPVS has put in the real server. Packets of a connection whose source is settled do not come here.

@@ -48,14 +48,30 @@ class Field(enum.Enum):
     SOURCE = enum.auto()
     DESTINATION = enum.auto()
     PROTOCOL = enum.auto()
+    SOURCE_PORT = enum.auto()
     DESTINATION_PORT = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionIsNew:
-    """Whether conntrack has the packet's connection in the state `new`: no packet of it was answered so far."""
+class ConnectionState(enum.IntEnum):
+    """What conntrack says of a packet; the values are the bits that nft has for them.
 
-    new: bool = True
+    NEW: no packet of its connection was answered so far. ESTABLISHED: one was. RELATED: it is an error about such a
+    connection, or one that such a connection has announced. INVALID: it fits no connection. UNTRACKED: somebody's rule
+    has taken it out of conntrack's hands.
+    """
+
+    INVALID = 1
+    ESTABLISHED = 2
+    RELATED = 4
+    NEW = 8
+    UNTRACKED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionIs:
+    """Whether conntrack says one of these of the packet."""
+
+    states: frozenset[ConnectionState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,11 @@ class ProtocolIs:
 
 
 @dataclass(frozen=True, slots=True)
+class IsReset:
+    """The packet is a TCP reset."""
+
+
+@dataclass(frozen=True, slots=True)
 class Marked:
     """The bit of the packet's mark is set."""
 
@@ -117,12 +138,13 @@ class LeavesByOtherThan:
 
 
 Match: TypeAlias = (
-    ConnectionIsNew
+    ConnectionIs
     | FieldsInSet
     | SourceIn
     | SourceListed
     | ArrivesBy
     | ProtocolIs
+    | IsReset
     | Marked
     | LeavesByOtherThan
 )
@@ -188,7 +210,18 @@ class SetDestination:
     map: FirewallSet
 
 
-Statement: TypeAlias = Verdict | GoTo | AskSourceList | SetMark | ClearMark | SetDestination
+@dataclass(frozen=True, slots=True)
+class KeepDestination:
+    """Settle that the connection keeps the destination address that it has, by translating it to itself.
+
+    The end of the packet's way through the chain, and no later chain of type nat is asked for another destination: the
+    kernel sets up destination NAT once for each connection. A verdict would not do, since it ends one chain only.
+    """
+
+    family: Family
+
+
+Statement: TypeAlias = Verdict | GoTo | AskSourceList | SetMark | ClearMark | SetDestination | KeepDestination
 
 
 @dataclass(frozen=True, slots=True)

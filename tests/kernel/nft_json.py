@@ -11,10 +11,12 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     AskSourceList,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     GoTo,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -73,10 +75,12 @@ def compared(left: object, right: object, *, equal: bool) -> dict[str, Any]:
     return {"match": {"op": "==" if equal else "!=", "left": left, "right": right}}
 
 
-def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each shape
+def match_of(match: Match) -> dict[str, Any]:  # noqa: C901, PLR0911 - one for each shape
     match match:
-        case ConnectionIsNew(new):
-            return compared({"ct": {"key": "state"}}, 8, equal=new)
+        case ConnectionIs(states):
+            numbers = sorted(states)
+            state = numbers if len(numbers) > 1 else numbers[0]
+            return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": state}}
         case FieldsInSet(of, fields, in_set, inside):
             return compared(_fields(fields, of), f"@{SET_NAMES[in_set, of]}", equal=inside)
         case SourceIn(network, inside):
@@ -90,6 +94,9 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
             return compared({"meta": {"key": "iifname"}}, interface, equal=inside)
         case ProtocolIs(number):
             return compared({"meta": {"key": "l4proto"}}, int(number), equal=True)
+        case IsReset():
+            flags = {"payload": {"protocol": "tcp", "field": "flags"}}
+            return {"match": {"op": "in", "left": flags, "right": 4}}
         case Marked(31):
             return compared(_MARK, {"prefix": {"addr": 0, "len": 1}}, equal=False)
         case Marked(bit):
@@ -100,7 +107,7 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
             assert_never(match)
 
 
-def statement_of(statement: Statement) -> dict[str, Any]:
+def statement_of(statement: Statement) -> dict[str, Any]:  # noqa: PLR0911 - one for each shape
     match statement:
         case Verdict():
             return _VERDICTS[statement]
@@ -115,6 +122,8 @@ def statement_of(statement: Statement) -> dict[str, Any]:
         case SetDestination(of, fields, each):
             lookup = {"map": {"key": _fields(fields, of), "data": f"@{SET_NAMES[each, of]}"}}
             return {"dnat": {"family": _PROTOCOL[of], "addr": lookup}}
+        case KeepDestination(of):
+            return {"dnat": {"family": _PROTOCOL[of], "addr": _field(Field.DESTINATION, of)}}
         case _:
             assert_never(statement)
 
@@ -131,6 +140,8 @@ def _field(field: Field, of: Family) -> dict[str, Any]:
             return {"payload": {"protocol": _PROTOCOL[of], "field": name}}
         case Field.PROTOCOL:
             return {"meta": {"key": "l4proto"}}
+        case Field.SOURCE_PORT:
+            return {"payload": {"protocol": "th", "field": "sport"}}
         case Field.DESTINATION_PORT:
             return {"payload": {"protocol": "th", "field": "dport"}}
         case _:

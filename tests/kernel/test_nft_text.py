@@ -15,11 +15,14 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -78,7 +81,10 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
         Chain(
             "main",
             Hook("filter", "input", -10),
-            (Rule("why", (ConnectionIsNew(), ProtocolIs(6)), GoTo("side")), Rule("else", (), SetMark(14))),
+            (
+                Rule("why", (ConnectionIs(frozenset({ConnectionState.NEW})), ProtocolIs(6)), GoTo("side")),
+                Rule("else", (), SetMark(14)),
+            ),
         ),
     )
     assert table_text(chains) == (
@@ -100,8 +106,12 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
 @pytest.mark.parametrize(
     ("match", "text"),
     [
-        (ConnectionIsNew(), "ct state new"),
-        (ConnectionIsNew(new=False), "ct state != new"),
+        (ConnectionIs(frozenset({ConnectionState.NEW})), "ct state new"),
+        (IsReset(), "tcp flags rst"),
+        (
+            ConnectionIs(frozenset({ConnectionState.ESTABLISHED, ConnectionState.RELATED})),
+            "ct state established,related",
+        ),
         (
             FieldsInSet(Family.IPV4, (Field.SOURCE,), FirewallSet.SERVICE_ADDRESSES),
             "ip saddr @service-addresses-ipv4",
@@ -155,6 +165,8 @@ def test_matches(match: Match, text: str) -> None:
             SetDestination(Family.IPV6, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
             "dnat ip6 to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
         ),
+        (KeepDestination(Family.IPV4), "dnat ip to ip daddr"),
+        (KeepDestination(Family.IPV6), "dnat ip6 to ip6 daddr"),
         (SetMark(31), "meta mark set meta mark | 0x80000000"),
         (ClearMark(0), "meta mark set meta mark & 0xfffffffe"),
         (ClearMark(31), "meta mark set meta mark & 0x7fffffff"),

@@ -437,6 +437,7 @@ class TestUnless:
     def test_a_firewall_of_the_host_is_a_step_behind_our_own_chain_and_makes_it_uncertain(self) -> None:
         told_ = self.firewalled(self.finding)
         assert [step.chain for step in told_.steps] == [
+            "destinations",
             None,
             "input",
             "to-service-address",
@@ -448,7 +449,7 @@ class TestUnless:
 
     def test_one_before_our_own_chain_comes_first(self) -> None:
         told_ = self.firewalled(self.finding._replace(priority=-100))
-        assert [step.chain for step in told_.steps][:2] == [None, "input of table inet filter"]
+        assert [step.chain for step in told_.steps][1:3] == [None, "input of table inet filter"]
 
     def test_one_of_the_other_family_and_one_that_a_process_does_not_pass_are_left_out(self) -> None:
         assert self.firewalled(self.finding._replace(family="ip6")).is_well

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.rules import Verdict
+from ipvsproxy.plan.rules import ConnectionState, Verdict
 from ipvsproxy.plan.trace.table import FirewallTable, HookPacket
 from tests.builders import address
 
@@ -30,10 +30,12 @@ class Packet:
     destination: str
     port: int = 80
     protocol: int = Protocol.TCP
-    new: bool = True
+    state: ConnectionState = ConnectionState.NEW
     mark: int = 0
     arrives_by: str = "eth0"
     leaves_by: str = "eth0"
+    source_port: int = 40000
+    is_reset: bool = False
 
 
 class Passage(NamedTuple):
@@ -56,11 +58,15 @@ def pass_hook(hook: str, packet: Packet, chains: Iterable[Chain], elements: Elem
         packet.protocol,
         packet.port,
         packet.mark,
-        packet.new,
+        packet.state,
         packet.arrives_by or None,
         packet.leaves_by,
+        source_port=packet.source_port,
+        is_reset=packet.is_reset,
     )
-    verdict, left, _ = FirewallTable(tuple(chains), members).at_hook(hook, came, settled=not packet.new)
+    verdict, left, _ = FirewallTable(tuple(chains), members).at_hook(
+        hook, came, settled=packet.state is not ConnectionState.NEW
+    )
     if verdict is None and left.masqueraded:
         verdict = Verdict.MASQUERADE
     redirected_to = None if left.destination == came.destination else format_address(left.destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ from ipvsproxy.model.addresses import family, parse_network
 from ipvsproxy.model.firewall import FirewallSet
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, FirewallSettings, PodInterfaces, PodNetworks, ruleset
-from ipvsproxy.plan.rules import ArrivesBy, GoTo, Verdict
+from ipvsproxy.plan.rules import ArrivesBy, ConnectionState, GoTo, Verdict
 from ipvsproxy.plan.source_ranges import NOBODY
 from tests.builders import address, key, source_list
 from tests.plan.rule_walker import Packet, Passage, pass_hook
@@ -80,6 +81,9 @@ IPV6 = Hosts(
     node="2001:db8:64::1",
 )
 
+# NF_INET_LOCAL_IN in net/netfilter/ipvs/ip_vs_core.c.
+IPVS_AT_INPUT = 99
+
 # Service ports without endpoints, without any of this node, and of a Service that lets no source in.
 NOBODYS, OTHERS, CLOSED = 81, 82, 83
 NODE_PORT, LOCAL_NODE_PORT, NOBODYS_NODE_PORT, OTHERS_NODE_PORT = range(30000, 30004)
@@ -128,6 +132,12 @@ def marked(hook: str, packet: Packet, settings: FirewallSettings = NETWORKS) -> 
     assert mark in {0, BIT_14}
     return mark == BIT_14
 
+
+REFUSALS = {
+    (ConnectionState.UNTRACKED, Protocol.TCP): Verdict.REJECT_WITH_RESET,
+    **{(ConnectionState.INVALID, protocol): Verdict.DROP for protocol in (*Protocol, GRE)},
+}
+UNKNOWN = (ConnectionState.UNTRACKED, ConnectionState.INVALID)
 
 for_both_families = pytest.mark.parametrize("hosts", [IPV4, IPV6], ids=["ipv4", "ipv6"])
 for_both_hooks = pytest.mark.parametrize("hook", ["prerouting", "output"])
@@ -216,9 +226,13 @@ class TestMarking:
         assert not marked(hook, Packet(hosts.outside, hosts.node))
 
     def test_what_follows_the_first_packet_is_not_marked(self, hosts: Hosts) -> None:
-        assert not marked("prerouting", Packet(hosts.outside, hosts.service, new=False))
-        assert not marked("prerouting", Packet(hosts.outside, hosts.cluster, new=False))
-        assert not marked("output", Packet(hosts.service, hosts.node, new=False))
+        assert not marked(
+            "prerouting", Packet(hosts.outside, hosts.service, state=ConnectionState.ESTABLISHED)
+        )
+        assert not marked(
+            "prerouting", Packet(hosts.outside, hosts.cluster, state=ConnectionState.ESTABLISHED)
+        )
+        assert not marked("output", Packet(hosts.service, hosts.node, state=ConnectionState.ESTABLISHED))
 
     def test_a_packet_that_ipvs_has_rewritten_is_left_as_it_is(self, hosts: Hosts) -> None:
         assert not marked("output", Packet(hosts.outside, hosts.pod, 8080))
@@ -274,7 +288,9 @@ class TestSourceRanges:
 
     @for_both_hooks
     def test_a_connection_that_was_let_in_goes_on(self, hosts: Hosts, hook: str) -> None:
-        assert at(hook, Packet(hosts.elsewhere, hosts.restricted, new=False)) == Passage(None, 0)
+        assert at(
+            hook, Packet(hosts.elsewhere, hosts.restricted, state=ConnectionState.ESTABLISHED)
+        ) == Passage(None, 0)
 
 
 @for_both_families
@@ -332,8 +348,8 @@ class TestMasquerading:
 
     def test_the_mark_is_cleared_on_packets_that_the_nat_chain_does_not_see(self, hosts: Hosts) -> None:
         (unmarking,) = (chain for chain in ruleset(NETWORKS) if chain.name == "unmarking")
-        for new in (True, False):
-            packet = Packet(hosts.outside, hosts.pod, mark=0xFFFFFFFF, new=new)
+        for state in ConnectionState:
+            packet = Packet(hosts.outside, hosts.pod, mark=0xFFFFFFFF, state=state)
             assert pass_hook("postrouting", packet, [unmarking], ELEMENTS) == Passage(
                 None, 0xFFFFFFFF ^ BIT_14
             )
@@ -404,13 +420,72 @@ class TestRefusing:
     def test_connections_that_are_known_go_on(self, hosts: Hosts) -> None:
         for hook in ("input", "output"):
             for packet in (
-                Packet(hosts.outside, hosts.service, NOBODYS, new=False),
-                Packet(hosts.outside, hosts.local, OTHERS, new=False),
-                Packet(hosts.pod, hosts.service, 40000, new=False),
+                Packet(hosts.outside, hosts.service, NOBODYS, state=ConnectionState.ESTABLISHED),
+                Packet(hosts.outside, hosts.local, OTHERS, state=ConnectionState.ESTABLISHED),
+                Packet(hosts.pod, hosts.service, 40000, state=ConnectionState.ESTABLISHED),
             ):
                 assert at(hook, packet) == Passage(None, 0)
         # The reply to a process of the node that has a service address for its source.
-        assert at("input", Packet(hosts.node, hosts.service, 40000, new=False)) == Passage(None, 0)
+        assert at(
+            "input", Packet(hosts.node, hosts.service, 40000, state=ConnectionState.ESTABLISHED)
+        ) == Passage(None, 0)
+
+
+@pytest.mark.parametrize("state", UNKNOWN, ids=lambda state: state.name)
+@for_both_families
+class TestWithoutConntrack:
+    """Packets that conntrack does not know: somebody's rule keeps them from it, or they fit no connection."""
+
+    @for_both_hooks
+    def test_sources_outside_the_ranges_are_dropped(
+        self, hosts: Hosts, state: ConnectionState, hook: str
+    ) -> None:
+        assert at(hook, Packet(hosts.elsewhere, hosts.restricted, state=state)).verdict is Verdict.DROP
+        assert at(hook, Packet(hosts.outside, hosts.restricted, state=state)).verdict is None
+
+    def test_the_nodes_own_ports_are_closed_on_service_addresses(
+        self, hosts: Hosts, state: ConnectionState
+    ) -> None:
+        for source in (hosts.pod, hosts.outside, hosts.node):
+            for protocol in (*Protocol, GRE):
+                packet = Packet(source, hosts.service, 22, protocol, state=state)
+                assert at("input", packet).verdict is REFUSALS.get(
+                    (state, protocol), Verdict.REJECT_WITH_ICMP
+                )
+
+    def test_the_guard_is_behind_ipvs_which_knows_the_connections(
+        self, hosts: Hosts, state: ConnectionState
+    ) -> None:
+        before = [chain for chain in ruleset(NETWORKS) if chain.hook and chain.hook.priority < IPVS_AT_INPUT]
+        before += [chain for chain in ruleset(NETWORKS) if not chain.hook]
+        for port in (80, NOBODYS, OTHERS, 22):
+            packet = Packet(hosts.outside, hosts.service, port, state=state)
+            assert pass_hook("input", packet, before, ELEMENTS) == Passage(None, 0)
+
+    def test_a_service_answers_a_process_of_the_node(self, hosts: Hosts, state: ConnectionState) -> None:
+        answer = Packet(hosts.service, hosts.local, 40000, state=state, arrives_by="lo", source_port=80)
+        assert at("input", answer) == Passage(None, 0)
+        assert (
+            at("input", dataclasses.replace(answer, source_port=22)).verdict is REFUSALS[state, Protocol.TCP]
+        )
+
+    def test_a_reset_is_not_answered_with_another_one(self, hosts: Hosts, state: ConnectionState) -> None:
+        packet = Packet(hosts.pod, hosts.service, 40000, state=state, is_reset=True)
+        assert at("input", packet) == Passage(None, 0)
+
+    def test_nobody_else_sends_with_a_service_address_as_source(
+        self, hosts: Hosts, state: ConnectionState
+    ) -> None:
+        packet = Packet(hosts.service, hosts.local, 22, state=state, source_port=80)
+        assert at("input", packet).verdict is Verdict.DROP
+
+    def test_service_addresses_answer_pings_and_hear_of_errors(
+        self, hosts: Hosts, state: ConnectionState
+    ) -> None:
+        for protocol in (ICMP, ICMPV6):
+            assert at("input", Packet(hosts.outside, hosts.service, 0, protocol, state=state)) == Passage(
+                None, 0
+            )
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
@@ -425,12 +500,14 @@ def test_rules_lead_only_to_chains_without_a_hook_that_come_before(settings: Fir
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_only_prerouting_asks_for_the_interface_that_a_packet_arrived_by(settings: FirewallSettings) -> None:
+def test_the_interface_that_a_packet_arrived_by_is_asked_for_where_it_is_known(
+    settings: FirewallSettings,
+) -> None:
     for chain in ruleset(settings):
         for rule in chain.rules:
             if any(isinstance(match, ArrivesBy) for match in rule.matches):
                 assert chain.hook
-                assert chain.hook.name == "prerouting"
+                assert chain.hook.name in {"prerouting", "input"}
 
 
 def rules() -> Iterator[Rule]:

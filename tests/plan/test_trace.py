@@ -342,6 +342,10 @@ def test_every_step_says_where_why_and_what() -> None:
             "prerouting, chain prerouting: masquerade sources outside the cluster's pods"
             " (element 10.96.0.1 . tcp . 80 of set service-ports-ipv4): marked (bit 14)"
         ),
+        (
+            "prerouting, chain destinations: service traffic is not for others' destination NAT"
+            " (element 10.96.0.1 . tcp . 80 of set service-ports-ipv4): the destination stays"
+        ),
         "routing: the destination is bound on the dummy interface: for the node",
         (
             "input, chain input: service addresses have a chain of their own"

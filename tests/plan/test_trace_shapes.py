@@ -19,6 +19,7 @@ from ipvsproxy.plan.rules import (
     FieldsInSet,
     GoTo,
     Hook,
+    KeepDestination,
     LeavesByOtherThan,
     ProtocolIs,
     Rule,
@@ -142,9 +143,10 @@ def test_the_rules_of_source_lists_are_looked_at_where_packets_come_to_them() ->
 
 
 def test_addresses_are_changed_where_the_kernel_changes_them() -> None:
-    statement = SetDestination(Family.IPV4, PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
+    redirect = SetDestination(Family.IPV4, PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
     for hook in (INPUT, Hook("filter", "output", -100), Hook("nat", "postrouting", 100)):
-        assert "prerouting or output" in refusal(statement, hook=hook)
+        for statement in (redirect, KeepDestination(Family.IPV4)):
+            assert "prerouting or output" in refusal(statement, hook=hook)
     for hook in (POSTROUTING, NAT_OUTPUT):
         assert "at postrouting" in refusal(Verdict.MASQUERADE, hook=hook)
 

@@ -16,11 +16,13 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     Chain,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
     Hook,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -159,9 +161,11 @@ class TestMatches:
         assert not holds(ProtocolIs(Protocol.UDP), packet())
         assert holds(Marked(3), replace(packet(), mark=8))
         assert not holds(Marked(3), replace(packet(), mark=0xF7))
-        assert holds(ConnectionIsNew(), packet())
-        assert not holds(ConnectionIsNew(new=False), packet())
-        assert holds(ConnectionIsNew(new=False), replace(packet(), new=False))
+        answered = ConnectionIs(frozenset({ConnectionState.ESTABLISHED, ConnectionState.RELATED}))
+        assert holds(ConnectionIs(frozenset({ConnectionState.NEW})), packet())
+        assert not holds(answered, packet())
+        assert holds(answered, replace(packet(), state=ConnectionState.RELATED))
+        assert not holds(answered, replace(packet(), state=ConnectionState.UNTRACKED))
         assert not holds(LeavesByOtherThan("lo"), replace(packet(), leaves_by="lo"))
         assert holds(LeavesByOtherThan("lo"), packet())
 
@@ -311,6 +315,12 @@ class TestWay:
         for sent in (FROM_OUTSIDE, FROM_PROCESS):
             found = trace(sent, state(servers=(ONE_ENDPOINT,))._replace(table=table))
             assert found.answers == (Answer(address(REMOTE), 8080, SourceSeen.CLIENT),)
+
+    def test_a_destination_that_is_kept_is_not_asked_of_later_chains(self) -> None:
+        keeping = chain("prerouting", -110, rule(KeepDestination(Family.IPV4)), of_type="nat")
+        redirecting = chain("prerouting", -100, rule(REDIRECT), of_type="nat")
+        found_by = state(keeping, redirecting, servers=(ONE_ENDPOINT,))
+        assert trace(FROM_OUTSIDE, found_by).answers == (Answer(address(REMOTE), 8080, SourceSeen.CLIENT),)
 
     def test_what_ipvs_leaves_to_the_node_comes_back_through_the_loopback_interface(self) -> None:
         chains = (

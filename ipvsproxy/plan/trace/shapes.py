@@ -16,11 +16,13 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     AskSourceList,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
     Field,
     FieldsInSet,
     FieldType,
     GoTo,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -49,13 +51,26 @@ EFFECTS: Mapping[Verdict, str] = {
 }
 
 _MATCHES: frozenset[type] = frozenset(
-    {ArrivesBy, ConnectionIsNew, FieldsInSet, LeavesByOtherThan, Marked, ProtocolIs, SourceIn, SourceListed}
+    {
+        ArrivesBy,
+        ConnectionIs,
+        FieldsInSet,
+        IsReset,
+        LeavesByOtherThan,
+        Marked,
+        ProtocolIs,
+        SourceIn,
+        SourceListed,
+    }
 )
-_STATEMENTS: frozenset[type] = frozenset({AskSourceList, ClearMark, GoTo, SetDestination, SetMark, Verdict})
+_STATEMENTS: frozenset[type] = frozenset(
+    {AskSourceList, ClearMark, GoTo, KeepDestination, SetDestination, SetMark, Verdict}
+)
 _COMPARABLE: Mapping[Field, frozenset[FieldType]] = {
     Field.SOURCE: frozenset({FieldType.ADDRESS}),
     Field.DESTINATION: frozenset({FieldType.ADDRESS}),
     Field.PROTOCOL: frozenset({FieldType.PROTOCOL}),
+    Field.SOURCE_PORT: frozenset({FieldType.PORT}),
     Field.DESTINATION_PORT: frozenset({FieldType.PORT}),
 }
 
@@ -166,10 +181,10 @@ def _problems_of_statement(  # noqa: C901 - one for each shape
     elif isinstance(statement, AskSourceList):
         if not _is_map_of(FieldType.SOURCE_LIST, statement):
             yield f"{statement.map} is no map of source lists, or one of other fields than {statement!r}"
-    elif isinstance(statement, SetDestination):
+    elif isinstance(statement, SetDestination | KeepDestination):
         if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
-            yield "only a nat chain at prerouting or output changes the destination"
-        if not _is_map_of(FieldType.ADDRESS, statement):
+            yield "only a nat chain at prerouting or output settles the destination"
+        if isinstance(statement, SetDestination) and not _is_map_of(FieldType.ADDRESS, statement):
             yield f"{statement.map} is no map, or one of other fields than {statement!r}"
 
 

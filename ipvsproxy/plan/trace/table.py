@@ -18,10 +18,13 @@ from ipvsproxy.plan.rules import (
     ArrivesBy,
     AskSourceList,
     ClearMark,
-    ConnectionIsNew,
+    ConnectionIs,
+    ConnectionState,
     Field,
     FieldsInSet,
     GoTo,
+    IsReset,
+    KeepDestination,
     LeavesByOtherThan,
     Marked,
     ProtocolIs,
@@ -56,7 +59,7 @@ class Part(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HookPacket:
-    """A packet at a hook; `port` is the destination's.
+    """A packet at a hook; `port` is the destination's, and `source_port` is 0 for one that no Service has.
 
     `arrived_by` is None for what the node itself sends, `leaves_by` for an interface that is not known, or not yet.
     `masquerading` is the address of the node that masquerading puts in the place of the source; None leaves the source.
@@ -67,11 +70,13 @@ class HookPacket:
     protocol: int
     port: int
     mark: int = 0
-    new: bool = True
+    state: ConnectionState = ConnectionState.NEW
     arrived_by: str | None = None
     leaves_by: str | None = None
     masquerading: Address | None = None
     masqueraded: bool = False
+    source_port: int = 0
+    is_reset: bool = False
 
 
 class Passage(NamedTuple):
@@ -112,7 +117,7 @@ class FirewallTable:
             if of_type == "nat" and settled:
                 continue
             end, packet = self._follow(chain, Stage(hook), packet, steps)
-            if isinstance(end, SetDestination) or end is Verdict.MASQUERADE:
+            if isinstance(end, SetDestination | KeepDestination) or end is Verdict.MASQUERADE:
                 settled = True
             elif end is not None:
                 return Passage(end, packet, tuple(steps))
@@ -120,7 +125,7 @@ class FirewallTable:
 
     def _follow(
         self, chain: Chain, stage: Stage, packet: HookPacket, steps: list[Step]
-    ) -> tuple[Verdict | SetDestination | None, HookPacket]:
+    ) -> tuple[Verdict | SetDestination | KeepDestination | None, HookPacket]:
         """Lead a packet through a chain and those that it leads to; return what ended its way there, if anything."""
         for rule in chain.rules:
             items = self._matched(rule, packet)
@@ -136,7 +141,7 @@ class FirewallTable:
                 end, packet = self._follow(self._chains[_list_behind(items)], stage, packet, steps)
                 if end is not None:
                     return end, packet
-            if isinstance(statement, Verdict | SetDestination):
+            if isinstance(statement, Verdict | SetDestination | KeepDestination):
                 return None if statement is Verdict.RETURN else statement, packet
         return None, packet
 
@@ -158,8 +163,8 @@ class FirewallTable:
 
     def _holds(self, match: Match, packet: HookPacket) -> bool:  # noqa: PLR0911 - one for each shape
         match match:
-            case ConnectionIsNew(new):
-                return packet.new is new
+            case ConnectionIs(states):
+                return packet.state in states
             case FieldsInSet(inside=inside):
                 return (
                     match.family is family(packet.source)
@@ -173,6 +178,8 @@ class FirewallTable:
                 return _is_named(packet.arrived_by, interface) is inside
             case ProtocolIs(number):
                 return packet.protocol == number
+            case IsReset():
+                return packet.is_reset
             case Marked(bit):
                 return bool(packet.mark >> bit & 1)
             case LeavesByOtherThan(interface):
@@ -220,6 +227,8 @@ def _apply(  # noqa: PLR0911 - one for each shape
                 replace(packet, destination=destination),
                 f"the destination becomes {format_address(destination)}",
             )
+        case KeepDestination():
+            return packet, "the destination stays"
         case _:
             assert_never(statement)
 
@@ -261,6 +270,8 @@ def _value(field: Field, packet: HookPacket) -> Address | int:
             return packet.destination
         case Field.PROTOCOL:
             return packet.protocol
+        case Field.SOURCE_PORT:
+            return packet.source_port
         case Field.DESTINATION_PORT:
             return packet.port
         case _:
