@@ -174,7 +174,7 @@ def _match(body: dict[str, Any]) -> Match:  # noqa: C901, PLR0911 - one for each
     raise _UnknownError
 
 
-def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911 - one for each shape
+def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911, PLR0912 - one for each shape
     match expression:
         # The end of a base chain both: nothing leads to another chain and back but the map of source lists.
         case {"return": None} | {"accept": None}:
