@@ -137,7 +137,7 @@ def test_the_younger_claim_is_served_when_the_older_service_goes(
     cluster.await_complaints()
 
 
-def test_an_address_with_a_virtual_server_of_somebody_else_is_theirs_until_that_goes(
+def test_a_virtual_server_of_somebody_else_at_an_address_of_an_interface_keeps_its_own_port_at_all_times(
     cluster: ApiCluster, put: Callable[..., None]
 ) -> None:
     """As keepalived has them: an address of an interface of the node, with a virtual server."""
@@ -148,11 +148,19 @@ def test_an_address_with_a_virtual_server_of_somebody_else_is_theirs_until_that_
     )
     put(service(102, HTTP, ADMIN, external_ips=(theirs.address,)), slice_of(102, ports=(HTTP, ADMIN)))
     cluster.await_complaints(
-        of_service(102, "spec.externalIPs", f"virtual server {theirs.address}:80/tcp is not ipvsproxy's"),
-        of_service(
-            102, "spec.externalIPs", f"{theirs.address} carries a virtual server that is not ipvsproxy's"
-        ),
+        of_service(102, "spec.externalIPs", f"virtual server {theirs.address}:80/tcp is not ipvsproxy's")
     )
+    ours = theirs._replace(port=ADMIN.port)
+    cluster.await_answer("outside", ours, "web-2")
+    # One decision: no resync takes back what a change has made.
+    with Load(cluster["outside"], ours, Style.EACH_ITS_OWN, clients=1) as load:
+        put(service(103), slice_of(103))
+        repaired = Target(addressing.cluster_ip(103, Family.IPV4), 80)
+        for _ in range(2):
+            cluster.await_answer("client", repaired, "web-2")
+            others.delete_virtual_server(cluster.host, repaired)
+        cluster.await_answer("client", repaired, "web-2")
+    assert load.failures == []
     cluster.await_answer("outside", theirs, "web-1")
     others.delete_virtual_server(cluster.host, theirs)
     cluster.await_complaints()

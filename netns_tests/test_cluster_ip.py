@@ -9,7 +9,7 @@ import pytest
 
 from ipvsproxy.model.objects import ServiceType
 from netns_tests.deadline import await_that
-from netns_tests.manifests import Port
+from netns_tests.manifests import Endpoint, Port
 from netns_tests.servers import ADMIN_PORT, HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Failure, Target, answers_echo, failure_of, request
@@ -174,6 +174,23 @@ def test_a_service_answers_once_it_has_endpoints_and_refuses_again_without(
     assert request(cluster["client"], service.target(family)).server == "web-2"
     service.set_endpoints()
     assert failure_of(cluster["client"], service.target(family)) is Failure.REFUSED
+
+
+def test_a_ready_endpoint_elsewhere_serves_though_one_that_ends_on_this_node_had_its_address(
+    cluster: Cluster, family: Family
+) -> None:
+    service = cluster.reserve_service()
+    address = cluster["web-3"].addresses[family]
+    ends = (("ready", False), ("serving", False), ("terminating", True))
+    service.write(
+        [
+            service.slice(family, [Endpoint(address, cluster.node.name, ends)], "old"),
+            service.slice(family, [Endpoint(address, cluster["web-3"].node)], "new"),
+        ]
+    )
+    service.await_pods("web-3", families=[family])
+    assert request(cluster["client"], service.target(family)).server == "web-3"
+    service.remove()
 
 
 @CLIENTS

@@ -86,14 +86,13 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        return "{}://{}:{}".format("https" if self._tls else "http", *self._address)
+        return self._url(self._address[0])
 
     def kubeconfig(self, path: Path, host: str = "") -> Path:
         """Write a kubeconfig for this server, with a file for the token beside it, and return its path.
 
         It names the server by its address unless by `host`.
         """
-        url = self.url.replace(self._address[0], host) if host else self.url
         token = path.with_name("token")
         token.write_text(self.token or "none")
         path.write_text(
@@ -103,12 +102,18 @@ class ApiServer:
                     "apiVersion": "v1",
                     "current-context": "test",
                     "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                    "clusters": [{"name": "test", "cluster": {"server": url}}],
+                    "clusters": [
+                        {"name": "test", "cluster": {"server": self._url(host or self._address[0])}}
+                    ],
                     "users": [{"name": "test", "user": {"tokenFile": token.name}}],
                 }
             )
         )
         return path
+
+    def _url(self, host: str) -> str:
+        bracketed = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{bracketed}:{self._address[1]}"
 
     # --- what happens to the server ---
 

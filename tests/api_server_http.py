@@ -7,6 +7,7 @@ import dataclasses
 import http.server
 import json
 import socket
+import socketserver
 import sys
 import time
 import urllib.parse
@@ -131,10 +132,16 @@ class Listener(http.server.ThreadingHTTPServer):
 
     def __init__(self, api: ApiServer, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         self.api = api
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Connection)
         if tls:
             # The handshake is left to the connection's own thread.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def server_bind(self) -> None:
+        """Bind, and look up no name for the address, which may be unknown to every name server."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Show what fails, but for connections that were cut."""

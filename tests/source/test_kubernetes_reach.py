@@ -163,6 +163,19 @@ def test_the_host_of_the_kubeconfig_is_known_before_the_source_starts(
     assert store.api_peers == {LOOPBACK}
 
 
+@pytest.mark.parametrize("host", ["10.96.0.1", "fd00:96::1"])
+def test_in_a_pod_the_host_that_the_pod_is_given_is_known(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("SERVICE_TOKEN_FILENAME", "SERVICE_CERT_FILENAME"):
+        (tmp_path / name).write_text("anything")
+        monkeypatch.setattr(f"kubernetes.config.incluster_config.{name}", str(tmp_path / name))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    Client(None, BRISK, Reach(told.put, Names(FIRST), structlog.get_logger()))
+    assert told.known == {address(host)}
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
