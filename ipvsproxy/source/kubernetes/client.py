@@ -81,7 +81,7 @@ class ApiError(Exception):
 class ApiServer:
     """The API server, as the configuration names it. All methods may be called from any thread."""
 
-    def __init__(self, kubeconfig: Path | None, limits: Limits, master: str = "") -> None:
+    def __init__(self, kubeconfig: Path | None, limits: Limits, *, master: str = "") -> None:
         """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used.
 
         `master` is the server's address in place of the kubeconfig's. Without a kubeconfig no credentials are sent

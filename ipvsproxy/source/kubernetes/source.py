@@ -57,7 +57,7 @@ class KubernetesSource:
         self._node_name = node_name
         self._log = log
         self._stopping = threading.Event()
-        self._api = ApiServer(kubeconfig, limits, master)
+        self._api = ApiServer(kubeconfig, limits, master=master)
         self.health = SourceHealth()
         """How the watches go."""
         services = Resource(
