@@ -87,7 +87,7 @@ def test_the_master_takes_the_place_of_the_kubeconfigs_server(server: ApiServer,
     kubeconfig.write_text(kubeconfig.read_text().replace(server.url, "http://127.0.0.1:1"))
 
     for master in (server.url, server.url.removeprefix("http://")):
-        api = client.ApiServer(kubeconfig, client.Limits(), master)
+        api = client.ApiServer(kubeconfig, client.Limits(), master=master)
         assert api.url == server.url
         with api.get("/api/v1/services", {}, 5) as response:
             assert response.status == http.HTTPStatus.OK
@@ -97,7 +97,7 @@ def test_a_master_without_a_kubeconfig_gets_no_credentials(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
-    api = client.ApiServer(None, client.Limits(), server.url)
+    api = client.ApiServer(None, client.Limits(), master=server.url)
 
     with api.get("/api/v1/services", {}, 5) as response:
         assert response.status == http.HTTPStatus.OK

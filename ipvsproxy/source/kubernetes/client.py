@@ -89,7 +89,7 @@ class ApiServer:
     """The API server, as the configuration names it. All methods may be called from any thread."""
 
     def __init__(
-        self, kubeconfig: Path | None, limits: Limits, master: str = "", reach: Reach | None = None
+        self, kubeconfig: Path | None, limits: Limits, *, master: str = "", reach: Reach | None = None
     ) -> None:
         """Read the configuration, the pod's own without `kubeconfig`; UsageError names what can't be used.
 

@@ -63,7 +63,7 @@ class KubernetesSource:
         self._log = log
         self._stopping = threading.Event()
         self._reach = Reach(store.put_api_peers, look_up, log)
-        self._api = ApiServer(kubeconfig, limits, master, self._reach)
+        self._api = ApiServer(kubeconfig, limits, master=master, reach=self._reach)
         self.health = SourceHealth()
         """How the watches go."""
         services = Resource(
