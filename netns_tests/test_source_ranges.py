@@ -134,6 +134,11 @@ def list_sizes(node: Host) -> list[int]:
     return sorted(sizes.values())
 
 
+def await_lists(node: Host, *sizes: int) -> None:
+    """Wait until the IPv4 source lists have so many networks."""
+    await_that(lambda: list_sizes(node) == list(sizes), f"there are source lists of {sizes} networks")
+
+
 def test_every_port_has_the_ranges(cluster: Cluster, new_service: NewService, family: Family) -> None:
     service = balanced(new_service, "web-1")
     for port in (80, 81):
@@ -181,7 +186,7 @@ def test_ranges_that_change_are_never_open_and_never_closed_in_between(
     ):
         for number in range(1, 25):
             become(service, (*OUTSIDE, *networks(number)))
-            await_that(lambda number=number: list_sizes(cluster.node) == [number + 1], "the ranges are there")
+            await_lists(cluster.node, number + 1)
         load.go_on(30)
         tried = stranger.tries
         await_that(lambda: stranger.tries > tried + 3, "the stranger goes on")
@@ -204,7 +209,7 @@ def test_a_restart_and_a_table_that_somebody_edited_open_and_close_nothing(
             if edit:
                 cluster.node.namespace.run("nft", "add", "rule", "inet", "ipvsproxy", "input", "counter")
             cluster.agent.start()
-            await_that(lambda edit=edit: list_sizes(cluster.node) == [1 + edit], "the ranges are there")
+            await_lists(cluster.node, 1 + edit)
             load.go_on(30)
     assert load.failures == []
     assert stranger.answers == 0
