@@ -245,15 +245,17 @@ def _fields_out_of_range() -> Iterable[BadObject]:
         (service(41),),
         (of_service(41, "spec.ports[0].port", "expected `int | null`, got `str`"),),
     )
-    many = [{"name": f"port-{number}", "port": number} for number in range(1, 10_001)]
-    many[79]["name"] = "http"
+    many = tuple(f"198.18.{number >> 8 & 255}.{number & 255}" for number in range(512, 1513))
     yield BadObject(
-        "10,000 ports",
+        "1,001 external IPs",
         42,
-        (altered(service(42), ports=many), slice_of(42)),
+        (service(42, external_ips=many), slice_of(42)),
         (service(42),),
-        (of_service(42, "spec.ports", "has 10000 entries, of which the first 1000 are used"),),
-        (Meeting("client", Target(addressing.cluster_ip(42, IPV4), 80), "web-2"),),
+        (of_service(42, "spec.externalIPs", "has 1001 entries, of which the first 1000 are used"),),
+        (
+            Meeting("client", Target(addressing.cluster_ip(42, IPV4), 80), "web-2"),
+            Meeting("client", Target(many[999], 80), "web-2"),
+        ),
     )
     yield BadObject(
         "a node port out of range",
