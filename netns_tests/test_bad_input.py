@@ -18,6 +18,8 @@ from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.manifests import Port, service
 from netns_tests.namespaces import Namespace
 from netns_tests.program import PROGRAM
+from tests.api_server_http import AnswerError, event, status
+from tests.api_server_state import ENDPOINT_SLICES, NODES, SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,6 +233,36 @@ def test_refused_credentials_are_reported_with_url_and_reason_until_they_are_ren
             (node.directory / "token").write_text(NEW)
             agent.await_line("API server answers again", url=server.url)
             assert agent.await_line("first sync")["virtual_servers"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(200, "the proxy has no backend"),
+        b'{"metadata":{}}',
+        b'{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}',
+    ],
+    ids=["a Status", "metadata alone", "another list"],
+)
+def test_an_answer_that_is_not_the_list_leaves_the_kernel_as_it_is(node: Node, answer: bytes) -> None:
+    def answer_lists(request: Request) -> None:
+        if request.verb == "list":
+            raise AnswerError(answer)
+
+    with node.api_server() as server:
+        server.initial_events = False
+        with node.agent(*node.api_flags(server)) as agent:
+            agent.await_line("first sync")
+            served = node.state()
+            server.intercept = answer_lists
+            for resource in (SERVICES, ENDPOINT_SLICES, NODES):
+                server.inject(resource, event("ERROR", status(500, "list anew, please")))
+                agent.await_line("API server sent what was not asked for", resource=resource.name)
+            assert node.state() == served
+            assert "0A600001" in served["virtual servers"]
+            server.intercept = lambda _: None
+            server.state.delete("Service", "default", "web")
+            await_that(lambda: "0A600001" not in node.state()["virtual servers"], "the Service is gone")
 
 
 def test_a_missing_permission_is_reported_with_url_and_reason_until_it_is_given(node: Node) -> None:
