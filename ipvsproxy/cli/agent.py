@@ -187,11 +187,11 @@ class Agent:
 
     def _is_eligible(self) -> bool:
         node = self._store.node
-        return not (node.leaving if node else self._has_nodes)
+        return not self._is_unknown() and not (node and node.leaving)
 
     def _is_unknown(self) -> bool:
         """Say whether the API server has no Node of the agent's name."""
-        return self._has_nodes and self._store.synced and self._store.node is None
+        return self._has_nodes and self._store.synced and not self._store.node_exists
 
     def _report(self) -> AgentReport:
         store, config = self._store, self._config

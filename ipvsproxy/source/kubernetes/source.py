@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ipvsproxy.model.objects import Node, ObjectKey
+    from ipvsproxy.model.objects import Node
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.store import Store
 
@@ -86,7 +86,7 @@ class KubernetesSource:
             read_node,
             self._replace_node,
             store.put_node,
-            self._keep_node,
+            lambda _: store.remove_node(),
             store.reject,
         )
         self._node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
@@ -139,6 +139,3 @@ class KubernetesSource:
         # The own Node is what the first sync waits for, and no Service may take over another node's address meanwhile.
         self._node_addresses.asked.wait(NODE_ADDRESSES_PATIENCE)
         self._store.replace_node(nodes[0] if nodes else None, rejections)
-
-    def _keep_node(self, _: ObjectKey) -> None:
-        """Keep what is known of the own Node after its deletion: it serves until the agent is stopped."""
