@@ -8,13 +8,15 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.kernel_settings import make_kernel_settings
+from ipvsproxy.cli.kernel_settings import KernelSettings
 from ipvsproxy.cli.settings import controller_settings, firewall_settings, patience
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
+from ipvsproxy.kernel.inspect_tables import read_conntrack_room
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.kernel.timed import timed
 from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
 from ipvsproxy.observe.health import Health
@@ -90,6 +92,7 @@ class Agent:
         self._has_nodes = source.has_nodes
         self._log = log
         self._metrics = Metrics()
+        self._settings = KernelSettings(log)
         self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
         self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
         self._health = Health(patience(config), self._is_eligible, time.monotonic, time.time)
@@ -140,7 +143,7 @@ class Agent:
         self._monitoring.move(_place(config.metrics_bind_address))
         # The reconciler's sockets are its own.
         with contextlib.closing(IpvsNetlink()) as ipvs:
-            make_kernel_settings(config, ipvs, self._log)
+            self._settings.make(config, ipvs)
 
     def close(self) -> None:
         """Stop to answer anybody."""
@@ -152,10 +155,11 @@ class Agent:
         # Any other error is the first sync's to report, and to try again.
         with contextlib.suppress(OSError):
             self._kernel.addresses.ensure_interface()
-        make_kernel_settings(self._config, self._kernel.ipvs, self._log)
+        self._settings.make(self._config, self._kernel.ipvs)
 
     def _succeeded(self) -> None:
         self._health.succeeded()
+        self._settings.look(self._config, self._kernel.ipvs)
         self._healthz.retry()
         self._monitoring.retry()
         self._node_ports_health.retry()
@@ -170,6 +174,8 @@ class Agent:
             store.rejections,
             self._node_ports_health.rejections,
             self._is_unknown,
+            lambda: self._settings.wrong,
+            lambda: read_conntrack_room(ProcSysctls()),
         )
         if not limit:
             return surroundings
