@@ -13,12 +13,14 @@ from ipvsproxy.cli.settings import controller_settings, firewall_settings, patie
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.inspect_tables import read_conntrack_room
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.kernel.timed import timed
-from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
+from ipvsproxy.model.items import describe
+from ipvsproxy.observe.agent_socket import REPORT_COMMAND, RESYNC_COMMAND, AgentSocket
 from ipvsproxy.observe.health import Health
 from ipvsproxy.observe.host_firewall import HostFirewallWatch
 from ipvsproxy.observe.http_pages import Pages
@@ -26,6 +28,7 @@ from ipvsproxy.observe.http_server import ConfiguredListener, HttpServer, Place
 from ipvsproxy.observe.metrics import Metrics, Surroundings
 from ipvsproxy.observe.node_port_health import NodePortHealth
 from ipvsproxy.observe.report import Identity, build_report
+from ipvsproxy.observe.schema import SCHEMA_VERSION, ResyncResult
 from ipvsproxy.observe.service_traffic import ServiceTraffic
 from ipvsproxy.reconcile.controller import Controller
 from ipvsproxy.reconcile.hooks import Hooks
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
 
 # The longest that the reconciler is busy with one thing: the first sync of a large cluster.
 VIEW_TIMEOUT = 10.0
+# The longest that a comparison with the kernel is waited for.
+RESYNC_TIMEOUT = 60.0
 
 
 class Part(NamedTuple):
@@ -122,7 +127,8 @@ class Agent:
         self._monitoring = ConfiguredListener(
             self._http, "metricsBindAddress", _place(config.metrics_bind_address), pages.answer, log
         )
-        self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report, **commands}, log)
+        own_commands = {REPORT_COMMAND: self._report, RESYNC_COMMAND: self._resync}
+        self._socket = AgentSocket(config.run_directory, {**own_commands, **commands}, log)
         self._notices = AddressNotices(self.controller.addresses_changed, log)
 
     @property
@@ -207,6 +213,18 @@ class Agent:
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
         watches = self._source_health.states()
         return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
+
+    def _resync(self) -> ResyncResult:
+        try:
+            found = self.controller.compare(RESYNC_TIMEOUT)
+        except TimeoutError:
+            reason = f"not done within {RESYNC_TIMEOUT:g} s, the log says what the agent waits for"
+            return ResyncResult(SCHEMA_VERSION, RESYNC_TIMEOUT, {}, [], reason)
+        except (OSError, FirewallError, KernelUnavailableError) as error:
+            return ResyncResult(SCHEMA_VERSION, 0.0, {}, [], str(error))
+        done = {kind: count for kind, count in found.done.items() if count}
+        failing = [f"{describe(item)}: {failure.reason}" for item, failure in found.failures.items()]
+        return ResyncResult(SCHEMA_VERSION, round(found.seconds, 6), done, failing)
 
 
 def _place(bind_address: tuple[Address, int] | None) -> Place | None:

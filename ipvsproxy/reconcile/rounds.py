@@ -171,8 +171,8 @@ class Rounds:
         changes = handovers(self._state.desired.take_owners_before(), owners)
         for service, before, after, decided in plans:
             owned = {key for key in after.virtual_servers if owners.get(key) == service}
-            for field, phrases in service_change(before, after, decided, owned).items():
-                changes.setdefault(service, {}).setdefault(field, []).extend(phrases)
+            for field, said in service_change(before, after, decided, owned).items():
+                changes.setdefault(service, {}).setdefault(field, []).extend(said)
         for key, address, port in news.began:
             self._add(changes, key, "now_draining", format_endpoint(address, port))
         for (key, address, port), how in news.ended:
