@@ -215,7 +215,7 @@ def test_tables_of_others_are_left_alone(node: NftNode) -> None:
 def test_a_new_namespace_takes_every_setting() -> None:
     plan = sysctl_plan(SysctlSettings(parse_kernel_release(os.uname().release), strict_arp=True))
     with Namespace("settings") as namespace, namespace.entered():
-        assert apply_settings(ProcSysctls(), plan) == []
+        assert apply_settings(ProcSysctls(), plan).failures == []
         assert {each.name: ProcSysctls().get(each.name) for each in plan} == {
             each.name: each.value for each in plan
         }

@@ -8,15 +8,19 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.kernel_settings import make_kernel_settings
+from ipvsproxy.cli.kernel_settings import KernelSettings
 from ipvsproxy.cli.settings import controller_settings, firewall_settings, patience
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
+from ipvsproxy.kernel.inspect_tables import read_conntrack_room
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
+from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.kernel.timed import timed
-from ipvsproxy.observe.agent_socket import REPORT_COMMAND, AgentSocket
+from ipvsproxy.model.items import describe
+from ipvsproxy.observe.agent_socket import REPORT_COMMAND, RESYNC_COMMAND, AgentSocket
 from ipvsproxy.observe.health import Health
 from ipvsproxy.observe.host_firewall import HostFirewallWatch
 from ipvsproxy.observe.http_pages import Pages
@@ -24,6 +28,7 @@ from ipvsproxy.observe.http_server import ConfiguredListener, HttpServer, Place
 from ipvsproxy.observe.metrics import Metrics, Surroundings
 from ipvsproxy.observe.node_port_health import NodePortHealth
 from ipvsproxy.observe.report import Identity, build_report
+from ipvsproxy.observe.schema import SCHEMA_VERSION, ResyncResult
 from ipvsproxy.observe.service_traffic import ServiceTraffic
 from ipvsproxy.reconcile.controller import Controller
 from ipvsproxy.reconcile.hooks import Hooks
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
 # The longest that the reconciler is busy with one thing: the first sync of a large cluster.
 VIEW_TIMEOUT = 10.0
+# The longest that a comparison with the kernel is waited for.
+RESYNC_TIMEOUT = 60.0
 
 
 class Part(NamedTuple):
@@ -90,6 +97,7 @@ class Agent:
         self._has_nodes = source.has_nodes
         self._log = log
         self._metrics = Metrics()
+        self._settings = KernelSettings(log)
         self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
         self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
         self._health = Health(patience(config), self._is_eligible, time.monotonic, time.time)
@@ -119,7 +127,8 @@ class Agent:
         self._monitoring = ConfiguredListener(
             self._http, "metricsBindAddress", _place(config.metrics_bind_address), pages.answer, log
         )
-        self._socket = AgentSocket(config.run_directory, {REPORT_COMMAND: self._report, **commands}, log)
+        own_commands = {REPORT_COMMAND: self._report, RESYNC_COMMAND: self._resync}
+        self._socket = AgentSocket(config.run_directory, {**own_commands, **commands}, log)
         self._notices = AddressNotices(self.controller.addresses_changed, log)
 
     @property
@@ -145,7 +154,7 @@ class Agent:
         self._monitoring.move(_place(config.metrics_bind_address))
         # The reconciler's sockets are its own.
         with contextlib.closing(IpvsNetlink()) as ipvs:
-            make_kernel_settings(config, ipvs, self._log)
+            self._settings.make(config, ipvs)
 
     def close(self) -> None:
         """Stop to answer anybody."""
@@ -157,10 +166,11 @@ class Agent:
         # Any other error is the first sync's to report, and to try again.
         with contextlib.suppress(OSError):
             self._kernel.addresses.ensure_interface()
-        make_kernel_settings(self._config, self._kernel.ipvs, self._log)
+        self._settings.make(self._config, self._kernel.ipvs)
 
     def _succeeded(self) -> None:
         self._health.succeeded()
+        self._settings.look(self._config, self._kernel.ipvs)
         self._healthz.retry()
         self._monitoring.retry()
         self._node_ports_health.retry()
@@ -175,6 +185,8 @@ class Agent:
             store.rejections,
             self._node_ports_health.rejections,
             self._is_unknown,
+            lambda: self._settings.wrong,
+            lambda: read_conntrack_room(ProcSysctls()),
         )
         if not limit:
             return surroundings
@@ -192,11 +204,11 @@ class Agent:
 
     def _is_eligible(self) -> bool:
         node = self._store.node
-        return not (node.leaving if node else self._has_nodes)
+        return not self._is_unknown() and not (node and node.leaving)
 
     def _is_unknown(self) -> bool:
         """Say whether the API server has no Node of the agent's name."""
-        return self._has_nodes and self._store.synced and self._store.node is None
+        return self._has_nodes and self._store.synced and not self._store.node_exists
 
     def _report(self) -> AgentReport:
         store, config = self._store, self._config
@@ -209,6 +221,18 @@ class Agent:
         identity = Identity(__version__, os.getpid(), config.node_name, rules, known)
         watches = self._source_health.states()
         return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
+
+    def _resync(self) -> ResyncResult:
+        try:
+            found = self.controller.compare(RESYNC_TIMEOUT)
+        except TimeoutError:
+            reason = f"not done within {RESYNC_TIMEOUT:g} s, the log says what the agent waits for"
+            return ResyncResult(SCHEMA_VERSION, RESYNC_TIMEOUT, {}, [], reason)
+        except (OSError, FirewallError, KernelUnavailableError) as error:
+            return ResyncResult(SCHEMA_VERSION, 0.0, {}, [], str(error))
+        done = {kind: count for kind, count in found.done.items() if count}
+        failing = [f"{describe(item)}: {failure.reason}" for item, failure in found.failures.items()]
+        return ResyncResult(SCHEMA_VERSION, round(found.seconds, 6), done, failing)
 
 
 def _place(bind_address: tuple[Address, int] | None) -> Place | None:

@@ -35,10 +35,16 @@ def read_conntrack(sysctls: Sysctls, drops_before: int, proc_net: Path = _PROC_N
     OSError where there is no connection tracking, ValueError for what can't be understood.
     """
     dropped = read_conntrack_drops(proc_net)
-    count, maximum = (sysctls.get(f"net.netfilter.nf_conntrack_{name}") for name in ("count", "max"))
-    if count is None or maximum is None:
+    room = read_conntrack_room(sysctls)
+    if room is None:
         raise ValueError("connection tracking does not say how many connections it has")
-    return Conntrack(int(count), int(maximum), dropped, dropped - drops_before)
+    return Conntrack(*room, dropped, dropped - drops_before)
+
+
+def read_conntrack_room(sysctls: Sysctls) -> tuple[int, int] | None:
+    """Return how many connections are tracked and how many may be, 0 for no limit; None without connection tracking."""
+    count, maximum = (sysctls.get(f"net.netfilter.nf_conntrack_{name}") for name in ("count", "max"))
+    return None if count is None or maximum is None else (int(count), int(maximum))
 
 
 def read_ipvs(sysctls: Sysctls, proc_net: Path = _PROC_NET) -> IpvsSummary:

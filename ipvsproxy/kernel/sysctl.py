@@ -77,10 +77,15 @@ class SysctlFailure(NamedTuple):
 
 
 def read_ipv6(sysctls: Sysctls, routes: Path = Path("/proc/thread-self/net/ipv6_route")) -> Ipv6Found | None:
-    """Return what is set for IPv6, None where this kernel has no IPv6; `routes` is the file with its routes."""
+    """Return what is set for IPv6, None where this kernel has no IPv6; `routes` is the file with its routes.
+
+    Where the node forwards already, nothing depends on its routes, and they are not read.
+    """
     forwarding = sysctls.get(IPV6_FORWARDING)
     if forwarding is None:
         return None
+    if forwarding != "0":
+        return Ipv6Found(forwarding)
     accept_ra: dict[str, str] = {}
     # An interface that goes in the meantime can't be read; without the file, nothing is known of routes.
     with contextlib.suppress(OSError):
@@ -99,8 +104,16 @@ def _advertised(routes: str) -> Iterator[str]:
             yield interface
 
 
-def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[SysctlFailure]:
-    """Set what differs; return what could not be set, with ENOENT where this kernel has no such setting."""
+class AppliedSettings(NamedTuple):
+    """What was set, each with the value before, and what could not be set."""
+
+    made: list[tuple[KernelSetting, str]]
+    failures: list[SysctlFailure]
+
+
+def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> AppliedSettings:
+    """Set what differs; where this kernel has no such setting that is ENOENT."""
+    made: list[tuple[KernelSetting, str]] = []
     failures: list[SysctlFailure] = []
     for setting in plan:
         found = None
@@ -110,9 +123,10 @@ def apply_settings(sysctls: Sysctls, plan: Iterable[KernelSetting]) -> list[Sysc
                 failures.append(SysctlFailure(setting, None, KernelError(errno.ENOENT)))
             elif not setting.is_met(found):
                 sysctls.set(setting.name, setting.value)
+                made.append((setting, found))
         except OSError as error:
             failures.append(SysctlFailure(setting, found, KernelError(error.errno or errno.EIO)))
-    return failures
+    return AppliedSettings(made, failures)
 
 
 def find_settings(sysctls: ProcSysctls, plan: Iterable[KernelSetting]) -> list[FoundSetting]:

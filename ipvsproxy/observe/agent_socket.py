@@ -31,6 +31,7 @@ SOCKET_NAME = "agent.sock"
 REPORT_COMMAND = "report"
 EVENTS_COMMAND = "events"
 CONFIG_COMMAND = "config"
+RESYNC_COMMAND = "resync"
 MAXIMUM_CONNECTIONS = 8
 MAXIMUM_REQUEST = 4096  # bytes
 

@@ -42,7 +42,9 @@ class Surroundings(NamedTuple):
     """What is looked at for each scrape, from whichever thread that is in.
 
     `unusable` are the parts of objects that can't be used, `unavailable` those that can't be had beside what the rounds
-    tell. `node_is_unknown` says that there is no Node of the agent's name. `traffic` has the samples by Service.
+    tell. `node_is_unknown` says that there is no Node of the agent's name. `wrong_settings` are the kernel settings
+    that can't be made. `conntrack_room` is how many connections are tracked, and how many may be. `traffic` has the
+    samples by Service.
     """
 
     backlog: Callable[[], Backlog]
@@ -50,6 +52,8 @@ class Surroundings(NamedTuple):
     unusable: Callable[[], Iterable[Rejection]]
     unavailable: Callable[[], Collection[Rejection]] = lambda: ()
     node_is_unknown: Callable[[], bool] = lambda: False
+    wrong_settings: Callable[[], Iterable[str]] = lambda: ()
+    conntrack_room: Callable[[], tuple[int, int] | None] = lambda: None
     traffic: Callable[[], Iterable[Sample]] = lambda: ()
 
 
@@ -171,6 +175,11 @@ class Metrics:
             number = numbers.without_local_endpoints.get(policy, 0)
             yield "kubeproxy_sync_proxy_rules_no_local_endpoints_total", (policy,), number
         yield "ipvsproxy_node_unknown", (), float(surroundings.node_is_unknown())
+        for setting in surroundings.wrong_settings():
+            yield "ipvsproxy_kernel_setting_wrong", (setting,), 1.0
+        if room := surroundings.conntrack_room():
+            yield "ipvsproxy_conntrack_entries", (), room[0]
+            yield "ipvsproxy_conntrack_limit", (), room[1]
         yield from self._read_refused(surroundings)
         yield from _read_watches(surroundings)
         yield from surroundings.traffic()

@@ -223,6 +223,27 @@ GROUPS = (
                 (Label("how", tuple(DrainEnd)),),
             ),
             Metric(
+                "ipvsproxy_kernel_setting_wrong",
+                Kind.GAUGE,
+                "1 for each kernel setting that is not as it should be and that the agent can't make; "
+                "without any there is no series.",
+                "The log has `kernel setting not made` with the reason and what it means. `ipvsproxy check` has the "
+                "command that sets it. What the agent can make, it makes again at each resync.",
+                (Label("setting", words="the setting's name, as for sysctl"),),
+            ),
+            Metric(
+                "ipvsproxy_conntrack_entries",
+                Kind.GAUGE,
+                "Connections that the node tracks, those of others than Services among them.",
+                "Near the limit: the node drops new connections as soon as it is reached.",
+            ),
+            Metric(
+                "ipvsproxy_conntrack_limit",
+                Kind.GAUGE,
+                "How many connections the node may track; 0 for no limit.",
+                "Raise it with --conntrack-max-per-core or --conntrack-min.",
+            ),
+            Metric(
                 "ipvsproxy_kernel_call_duration_seconds",
                 Kind.HISTOGRAM,
                 "How long calls to the kernel took: netlink for IPVS, addresses and connection tracking, "

@@ -397,6 +397,23 @@ class Dump(Schema, frozen=True):
     warnings: list[str]
 
 
+# --- what `resync` asks for ---
+
+
+class ResyncResult(Schema, frozen=True):
+    """What came of a comparison of everything with the kernel.
+
+    `repaired` counts what was done by kind, as "virtual servers created". `failing` are the items that are not as they
+    should be, each with the reason. `error` is why the comparison could not be made, "" if it was.
+    """
+
+    schema_version: int
+    seconds: float
+    repaired: dict[str, int]
+    failing: list[str]
+    error: str = ""
+
+
 # --- what `top` shows ---
 
 

@@ -79,6 +79,7 @@ class Desired:
         self._dependent: dict[ObjectKey, Dependency] = {}
         self._planned: dict[VirtualServerKey, PlannedVirtualServer] = {}
         self._owners: dict[VirtualServerKey, ObjectKey] = {}
+        self._owners_before: dict[VirtualServerKey, ObjectKey | None] = {}
         self._claims: dict[VirtualServerKey, list[_Claim]] = {}
         self._service_addresses: Counter[Address] = Counter()
         self._foreign: frozenset[VirtualServerKey] = frozenset()
@@ -105,6 +106,11 @@ class Desired:
     def owners(self) -> Mapping[VirtualServerKey, ObjectKey]:
         """The desired virtual servers' keys, each with the Service that has it."""
         return self._owners
+
+    def take_owners_before(self) -> Mapping[VirtualServerKey, ObjectKey | None]:
+        """Return who had the virtual servers at the last call that have had other owners since; None for nobody."""
+        taken, self._owners_before = self._owners_before, {}
+        return taken
 
     def virtual_server(self, key: VirtualServerKey) -> VirtualServer | None:
         """Return the virtual server as it should be; None if it should not be."""
@@ -241,6 +247,7 @@ class Desired:
         else:
             self._owners.pop(key, None)
         if self._owners.get(key) != owner_before:
+            self._owners_before.setdefault(key, owner_before)
             touched.services.update(claim.service for claim in claims)
         if after == before:
             return

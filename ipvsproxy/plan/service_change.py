@@ -8,9 +8,10 @@ from ipvsproxy.model.addresses import format_endpoint
 from ipvsproxy.model.objects import AddressKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.plan.endpoints import EndpointDecision
     from ipvsproxy.plan.services import PlannedVirtualServer, ServicePlan
 
@@ -21,18 +22,17 @@ def service_change(
     before: ServicePlan,
     after: ServicePlan,
     decided: Mapping[VirtualServerKey, Sequence[EndpointDecision]],
+    owned: Container[VirtualServerKey],
 ) -> dict[str, list[str]]:
     """Return the fields of a log line that say what changed: phrases, each list without repetitions; {} if nothing.
 
-    `decided` is what was decided about the endpoints of each virtual server of `after`. The endpoints of virtual
-    servers that come or go beside others are not named.
+    `decided` is what was decided about the endpoints of each virtual server of `after`. `owned` are those virtual
+    servers that the Service has: nothing is said of what it asks for in vain. The endpoints of virtual servers that
+    come or go beside others are not named.
     """
-    had, has = before.virtual_servers, after.virtual_servers
+    had = before.virtual_servers
+    has = {key: planned for key, planned in after.virtual_servers.items() if key in owned}
     fields: dict[str, list[str]] = {}
-    if added := _named(key for key in has if key not in had):
-        fields["virtual_servers_added"] = added
-    if removed := _named(key for key in had if key not in has):
-        fields["virtual_servers_removed"] = removed
     pairs = [
         (known, planned)
         for key, planned in has.items()
@@ -40,7 +40,7 @@ def service_change(
     ]
     if settings := [phrase for pair in pairs for phrase in _settings(*pair)]:
         fields["changed"] = list(dict.fromkeys(settings))
-    began, stopped = _comings_and_goings(pairs, decided) if had else (_endpoints(after), [])
+    began, stopped = _comings_and_goings(pairs, decided) if had else (_endpoints(has.values()), [])
     if began:
         fields["began_to_serve"] = began
     if stopped:
@@ -48,16 +48,24 @@ def service_change(
     return fields
 
 
-def _named(keys: Iterable[VirtualServerKey]) -> list[str]:
-    """Return the names of virtual servers, in the order of the two families and of the addresses."""
-    return [str(key) for key in sorted(keys, key=lambda key: (len(key.address), key))]
+def handovers(
+    owners_before: Mapping[VirtualServerKey, ObjectKey | None], owners: Mapping[VirtualServerKey, ObjectKey]
+) -> dict[ObjectKey, dict[str, list[str]]]:
+    """Return the fields that say which virtual servers came to which Services, and which left them."""
+    changes: dict[ObjectKey, dict[str, list[str]]] = {}
+    for key in sorted(owners_before, key=lambda key: (len(key.address), key)):
+        before, after = owners_before[key], owners.get(key)
+        if before == after:
+            continue
+        for field, service in (("virtual_servers_added", after), ("virtual_servers_removed", before)):
+            if service:
+                changes.setdefault(service, {}).setdefault(field, []).append(str(key))
+    return changes
 
 
-def _endpoints(plan: ServicePlan) -> list[str]:
+def _endpoints(virtual_servers: Iterable[PlannedVirtualServer]) -> list[str]:
     """Return who serves at any of the virtual servers."""
-    servers = {
-        each for planned in plan.virtual_servers.values() for each in planned.virtual_server.real_servers
-    }
+    servers = {each for planned in virtual_servers for each in planned.virtual_server.real_servers}
     return [str(server) for server in sorted(servers)]
 
 

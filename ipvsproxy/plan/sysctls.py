@@ -61,8 +61,8 @@ class ConntrackSettings(NamedTuple):
 class Ipv6Found(NamedTuple):
     """What the kernel has set for IPv6, before the agent sets anything.
 
-    `forwarding` is net.ipv6.conf.all.forwarding; `accept_ra` has the setting of each interface with a default route by
-    router advertisements.
+    `forwarding` is net.ipv6.conf.all.forwarding. While that is 0, `accept_ra` has the setting of each interface with a
+    default route by router advertisements.
     """
 
     forwarding: str = "0"

@@ -107,6 +107,17 @@ class Numbers(NamedTuple):
     without_local_endpoints: Mapping[str, int]
 
 
+class Comparison(NamedTuple):
+    """What came of a comparison of everything with the kernel.
+
+    `done` counts what was repaired, by the kind of operation. `failures` are the items that are not as they should be.
+    """
+
+    seconds: float
+    done: Mapping[str, int]
+    failures: Mapping[Item, Failure]
+
+
 class Round(NamedTuple):
     """What the reconciler did in one go, for `seconds` of its own time.
 

@@ -8,6 +8,7 @@
 * `resync`: the comparison of everything with the kernel.
 * `drain`: which real servers drain, and until when.
 * `flows`: what connection tracking has to forget.
+* `questions`: what other threads ask of the loop.
 * `repair`: service addresses that others delete, between two comparisons.
 * `retry`: what failed, and when it is tried again.
 * `pace`: how often changes are taken.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from concurrent.futures import Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +17,11 @@ from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.model.objects import ObjectKey
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.node import NodeInputs, changes, node_facts
-from ipvsproxy.plan.view import Planned
+from ipvsproxy.plan.view import Comparison, Planned, View
 from ipvsproxy.reconcile.hooks import Hooks, tell
 from ipvsproxy.reconcile.pace import Pace
 from ipvsproxy.reconcile.planning import Planner
+from ipvsproxy.reconcile.questions import Questions
 from ipvsproxy.reconcile.repair import AddressRepair
 from ipvsproxy.reconcile.resync import Resync, in_slices
 from ipvsproxy.reconcile.rounds import Rounds
@@ -29,6 +29,7 @@ from ipvsproxy.reconcile.state import NodeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from structlog.typing import FilteringBoundLogger
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ipvsproxy.plan.firewall import FirewallSettings
     from ipvsproxy.plan.node import NodeFacts
     from ipvsproxy.plan.services import PlanSettings
-    from ipvsproxy.plan.view import View
     from ipvsproxy.reconcile.apply import Outcome
     from ipvsproxy.source.store import ServiceState, Store
 
@@ -77,7 +77,8 @@ class Pause(NamedTuple):
 class Controller:
     """Keeps the kernel at what the store asks for.
 
-    `stop`, `view`, `configure` and `addresses_changed` may be called from any thread, all else belongs to one.
+    `stop`, `view`, `planned`, `compare`, `configure` and `addresses_changed` may be called from any thread, all else
+    belongs to one.
     """
 
     def __init__(
@@ -112,7 +113,10 @@ class Controller:
         self._next_drain_check = 0.0
         self._stopping = threading.Event()
         self._wakeup = threading.Event()
-        self._questions: queue.SimpleQueue[Future[View]] = queue.SimpleQueue()
+        self._views = Questions[View](self._wake)
+        self._comparisons = Questions[Comparison](self._wake)
+        # Who waits for the comparison under way.
+        self._awaited: list[Future[Comparison]] = []
         self._new_settings: queue.SimpleQueue[Settings] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -146,10 +150,14 @@ class Controller:
 
     def view(self, timeout: float) -> View:
         """Return the state at one moment; TimeoutError when the loop is busy for longer than `timeout` seconds."""
-        question: Future[View] = Future()
-        self._questions.put(question)
-        self._wake()
-        return question.result(timeout)
+        return self._views.ask(timeout)
+
+    def compare(self, timeout: float) -> Comparison:
+        """Compare everything with the kernel from now on, and return what came of it.
+
+        TimeoutError when it takes longer than `timeout` seconds; what made it fail is raised.
+        """
+        return self._comparisons.ask(timeout)
 
     def planned(self) -> Planned:
         """Return what is desired, from any thread and without waiting for the loop.
@@ -165,7 +173,8 @@ class Controller:
 
     def step(self) -> Pause:
         """Do the most urgent thing that is due, and say how long there is nothing to do after it."""
-        self._answer_questions()
+        for question in self._views.take():
+            question.set_result(self._rounds.view(self._last_resync))
         with contextlib.suppress(queue.Empty):
             self._use(self._new_settings.get_nowait())
         if not self._started:
@@ -207,7 +216,7 @@ class Controller:
         return True
 
     def _idle(self, now: float) -> Pause:
-        due = [self._next_resync]
+        due = [now if self._comparisons else self._next_resync]
         if self._addresses_changed.is_set():
             due.append(now + START_RETRY_PERIOD)
         if self._state.drains.virtual_servers:
@@ -346,8 +355,9 @@ class Controller:
 
     def _step_resync(self, now: float) -> bool:
         if self._resync is None:
-            if now < self._next_resync:
+            if now < self._next_resync and not self._comparisons:
                 return False
+            self._awaited += self._comparisons.take()
             self._repair.leave_to_resync(now)
             resync = Resync(self._state, self._kernel, self._clock)
             self._resync = resync, resync.slices()
@@ -355,20 +365,30 @@ class Controller:
         try:
             next(slices)
         except StopIteration:
-            self._rounds.resynced(resync.outcome, resync.seconds + self._clock() - now)
+            resync.seconds += self._clock() - now
+            self._rounds.resynced(resync.outcome, resync.seconds)
             self._follow_up(resync.outcome, now)
             self._finish_resync(resync, now)
-            self._retry_all(now)
+            resync.outcome.done.update(self._retry_all(now))
             self._last_resync = self._clock()
             tell(self._log, self._hooks.succeeded)
+            failures = dict(self._state.retries.failures)
+            for asked in self._take_awaited():
+                asked.set_result(Comparison(resync.seconds, dict(resync.outcome.done), failures))
         except (OSError, FirewallError, KernelUnavailableError) as error:
             self._log.error("resync failed", reason=str(error))
+            for asked in self._take_awaited():
+                asked.set_exception(error)
         else:
             resync.seconds += self._clock() - now
             return True
         self._resync = None
         self._next_resync = now + self._settings.sync_period
         return True
+
+    def _take_awaited(self) -> Iterable[Future[Comparison]]:
+        taken, self._awaited = self._awaited, []
+        return taken
 
     def _finish_resync(self, resync: Resync, now: float) -> None:
         """Take in what only a look at everything shows: the node's addresses, and endpoints at service addresses."""
@@ -383,8 +403,8 @@ class Controller:
         if touched:
             self._settle_changes(touched, now, len(services))
 
-    def _retry_all(self, now: float) -> None:
-        """Try everything that failed once: what made it fail may be over long before its pause is."""
+    def _retry_all(self, now: float) -> Mapping[str, int]:
+        """Try everything that failed once, and return what was done: the fault may be over long before the pause is."""
         if due := self._state.retries.all():
             known = {item: failure.reason for item, failure in self._state.retries.failures.items()}
             outcome = self._state.settle(due, now)
@@ -392,6 +412,8 @@ class Controller:
             # What fails as before was told before.
             outcome.failures = dict(outcome.failures.items() - known.items())
             self._follow_up(outcome, now)
+            return outcome.done
+        return {}
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:
@@ -418,14 +440,6 @@ class Controller:
         services = {key: self._store.state(key) for key in self._state.desired.scheduled_by(schedulers)}
         if touched := self._planner.plan(services):
             self._settle_changes(touched, now, len(services))
-
-    def _answer_questions(self) -> None:
-        while True:
-            try:
-                question = self._questions.get_nowait()
-            except queue.Empty:
-                return
-            question.set_result(self._rounds.view(self._last_resync))
 
 
 def _facts_of(settings: Settings, inputs: NodeInputs) -> NodeFacts:

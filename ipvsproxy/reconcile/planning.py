@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.pods import Claims
-from ipvsproxy.plan.service_change import service_change
 from ipvsproxy.plan.services import Context, plan_service
 from ipvsproxy.reconcile.hooks import tell
 
@@ -26,13 +25,22 @@ if TYPE_CHECKING:
     from ipvsproxy.source.store import ServiceState
 
 
+class PlanChange(NamedTuple):
+    """A Service's plan and the one before, and what was decided about the endpoints."""
+
+    service: ObjectKey
+    before: ServicePlan
+    after: ServicePlan
+    decided: Decided
+
+
 class Planner:
     """Plans Services, and keeps what is desired at their plans. The reconciler alone has it.
 
     `settings` and `facts` are what every plan depends on; who replaces them has the Services planned anew that they
-    concern. `changes` collects what changed of each Service, in words, while `notes_changes`. `refused` counts the
-    parts of Services that can't be had, and `without_local_endpoints` the Services that have endpoints on other nodes
-    alone, by the traffic policy that is Local.
+    concern. `changes` collects the plans of Services that changed, while `notes_changes`. `refused` counts the parts of
+    Services that can't be had, and `without_local_endpoints` the Services that have endpoints on other nodes alone, by
+    the traffic policy that is Local.
     """
 
     def __init__(
@@ -52,7 +60,7 @@ class Planner:
         self.facts = facts
         self.missing_schedulers: frozenset[str] = frozenset()
         self.notes_changes = False
-        self.changes: dict[ObjectKey, dict[str, list[str]]] = {}
+        self.changes: list[PlanChange] = []
         self.refused = 0
         self.without_local_endpoints: Counter[str] = Counter()
         self._desired = desired
@@ -115,8 +123,7 @@ class Planner:
         plan = plan_service(state.service, state.slices, context, decided)
         touched.update(self._desired.replace(key, plan))
         if self.notes_changes:
-            for field, phrases in service_change(before, plan, decided).items():
-                self.changes.setdefault(key, {}).setdefault(field, []).extend(phrases)
+            self.changes.append(PlanChange(key, before, plan, decided))
         if self._health_checks.get(key) != plan.health_check:
             tell(self._log, self._hooks.health_check_changed, key, plan.health_check)
             if plan.health_check:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ipvsproxy.model.addresses import format_endpoint
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
+from ipvsproxy.plan.service_change import handovers, service_change
 from ipvsproxy.plan.view import DrainEnd, Numbers, Occasion, Round, View
 from ipvsproxy.reconcile.apply import Outcome
 from ipvsproxy.reconcile.hooks import tell
@@ -53,6 +54,7 @@ class Rounds:
 
     def first(self, outcome: Outcome, seconds: float, services: int) -> None:
         """Tell of the first sync, at which everything changed."""
+        self._state.desired.take_owners_before()
         numbers = self._observe(Occasion.FIRST_SYNC, outcome, seconds, self._state.drains.take_news(), ())
         self._log.info(
             "first sync",
@@ -168,7 +170,13 @@ class Rounds:
         return numbers
 
     def _tell_services(self, news: DrainNews) -> None:
-        changes, self._planner.changes = self._planner.changes, {}
+        plans, self._planner.changes = self._planner.changes, []
+        owners = self._state.desired.owners
+        changes = handovers(self._state.desired.take_owners_before(), owners)
+        for service, before, after, decided in plans:
+            owned = {key for key in after.virtual_servers if owners.get(key) == service}
+            for field, said in service_change(before, after, decided, owned).items():
+                changes.setdefault(service, {}).setdefault(field, []).extend(said)
         for key, address, port in news.began:
             self._add(changes, key, "now_draining", format_endpoint(address, port))
         for (key, address, port), how in news.ended:

@@ -78,6 +78,7 @@ class Store:
         self._services_received = False
         self._slices_received = False
         self._node_received = False
+        self._node_exists = False
         self._node_addresses: frozenset[Address] = frozenset()
         self._api_peers: frozenset[Address] = frozenset()
         self._node_changed = False
@@ -156,12 +157,17 @@ class Store:
             if node is not None and node != self._node:
                 self._node = node
                 self._node_changed = True
+            self._node_exists = node is not None
             self._replace_rejections(("Node",), refused)
             self._received(node=True)
 
     def put_node(self, node: Node, rejected: Iterable[Rejection] = ()) -> None:
         """Hold the agent's own Node; `rejected` as for `put_service`."""
         self.replace_node(node, rejected)
+
+    def remove_node(self) -> None:
+        """Note that there is no own Node any more; what is known of it stays, as for `replace_node`."""
+        self.replace_node(None)
 
     def put_node_addresses(self, addresses: Iterable[Address]) -> None:
         """Hold the addresses of all nodes of the cluster, as far as they are known."""
@@ -238,6 +244,11 @@ class Store:
     def node(self) -> Node | None:
         """The agent's own Node; None as long as no readable one was received."""
         return self._node
+
+    @property
+    def node_exists(self) -> bool:
+        """Whether there is an own Node now, be it one that can't be used."""
+        return self._node_exists or any(each.kind == "Node" for each in self.rejections())
 
     @property
     def node_addresses(self) -> frozenset[Address]:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.kernel.interface import KernelError
-from ipvsproxy.kernel.sysctl import ProcSysctls, SysctlFailure, apply_settings, find_settings, read_ipv6
+from ipvsproxy.kernel.sysctl import (
+    AppliedSettings,
+    ProcSysctls,
+    SysctlFailure,
+    apply_settings,
+    find_settings,
+    read_ipv6,
+)
 from ipvsproxy.plan.check.settings import FoundSetting
 from ipvsproxy.plan.sysctls import Ipv6Found, KernelSetting, KernelVersion, SysctlSettings, sysctl_plan
 from tests.kernel.contract_firewall import SysctlsContract
@@ -65,9 +72,9 @@ def test_the_first_separator_says_what_the_other_one_means(root: Path, name: str
 
 def test_only_what_differs_is_written(root: Path) -> None:
     sysctls = RecordingSysctls(root)
-    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == []
+    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == AppliedSettings([(CONNTRACK, "0")], [])
     assert sysctls.written == [("net.ipv4.vs.conntrack", "1")]
-    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == []
+    assert apply_settings(sysctls, [CONNTRACK, FORWARD]) == AppliedSettings([], [])
     assert len(sysctls.written) == 1
 
 
@@ -75,16 +82,20 @@ def test_what_can_not_be_set_is_returned_and_the_rest_is_set(root: Path) -> None
     (root / "net/ipv4/ip_forward").write_text("0\n")
     missing = KernelSetting("net.ipv6.conf.all.forwarding", "1", "no IPv6")
     sysctls = RecordingSysctls(root, unwritable=CONNTRACK.name)
-    assert apply_settings(sysctls, [missing, CONNTRACK, FORWARD]) == [
-        SysctlFailure(missing, None, KernelError(errno.ENOENT)),
-        SysctlFailure(CONNTRACK, "0", KernelError(errno.EROFS)),
-    ]
+    assert apply_settings(sysctls, [missing, CONNTRACK, FORWARD]) == AppliedSettings(
+        [(FORWARD, "0")],
+        [
+            SysctlFailure(missing, None, KernelError(errno.ENOENT)),
+            SysctlFailure(CONNTRACK, "0", KernelError(errno.EROFS)),
+        ],
+    )
     assert sysctls.get(FORWARD.name) == "1"
 
 
 def test_what_can_not_be_read_is_not_written(root: Path) -> None:
     sysctls = RecordingSysctls(root, unreadable=CONNTRACK.name)
-    assert apply_settings(sysctls, [CONNTRACK]) == [SysctlFailure(CONNTRACK, None, KernelError(errno.EACCES))]
+    failure = SysctlFailure(CONNTRACK, None, KernelError(errno.EACCES))
+    assert apply_settings(sysctls, [CONNTRACK]) == AppliedSettings([], [failure])
     assert sysctls.written == []
 
 
@@ -102,9 +113,9 @@ def test_what_is_a_minimum_is_not_lowered(root: Path) -> None:
     maximum = root / "net/netfilter/nf_conntrack_max"
     maximum.write_text("262144\n")
     lower = KernelSetting("net.netfilter.nf_conntrack_max", "131072", "", at_least=True)
-    assert apply_settings(ProcSysctls(root), [lower]) == []
+    assert apply_settings(ProcSysctls(root), [lower]).made == []
     assert maximum.read_text() == "262144\n"
-    assert apply_settings(ProcSysctls(root), [lower._replace(value="524288")]) == []
+    assert apply_settings(ProcSysctls(root), [lower._replace(value="524288")]).failures == []
     assert maximum.read_text().startswith("524288")
 
 
@@ -156,6 +167,12 @@ class TestIpv6:
         self, root: Path, routes: Path
     ) -> None:
         assert read_ipv6(ProcSysctls(root), routes) == Ipv6Found("0", {"eth0.100": "1", "eth1": "0"})
+
+    def test_has_no_routes_that_matter_where_the_node_forwards_already(
+        self, root: Path, ipv6: Path, routes: Path
+    ) -> None:
+        (ipv6 / "all/forwarding").write_text("1\n")
+        assert read_ipv6(ProcSysctls(root), routes) == Ipv6Found("1")
 
     @pytest.mark.usefixtures("ipv6")
     def test_without_a_file_of_routes_no_interface_is_touched(self, root: Path, tmp_path: Path) -> None:

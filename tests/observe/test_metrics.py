@@ -43,8 +43,19 @@ class Scene:
         self.unusable: list[Rejection] = []
         self.unavailable: list[Rejection] = []
         self.metrics = Metrics(lambda: self.now, lambda: self.wall)
+        self.node_is_unknown = False
+        self.wrong_settings: list[str] = []
+        self.conntrack_room: tuple[int, int] | None = None
         self.exposition = self.metrics.exposition(
-            Surroundings(lambda: self.backlog, self.watches, lambda: self.unusable, lambda: self.unavailable)
+            Surroundings(
+                lambda: self.backlog,
+                self.watches,
+                lambda: self.unusable,
+                lambda: self.unavailable,
+                lambda: self.node_is_unknown,
+                lambda: self.wrong_settings,
+                lambda: self.conntrack_room,
+            )
         )
 
     def watches(self) -> list[WatchState]:
@@ -111,8 +122,29 @@ def test_a_round_is_counted_by_what_it_did(scene: Scene) -> None:
     assert scene.number("ipvsproxy_resync_repairs_total", kind="real_servers_added") == 0
 
 
-def test_what_a_comparison_mends_is_a_repair_too(scene: Scene) -> None:
-    scene.metrics.observe(CHANGES._replace(occasion=Occasion.RESYNC, done={"virtual servers created": 1}))
+def test_whether_the_node_is_known_is_told(scene: Scene) -> None:
+    assert scene.number("ipvsproxy_node_unknown") == 0
+    scene.node_is_unknown = True
+    assert scene.number("ipvsproxy_node_unknown") == 1
+
+
+def test_a_wrong_kernel_setting_is_there_as_long_as_it_is_wrong(scene: Scene) -> None:
+    scene.wrong_settings = ["net.ipv4.ip_forward"]
+    assert scene.number("ipvsproxy_kernel_setting_wrong", setting="net.ipv4.ip_forward") == 1
+    scene.wrong_settings = []
+    assert scene.number("ipvsproxy_kernel_setting_wrong", setting="net.ipv4.ip_forward") is None
+
+
+def test_the_room_of_connection_tracking_is_told_where_there_is_any(scene: Scene) -> None:
+    assert scene.number("ipvsproxy_conntrack_entries") is None
+    scene.conntrack_room = 7, 100
+    assert scene.number("ipvsproxy_conntrack_entries") == 7
+    assert scene.number("ipvsproxy_conntrack_limit") == 100
+
+
+@pytest.mark.parametrize("occasion", [Occasion.RESYNC, Occasion.REPAIR])
+def test_what_a_comparison_mends_is_a_repair_too(scene: Scene, occasion: Occasion) -> None:
+    scene.metrics.observe(CHANGES._replace(occasion=occasion, done={"virtual servers created": 1}))
     assert scene.number("ipvsproxy_operations_total", kind="virtual_servers_created", result="done") == 1
     assert scene.number("ipvsproxy_resync_repairs_total", kind="virtual_servers_created") == 1
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.objects import ServiceOptions, ServiceType, TrafficPolicy
-from ipvsproxy.plan.service_change import service_change
+from ipvsproxy.model.objects import ObjectKey, ServiceOptions, ServiceType, TrafficPolicy
+from ipvsproxy.plan.service_change import handovers, service_change
 from ipvsproxy.plan.services import NOTHING, plan_service
-from tests.builders import NODE, addresses, endpoint, endpoint_slice, networks, port, service
+from tests.builders import NODE, WEB, addresses, endpoint, endpoint_slice, key, networks, port, service
 from tests.plan.context import context
 
 if TYPE_CHECKING:
@@ -24,31 +24,43 @@ NODE_PORT = service("10.96.0.1", kind=ServiceType.NODE_PORT, ports=(port(80, nod
 
 
 def change(
-    before: tuple[Service | None, EndpointSlice], after: tuple[Service | None, EndpointSlice]
+    before: tuple[Service | None, EndpointSlice],
+    after: tuple[Service | None, EndpointSlice],
+    *,
+    rejected: VirtualServerKey | None = None,
 ) -> dict[str, list[str]]:
     decided: dict[VirtualServerKey, Sequence[EndpointDecision]] = {}
     had = plan_service(before[0], [before[1]], CONTEXT)
-    return service_change(had, plan_service(after[0], [after[1]], CONTEXT, decided), decided)
+    has = plan_service(after[0], [after[1]], CONTEXT, decided)
+    return service_change(had, has, decided, has.virtual_servers.keys() - {rejected})
 
 
 def test_nothing_changed() -> None:
     assert change((PLAIN, ONE), (PLAIN, ONE)) == {}
-    assert service_change(NOTHING, NOTHING, {}) == {}
+    assert service_change(NOTHING, NOTHING, {}, ()) == {}
 
 
-def test_a_service_that_comes_is_told_with_its_virtual_servers_and_who_serves() -> None:
-    assert change((None, ONE), (NODE_PORT, ONE)) == {
-        "virtual_servers_added": [
-            "10.96.0.1:80/tcp",
-            "203.0.113.1:30080/tcp",
-            "203.0.113.2:30080/tcp",
-        ],
-        "began_to_serve": ["10.244.0.1:8080"],
+def test_a_service_that_comes_is_told_with_who_serves() -> None:
+    assert change((None, ONE), (NODE_PORT, ONE)) == {"began_to_serve": ["10.244.0.1:8080"]}
+
+
+def test_nothing_is_told_of_what_a_service_asks_for_in_vain() -> None:
+    (asked,) = plan_service(PLAIN, [ONE], CONTEXT).virtual_servers
+    assert change((None, ONE), (PLAIN, ONE), rejected=asked) == {}
+    assert change((PLAIN, ONE), (PLAIN, endpoint_slice("10.244.0.2")), rejected=asked) == {}
+
+
+def test_virtual_servers_are_told_of_those_to_whom_they_came_and_whom_they_left() -> None:
+    ours, theirs, back, gone = (key(f"10.96.0.{number}") for number in range(1, 5))
+    other = ObjectKey("default", "other")
+    before = {gone: WEB, back: WEB, theirs: WEB, ours: None}
+    assert handovers(before, {ours: WEB, theirs: other, back: WEB}) == {
+        WEB: {
+            "virtual_servers_added": ["10.96.0.1:80/tcp"],
+            "virtual_servers_removed": ["10.96.0.2:80/tcp", "10.96.0.4:80/tcp"],
+        },
+        other: {"virtual_servers_added": ["10.96.0.2:80/tcp"]},
     }
-
-
-def test_a_service_that_goes_is_told_with_its_virtual_servers() -> None:
-    assert change((PLAIN, ONE), (None, ONE)) == {"virtual_servers_removed": ["10.96.0.1:80/tcp"]}
 
 
 def test_an_endpoint_that_comes_or_goes_is_told_once_for_all_addresses_with_the_reason() -> None:
@@ -97,4 +109,4 @@ def test_flags_and_source_ranges_are_told_as_such() -> None:
 
 def test_a_port_that_comes_beside_others_is_told_without_its_endpoints() -> None:
     more = PLAIN._replace(ports=(*PLAIN.ports, port(443, "https")))
-    assert change((PLAIN, ONE), (more, ONE)) == {"virtual_servers_added": ["10.96.0.1:443/tcp"]}
+    assert change((PLAIN, ONE), (more, ONE)) == {}

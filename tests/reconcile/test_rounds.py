@@ -11,7 +11,19 @@ from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
 from ipvsproxy.plan.view import DrainEnd, Occasion
 from ipvsproxy.reconcile.rounds import MAXIMUM_LINES, MAXIMUM_PHRASES
-from tests.builders import NODE, WEB, address, addresses, endpoint, endpoint_slice, key, node, port, service
+from tests.builders import (
+    NODE,
+    WEB,
+    address,
+    addresses,
+    endpoint,
+    endpoint_slice,
+    key,
+    node,
+    port,
+    service,
+    virtual_server,
+)
 from tests.reconcile.world import World
 
 if TYPE_CHECKING:
@@ -150,6 +162,56 @@ def test_a_drain_is_told_once_though_it_is_at_many_addresses(told: Told) -> None
     (changed, *_) = told.lines("service changed")
     assert changed["now_draining"] == ["10.244.0.2:8080"]
     assert told.rounds[0].numbers.draining == 3
+
+
+def test_a_service_that_comes_and_goes_is_told_with_its_virtual_servers(told: Told) -> None:
+    told.running()
+    told.world.put(PLAIN, ONE)
+    told.world.store.remove_service(WEB)
+    told.world.settle()
+    came, *_, went = told.lines("service changed")
+    assert came["virtual_servers_added"] == ["10.96.0.1:80/tcp"]
+    assert went == {"service": "default/web", "virtual_servers_removed": ["10.96.0.1:80/tcp"]}
+
+
+def added(told: Told, name: ObjectKey) -> list[str]:
+    """Return the virtual servers that the log says were added to a Service, and forget its lines."""
+    lines = told.lines("service changed")
+    told.world.events.entries.clear()
+    return [
+        each
+        for line in lines
+        if line["service"] == str(name)
+        for each in line.get("virtual_servers_added", [])
+    ]
+
+
+def test_what_another_service_has_is_added_only_when_it_comes(told: Told) -> None:
+    told.running(PLAIN, ONE)
+    other = ObjectKey("default", "zzz")
+    told.world.put(
+        service("10.96.0.1", "10.96.0.9", of=other), endpoint_slice("10.244.0.9", of=other, name="z")
+    )
+    assert added(told, other) == ["10.96.0.9:80/tcp"]
+    told.world.store.remove_service(WEB)
+    told.world.settle()
+    assert added(told, other) == ["10.96.0.1:80/tcp"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_somebody_else_has_is_added_only_when_he_gives_it_up(told: Told, *, known: bool) -> None:
+    foreign = virtual_server(ADDRESS)
+    if known:
+        told.world.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign)])
+    told.running()
+    if not known:
+        told.world.ipvs.apply([IpvsOperation(Command.NEW_SERVICE, foreign)])
+    told.world.put(PLAIN, ONE)
+    assert told.lines("part of a service rejected")
+    assert told.lines("service changed") == []
+    told.world.ipvs.apply([IpvsOperation(Command.DEL_SERVICE, foreign)])
+    told.world.advance(31.0)
+    assert added(told, WEB) == ["10.96.0.1:80/tcp"]
 
 
 def test_a_long_list_says_how_many_more_there_are(told: Told) -> None:

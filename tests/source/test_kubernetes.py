@@ -282,5 +282,6 @@ def test_a_deleted_node_stays_known(server: ApiServer, tmp_path: Path) -> None:
         server.state.apply(service("mail", "10.96.0.2"))
         agent.wait_for_names("mail", "web")
         assert agent.store.node
+        agent.wait_for(lambda: not agent.store.node_exists)
         server.state.apply(node(builders.NODE, {"topology.kubernetes.io/zone": "a"}))
         agent.wait_for(lambda: agent.store.node and agent.store.node.zone == "a")

@@ -172,7 +172,7 @@ def test_in_a_pod_the_host_that_the_pod_is_given_is_known(
         monkeypatch.setattr(f"kubernetes.config.incluster_config.{name}", str(tmp_path / name))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    Client(None, BRISK, Reach(told.put, Names(FIRST), structlog.get_logger()))
+    Client(None, BRISK, reach=Reach(told.put, Names(FIRST), structlog.get_logger()))
     assert told.known == {address(host)}
 
 

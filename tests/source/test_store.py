@@ -263,6 +263,22 @@ def test_a_node_that_is_gone_or_rejected_stays_known(synced: Store) -> None:
     assert synced.rejections() == []
 
 
+def test_whether_there_is_a_node_is_told_also_of_one_that_can_not_be_used() -> None:
+    store = Store()
+    found = [store.node_exists]
+    store.put_node(node())
+    found.append(store.node_exists)
+    store.remove_node()
+    found.append(store.node_exists)
+    store.reject(rejection(ObjectKey("", NODE), "Node"))
+    found.append(store.node_exists)
+    store.remove_node()
+    found.append(store.node_exists)
+    assert found == [False, True, False, True, False]
+    assert store.node == node()
+    assert store.rejections() == []
+
+
 def test_a_change_of_the_node_comes_with_the_services_that_changed(synced: Store) -> None:
     synced.put_node(node(zone="a"))
     synced.put_service(service("10.96.0.11"))

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ipvsproxy import __version__
-from ipvsproxy.cli.arguments import check, cleanup, completion, config, dump, explain, run, top
+from ipvsproxy.cli.arguments import check, cleanup, completion, config, dump, explain, resync, run, top
 from ipvsproxy.cli.arguments.parser import EXIT_CODES, Parser
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ COMMANDS = (
     config.COMMAND,
     top.COMMAND,
     check.COMMAND,
+    resync.COMMAND,
     cleanup.COMMAND,
     completion.COMMAND,
 )

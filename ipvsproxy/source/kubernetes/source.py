@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.objects import Node, ObjectKey
+    from ipvsproxy.model.objects import Node
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.source.store import Store
 
@@ -96,7 +96,7 @@ class KubernetesSource:
             read_node,
             self._replace_node,
             self._put_node,
-            self._keep_node,
+            lambda _: store.remove_node(),
             store.reject,
         )
         self._node_addresses = NodeAddresses(self._api, store.put_node_addresses, limits, self._stopping, log)
@@ -163,6 +163,3 @@ class KubernetesSource:
         for name in names:
             if name != self._node_name:
                 raise NotAskedForError(f"node {name} came for node {self._node_name}")
-
-    def _keep_node(self, _: ObjectKey) -> None:
-        """Keep what is known of the own Node after its deletion: it serves until the agent is stopped."""
