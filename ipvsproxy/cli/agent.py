@@ -13,6 +13,7 @@ from ipvsproxy.cli.settings import controller_settings, firewall_settings, patie
 from ipvsproxy.kernel.address_notices import AddressNotices
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
+from ipvsproxy.kernel.kube_proxy import has_ipsets
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.timed import timed
@@ -103,6 +104,7 @@ class Agent:
             prepare=self._prepare,
             succeeded=self._succeeded,
             rejected=source.on_rejection,
+            kube_proxy_is_here=has_ipsets,
             health_check_changed=self._node_ports_health.update,
             node_changed=self._node_changed,
             observe=self._metrics.observe,

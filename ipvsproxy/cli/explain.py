@@ -24,8 +24,8 @@ from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.model.addresses import Family, family, format_address
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
-from ipvsproxy.observe.explain_client import question
-from ipvsproxy.observe.traced import KernelState, Misrouted, keys_met, keys_wanted
+from ipvsproxy.observe.explain_client import OUTSIDE, question
+from ipvsproxy.observe.traced import KernelState, Misrouted, endpoints_of, keys_met, keys_wanted
 from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
@@ -51,8 +51,16 @@ _API_LIMITS = Limits(connect=5, answer=10)
 class Kernel(Protocol):
     """What is read of this node."""
 
-    def state(self, keys: Collection[VirtualServerKey], settings: FirewallSettings) -> KernelState:
-        """Return what decides about packets to these addresses and ports; `settings` are those of the agent's table."""
+    def state(
+        self,
+        keys: Collection[VirtualServerKey],
+        settings: FirewallSettings,
+        endpoints: Collection[Address] = (),
+    ) -> KernelState:
+        """Return what decides about packets to these addresses and ports, but for what depends on the packet.
+
+        `settings` are those of the agent's table, `endpoints` are looked at beside the real servers.
+        """
 
     def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
         """Return which real servers policy routing keeps the packet from, as it is and with a mark."""
@@ -90,7 +98,7 @@ def show(
     with reading_kernel(), open_kernel() as kernel:
         keys = list(keys_wanted(key, report)) if report else [key]
         settings = firewall_settings(report) if report else FirewallSettings()
-        state = kernel.state(keys, settings)
+        state = kernel.state(keys, settings, endpoints_of(keys, report) if report else ())
         if not is_owned(key.address, state, report):
             why = "".join(f"; {reason}" for reason in why_nobody_has(key.address, report))
             address = format_address(key.address)
@@ -135,10 +143,7 @@ class NodeKernel:
         settings: FirewallSettings,
         endpoints: Collection[Address] = (),
     ) -> KernelState:
-        """Return what decides about packets to these addresses and ports, but for what depends on the packet.
-
-        `settings` are those of the agent's table, `endpoints` are looked at beside the real servers.
-        """
+        """Return what decides about packets to these addresses and ports, as Kernel says."""
         with DummyInterface() as interface:
             bound, own = interface.bound(), interface.elsewhere()
         for address in {key.address for key in keys} - bound - own:
@@ -173,8 +178,17 @@ class NodeKernel:
                 each for each in interfaces if sysctls.get(f"net/ipv4/conf/{each}/forwarding") == "0"
             },
             silent={hop for hop, interface in hops if self._routes.is_silent(hop, interface)},
+            near={address for address, route in routes.items() if route and self._is_near(address, route)},
             pod_listeners=listeners_of(places - own),
         )
+
+    def _is_near(self, address: Address, route: Route) -> bool:
+        """Say whether an address is the node's, or directly behind an interface that does not lead out of the cluster.
+
+        Where pods are in the network of the nodes, those of all nodes are directly behind the interface that does.
+        """
+        out = self._routes.to(OUTSIDE[family(address)][0])
+        return route.local or (route.next_hop is None and (out is None or out.interface != route.interface))
 
     def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
         """Return which real servers policy routing keeps the packet from, as it is and with a mark.

@@ -10,6 +10,7 @@ from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.observe.explain_schema import EndpointState
+from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
@@ -179,6 +180,8 @@ def _nobody_serves(situation: Situation) -> str:
         return f"{name} has no real server that takes new connections"
     reasons = sorted(set(desired.excluded.values()))
     if not desired.endpoints:
+        if desired.reported.without_endpoints:
+            return f"Service {desired.service}: {desired.reported.without_endpoints}"
         return f"Service {desired.service} has no endpoints for this port"
     if not reasons:
         return f"{name} has no real server that takes new connections, although endpoints serve"
@@ -229,6 +232,8 @@ def advice(
         yield "look into what `unless` says: that may keep the packet from the endpoint, or the answer from its client"
     if situation.traced.outcome is not Outcome.ANSWERED:
         yield from _by_outcome(situation, mending=bool(differences))
+        if report:
+            yield from _misnamed(situation, report.agent.node_name)
     elif certain and not differences:
         listening = "" if seen else "does it listen on that port, "
         yield (
@@ -251,12 +256,39 @@ def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:
         )
     elif traced.outcome is Outcome.REFUSED and situation.is_service_port and desired and not mending:
         namespace, _, name = desired.service.partition("/")
+        if desired.reported.without_endpoints:
+            yield (
+                "a named targetPort has to be the name of a port of the pods' containers, and an EndpointSlice that "
+                "somebody else writes has to name its ports as the Service does"
+            )
         yield (
             f"see why no endpoint serves: `kubectl -n {namespace} get endpointslices -l "
             f"kubernetes.io/service-name={name} -o yaml`, and the Pods behind it"
         )
     elif traced.outcome is Outcome.REFUSED and not situation.is_service_port:
         yield "connect to a port that the address has, or add this one to the Service"
+
+
+def _misnamed(situation: Situation, node_name: str) -> Iterator[str]:
+    """Say that the agent may go by another node's name: all endpoints are of another node, and one is at hand."""
+    desired = situation.desired.get(situation.met)
+    elsewhere = [
+        place[0]
+        for place, endpoint in (desired.endpoints.items() if desired else ())
+        if endpoint.reason in {EndpointReason.NOT_LOCAL_INTERNALLY, EndpointReason.NOT_LOCAL_EXTERNALLY}
+    ]
+    near = [address for address in elsewhere if address in situation.kernel.near]
+    if desired and near and len(elsewhere) == len(desired.endpoints):
+        route = situation.kernel.routes.get(near[0])
+        by = (
+            f"behind the interface {route.interface} of this node"
+            if route and not route.local
+            else "this node's own"
+        )
+        yield (
+            f"{format_address(near[0])} is {by}, and the agent takes it for another node's: see whether this Node is "
+            f"called {node_name} (`kubectl get nodes -o wide`), and start the agent with --hostname-override if not"
+        )
 
 
 def _unreached(situation: Situation) -> list[str]:

@@ -16,6 +16,7 @@ from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind, ServiceType
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.words import address_of, by_key, flag_names
+from ipvsproxy.plan.endpoints import why_no_endpoint
 from ipvsproxy.plan.firewall import PodInterfaces
 from ipvsproxy.plan.services import FIELDS, endpoints_behind
 from ipvsproxy.source.store import ServiceState
@@ -185,6 +186,7 @@ def _virtual_server(
     port, decisions = endpoints_behind(planned, service, slices, context) if service else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
     sources = planned.allowed_sources
+    why_none = why_no_endpoint(family(key.address), slices, port.name, port.protocol) if port else ""
     return schema.ReportedVirtualServer(
         addresses,
         key.port,
@@ -201,6 +203,7 @@ def _virtual_server(
         format_address(planned.in_cluster) if planned.in_cluster else None,
         None if sources is None else [str(network) for network in sources],
         _endpoints(planned, decisions),
+        why_none or None,
     )
 
 
@@ -250,7 +253,7 @@ def _rejections(rejections: Iterable[Rejection], states: Iterable[ServiceState])
         for endpoint_slice in state.slices
     }
     reported = []
-    for kind, key, field, reason, _ in rejections:
+    for kind, key, field, reason, *_ in rejections:
         # An Endpoints object has the name of its Service; of a slice that was never good nobody knows whose it is.
         service = key if kind in {"Service", "Endpoints"} else services.get((kind, key))
         reported.append(

@@ -120,7 +120,7 @@ class ReportedVirtualServer(Schema, frozen=True):
     """A virtual server as it should be, at each of its addresses; see `plan.services.PlannedVirtualServer`.
 
     A node port is served on every address of the node, so what is the same there is said once. `flags` are names as
-    `words.flag_names` has them.
+    `words.flag_names` has them. `without_endpoints` is why no endpoint belongs to the port, although some are known.
     """
 
     addresses: list[ReportedAddress]
@@ -137,6 +137,7 @@ class ReportedVirtualServer(Schema, frozen=True):
     in_cluster_destination: str | None
     allowed_sources: list[str] | None
     endpoints: list[ReportedEndpoint]
+    without_endpoints: str | None = None
 
 
 class ReportedService(Schema, frozen=True):
@@ -302,7 +303,8 @@ class VirtualServer(Schema, frozen=True):
     """A virtual server.
 
     What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
-    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in. `statistics`
+    `in_cluster_destination` is also None without one, and `allowed_sources` where every source is let in.
+    `without_endpoints` is why no endpoint belongs to it, although its Service has some; None otherwise. `statistics`
     is None if they were not asked for, or the kernel has no such virtual server. `sets` are the nftables sets that have
     its address and port. `differences` and `failures` are those of the dump about it, its address and its elements, but
     for differences of a real server.
@@ -314,6 +316,7 @@ class VirtualServer(Schema, frozen=True):
     traffic_policy: TrafficPolicy | None
     in_cluster_destination: str | None
     allowed_sources: list[str] | None
+    without_endpoints: str | None
     drain_timeout_seconds: int | None
     address: str
     port: int

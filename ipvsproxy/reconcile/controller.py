@@ -355,6 +355,7 @@ class Controller:
         touched.update(self._planner.plan(services))
         if touched:
             self._settle_changes(touched, now, len(services))
+        self._planner.tell_withheld()
 
     def _step_drain_check(self, now: float) -> bool:
         if self._drain_check is None:

@@ -120,9 +120,7 @@ class TestNodeAddresses:
         world.list_objects(NODE_PORT._replace(ports=both))
         assert "198.51.100.1:30081/tcp" in virtual_servers(world)
         (rejection,) = world.rejected
-        assert str(rejection) == (
-            "Service default/web: spec.ports[].nodePort: virtual server 198.51.100.1:30080/tcp is not ipvsproxy's"
-        )
+        assert (rejection.field, rejection.foreign) == ("spec.ports[].nodePort", True)
 
 
 class TestZone:
