@@ -12,7 +12,7 @@ from ipvsproxy.cli.answers import as_json, ask_agent, await_report, reading_kern
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.explain_text import render
 from ipvsproxy.cli.privilege import require_operator
-from ipvsproxy.errors import UsageError
+from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
@@ -22,9 +22,11 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.routes import Routes, Sender
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.model.addresses import Family, family, format_address
+from ipvsproxy.observe.clients import ServiceNamed
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
 from ipvsproxy.observe.explain_client import OUTSIDE, question
+from ipvsproxy.observe.explain_destination import choose_address
 from ipvsproxy.observe.traced import KernelState, Misrouted, endpoints_of, keys_met, keys_wanted
 from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.sysctls import FORWARDING
@@ -94,8 +96,8 @@ def show(
     answer, silence = ask_agent(ask)
     # Only an agent that is synced says what it wants.
     report = None if silence else answer
-    key = arguments.key
     with reading_kernel(), open_kernel() as kernel:
+        key, chosen = _destination(arguments, report, silence, kernel)
         keys = list(keys_wanted(key, report)) if report else [key]
         settings = firewall_settings(report) if report else FirewallSettings()
         state = kernel.state(keys, settings, endpoints_of(keys, report) if report else ())
@@ -106,6 +108,7 @@ def show(
                 f"{address}: no Service has this address, and it is no address of this node{why}"
             )
         asked = question(arguments.client, key, state, report, kernel.route_to, find_pod)
+        asked = asked._replace(assumptions=(*chosen, *asked.assumptions))
         misrouted = kernel.misrouted(asked.packet, state, 1 << settings.masquerade_bit)
         state = dataclasses.replace(state, misrouted=misrouted)
     if silence:
@@ -116,6 +119,23 @@ def show(
     else:
         output.write(render(explanation, shutil.get_terminal_size().columns if output.isatty() else None))
     return 0 if explanation.is_well else 1
+
+
+def _destination(
+    arguments: ExplainArguments, report: AgentReport | None, silence: str, kernel: Kernel
+) -> tuple[VirtualServerKey, tuple[str, ...]]:
+    """Return what is connected to, and sentences about how it was chosen of what a Service has."""
+    destination = arguments.destination
+    if not isinstance(destination, ServiceNamed):
+        return destination, ()
+    if report is None:
+        raise IpvsProxyError(f"{silence}: only the agent knows Services; ask with an ADDRESS:PORT")
+
+    def is_nodes(address: Address) -> bool:
+        route = kernel.route_to(address)
+        return route is not None and route.local
+
+    return choose_address(destination, arguments.client, report, is_nodes)
 
 
 class NodeKernel:

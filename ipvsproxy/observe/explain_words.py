@@ -8,8 +8,9 @@ from ipvsproxy.model.addresses import format_address, format_endpoint
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
-from ipvsproxy.model.objects import AddressKind
+from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.explain_schema import EndpointState
+from ipvsproxy.observe.words import mentions
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.ownership import record_of
@@ -32,12 +33,13 @@ _OUTCOMES = {
     Outcome.NODE: "answered by the node itself",
     Outcome.NOT_OURS: "sent elsewhere, for its destination is no address of this node",
 }
-_KINDS = {
+KINDS = {
     AddressKind.CLUSTER_IP: "a clusterIP",
     AddressKind.NODE_PORT: "a node port",
     AddressKind.LOAD_BALANCER_IP: "an IP of the load balancer",
     AddressKind.EXTERNAL_IP: "an external IP",
 }
+"""How a Service comes by an address."""
 _POLICY_FIELD = {AddressKind.CLUSTER_IP: "internalTrafficPolicy"}
 _NOBODY_SERVES = frozenset({FirewallSet.PORTS_WITHOUT_ENDPOINTS, FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS})
 _ENOUGH = 10
@@ -83,9 +85,25 @@ def whose(desired: DesiredVirtualServer) -> str:
     port = f", port {reported.port_name}" if reported.port_name else ""
     field = _POLICY_FIELD.get(planned.kind, "externalTrafficPolicy")
     return (
-        f"{planned.virtual_server.key} is {_KINDS[planned.kind]} of Service {desired.service}{port}, "
+        f"{planned.virtual_server.key} is {KINDS[planned.kind]} of Service {desired.service}{port}, "
         f"with {field} {planned.policy}"
     )
+
+
+def claims_of_foreign(situation: Situation, report: AgentReport | None) -> list[str]:
+    """Return whose Services ask for what somebody else's virtual server has, in sentences."""
+    key, kernel = situation.key, situation.kernel
+    if key in situation.desired or not _has_foreign(key, kernel) or report is None:
+        return []
+    return [
+        f"Service {each.service} asks for it ({each.field}), and does not get it: {each.reason}"
+        for each in report.rejections
+        if each.foreign and mentions(each.reason, key.address)
+    ]
+
+
+def _has_foreign(key: VirtualServerKey, kernel: KernelState) -> bool:
+    return any(each.address == key.address and not kernel.owns(each) for each in kernel.virtual_servers)
 
 
 def open_to(sources: Sequence[Network]) -> str:
@@ -98,6 +116,16 @@ def open_to(sources: Sequence[Network]) -> str:
 def in_cluster(cluster_ip: Address) -> str:
     """Say where clients inside the cluster are sent."""
     return f"clients inside the cluster are sent on to the ClusterIP {format_address(cluster_ip)}"
+
+
+def foreign_remedy(key: VirtualServerKey | None = None) -> str:
+    """Say what to do about somebody else's virtual server that a Service would have to have."""
+    flag = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+    which = f"{flag[key.protocol]} {format_endpoint(key.address, key.port)}" if key else "-t ADDRESS:PORT"
+    return (
+        "find out who made it, such as keepalived or kube-proxy, and have it removed: `ipvsproxy cleanup --kube-proxy` "
+        f"if it is kube-proxy's, else `ipvsadm -D {which}`; the agent takes over at its next resync"
+    )
 
 
 def listed(texts: Iterable[str], word: str) -> str:
@@ -221,6 +249,8 @@ def advice(
                 f"the kernel refused {failure.item}: {failure.reason}; the agent tries it again in "
                 f"{failure.seconds_until_next_try}s"
             )
+    if report and claims_of_foreign(situation, report):
+        yield foreign_remedy(situation.key)
     if differences:
         yield (
             "the agent mends what differs at its next resync (--sync-period), or when it is started anew; if it comes "

@@ -253,11 +253,13 @@ def _rejections(rejections: Iterable[Rejection], states: Iterable[ServiceState])
         for endpoint_slice in state.slices
     }
     reported = []
-    for kind, key, field, reason, *_ in rejections:
+    for kind, key, field, reason, _, foreign in rejections:
         # An Endpoints object has the name of its Service; of a slice that was never good nobody knows whose it is.
         service = key if kind in {"Service", "Endpoints"} else services.get((kind, key))
         reported.append(
-            schema.Rejection(kind, key.namespace, key.name, field, reason, str(service) if service else None)
+            schema.Rejection(
+                kind, key.namespace, key.name, field, reason, str(service) if service else None, foreign
+            )
         )
     return reported
 

@@ -40,6 +40,7 @@ class Rejection(Schema, frozen=True):
     """An API object, or a part of one, that is not programmed; `field` is "" for the whole object.
 
     `service` is the Service that it is of; None if it is of none, or of an EndpointSlice that was never readable.
+    `foreign` says that a virtual server which the agent did not make is the reason.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Rejection(Schema, frozen=True):
     field: str
     reason: str
     service: str | None
+    foreign: bool = False
 
 
 class AddressKindName(enum.StrEnum):

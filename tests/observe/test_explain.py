@@ -445,6 +445,26 @@ class TestDifferences:
         assert f"virtual server {SERVICE}:80/tcp is there, and no Service asks for it" in told_.differences
 
 
+def test_whose_address_a_foreign_virtual_server_holds_is_told_with_a_remedy() -> None:
+    served = web(LOCAL)
+    kernel = kernel_state(served)
+    theirs = key(SERVICE, 443)
+    foreign = without(
+        kernel,
+        bound=frozenset(),
+        virtual_servers={theirs: virtual_server(theirs)},
+        statuses={theirs: []},
+        table=kernel.table._replace(state=kernel.table.state._replace(elements=frozenset())),
+        own=kernel.own | {address(SERVICE)},
+    )
+    report = report_of(served, view=view_of(served, foreign=[theirs]))
+    for asked_for in (theirs, TARGET):
+        told_ = told(asked_for, foreign, report)
+        assert any("Service default/web asks for it (spec.clusterIPs)" in each for each in told_.about)
+        assert any("ipvsadm -D" in each for each in told_.next)
+    assert not any("ipvsadm -D" in each for each in told(TARGET, kernel, report_of(served)).next)
+
+
 class TestNodeName:
     """An agent that goes by another node's name takes the endpoints of its own node for another one's."""
 
