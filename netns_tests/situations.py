@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +24,21 @@ from netns_tests import kube_proxy, manifests, others, tables
 from netns_tests.addressing import load_balancer_ip
 from netns_tests.bare_node import Node
 from netns_tests.cluster import TOPOLOGY, Cluster
-from netns_tests.deadline import await_that
+from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.kube_proxy import Served
 from netns_tests.manifests import PLAIN, Port, ServiceSpec
 from netns_tests.namespaces import Namespace
 from netns_tests.servers import HTTP_PORT
 from netns_tests.shell import Shell
-from netns_tests.traffic import Answer, Connection, Failure, NoAnswerError, Target, failure_of, request
+from netns_tests.traffic import (
+    Answer,
+    Connection,
+    Failure,
+    NoAnswerError,
+    Target,
+    failure_of,
+    request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +179,46 @@ def no_endpoint_is_ready(cluster: Cluster, _: Path) -> Iterator[Shell]:
         yield _shell(cluster)
 
 
+@situation("No endpoint has the Service's port")
+def no_port_of_the_name(cluster: Cluster, _: Path) -> Iterator[Shell]:
+    (pod,) = _pods(cluster, "web-1")
+    with _web(cluster, [pod]):
+        # As the controller writes it where no pod has the port that the targetPort names.
+        objects = [
+            manifests.service("web", [WEB.address], [HTTP]),
+            manifests.endpoint_slice("web-1", "web", Family.IPV4, [pod], []),
+        ]
+        cluster.agent.manifests.write("web", objects)
+        await_that(lambda: tables.serving(cluster.node).get(WEB) == set(), "nobody serves default/web")
+        ask_report(cluster.agent.run_directory)
+        assert _met(cluster, "client") is Failure.REFUSED
+        yield _shell(cluster)
+
+
+@situation("The node has no route to the endpoint")
+def no_route(cluster: Cluster, _: Path) -> Iterator[Shell]:
+    with _web(cluster, _pods(cluster, "web-3")), contextlib.ExitStack() as stack:
+        route = ("blackhole", f"{cluster['web-3'].addresses[Family.IPV4]}/32")
+        cluster.node.namespace.run("ip", "route", "add", *route)
+        stack.callback(cluster.node.namespace.run, "ip", "route", "del", *route)
+        assert _met(cluster, "client") is Failure.UNREACHABLE
+        yield _shell(cluster)
+
+
+@situation("Nobody listens")
+def nobody_listens(cluster: Cluster, _: Path) -> Iterator[Shell]:
+    pod = cluster["web-1"]
+    with _web(cluster, _pods(cluster, "web-1")), contextlib.ExitStack() as stack:
+        cluster.servers.leave(pod)
+        stack.callback(cluster.servers.start, pod)
+        with pod.namespace.entered():
+            # The servers of the tests have no process in the pod's network.
+            process = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
+        stack.callback(process.kill)
+        assert _met(cluster, "client") is Failure.REFUSED
+        yield _shell(cluster)
+
+
 @situation("The Service does not have the port")
 def another_port(cluster: Cluster, _: Path) -> Iterator[Shell]:
     with _web(cluster, _pods(cluster, "web-1")):
@@ -204,6 +254,16 @@ def local_without_local_endpoints(cluster: Cluster, _: Path) -> Iterator[Shell]:
     spec = _load_balancer(external_traffic_policy=TrafficPolicy.LOCAL)
     with _web(cluster, _pods(cluster, "web-3"), spec=spec):
         assert _met(cluster, "client", LOAD_BALANCER) == "web-3"
+        assert _waits(cluster, "outside", LOAD_BALANCER)
+        yield _shell(cluster)
+
+
+@situation("The agent has another name than its Node")
+def another_node_name(cluster: Cluster, _: Path) -> Iterator[Shell]:
+    (here,) = _pods(cluster, "web-1")
+    spec = _load_balancer(external_traffic_policy=TrafficPolicy.LOCAL)
+    with _web(cluster, [here._replace(node="node-z")], spec=spec):
+        assert _met(cluster, "client", LOAD_BALANCER) == "web-1"
         assert _waits(cluster, "outside", LOAD_BALANCER)
         yield _shell(cluster)
 
@@ -244,6 +304,24 @@ def nothing_is_masqueraded(cluster: Cluster, _: Path) -> Iterator[Shell]:
         assert _waits(cluster, "web-1")
         yield _shell(cluster)
         assert _met(cluster, "web-1") == "web-1"
+
+
+@situation("Some connections of the node itself hang")
+def a_node_port_among_local_ports(cluster: Cluster, _: Path) -> Iterator[Shell]:
+    port, spec = HTTP._replace(node_port=30010), ServiceSpec(type=ServiceType.NODE_PORT)
+    outside = cluster["outside"].addresses[Family.IPV4], HTTP_PORT
+    node, namespace = cluster.node.addresses[Family.IPV4], cluster.node.namespace
+    with _web(cluster, _pods(cluster, "web-1"), port=port, spec=spec), contextlib.ExitStack() as stack:
+        namespace.sysctl("net/ipv4/ip_local_port_range", "30000 60999")
+        stack.callback(namespace.sysctl, "net/ipv4/ip_local_port_range", "32768 60999")
+        stack.callback(namespace.sysctl, "net/ipv4/ip_local_reserved_ports", "")
+        for number, hangs in ((30010, True), (30011, False)):
+            with namespace.entered(), socket.socket() as client:
+                client.settimeout(SILENT if hangs else PATIENCE)
+                client.bind((node, number))
+                with pytest.raises(TimeoutError) if hangs else contextlib.nullcontext():
+                    client.connect(outside)
+        yield _shell(cluster)
 
 
 @situation("A client always gets the same pod")

@@ -568,7 +568,7 @@ def test_a_node_name_that_the_api_server_does_not_know_is_an_error(node: Node) -
 @pytest.mark.parametrize(
     ("refuse", "remedy"),
     [
-        (lambda server: setattr(server, "token", "another"), "renew the agent's credentials"),
+        (lambda server: setattr(server, "token", "another"), "renew the token or client certificate"),
         (lambda server: server.forbidden.update(("services", "endpointslices", "nodes")), "ClusterRole"),
     ],
     ids=["401", "403"],

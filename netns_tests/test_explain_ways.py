@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.model.objects import ServiceType, TrafficPolicy
-from netns_tests import tables
+from ipvsproxy.model.objects import Protocol, ServiceType, TrafficPolicy
+from netns_tests import others, tables
 from netns_tests.addressing import Via
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
 from netns_tests.servers import HTTP_PORT
-from netns_tests.test_explain import ask, endpoint, explained
+from netns_tests.test_explain import ask, endpoint, explained, run, text
 from netns_tests.traffic import Answer, Failure, failure_of
 
 if TYPE_CHECKING:
@@ -267,3 +267,54 @@ def test_an_endpoint_at_the_nodes_own_address_is_one_of_its_processes(
         assert isinstance(failure_of(cluster["client"], target), Answer)
     finally:
         cluster.servers.leave(cluster.node)
+
+
+def test_a_service_is_asked_for_by_its_name(
+    cluster: Cluster, new_service: NewService, family: Family
+) -> None:
+    service = new_service("web-3")
+    service.become(ServiceType.LOAD_BALANCER)
+    balancer = service.target(family, via=Via.LOAD_BALANCER_IP)
+    await_that(partial(tables.has_address, cluster.node, balancer.address), f"{balancer.address} is bound")
+    service.await_sync()
+    name = f"default/{service.name}"
+    stranger, pod = cluster["stranger"].addresses[family], cluster["client"].addresses[family]
+    for client, port, expected in (
+        (stranger, ":http", balancer),
+        (pod, ":80", service.target(family)),
+        (stranger, ":81", balancer._replace(port=81)),
+        (pod, ":dns/udp", service.target(family, Protocol.UDP)),
+    ):
+        told = run(cluster, client, "to", f"{name}{port}")
+        assert (told.returncode, told.stderr) == (0, "")
+        assert told.stdout.splitlines()[0].endswith(f" -> {text(expected)}")
+    wrong = run(cluster, pod, "to", f"{name}:https")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        f"ipvsproxy: Service {name} has no port https: it has dns 53/udp, http 80/tcp, admin 81/tcp and "
+        "diameter 3868/sctp\n"
+    )
+    assert run(cluster, "outside", "to", "default/nobody").returncode == 2
+
+
+def test_who_wants_what_a_foreign_virtual_server_holds_is_told_with_the_command_that_ends_it(
+    cluster: Cluster, family: Family
+) -> None:
+    service = cluster.reserve_service()
+    theirs = service.target(family, port=443)
+    others.add_virtual_server(cluster.node, theirs, "rr", [(cluster["web-1"].addresses[family], HTTP_PORT)])
+    cluster.agent.kill()
+    cluster.agent.start()
+    service.write_pods("web-3")
+    name = f"default/{service.name}"
+
+    def is_rejected() -> bool:
+        return "is not ipvsproxy's" in cluster.agent.log()
+
+    await_that(is_rejected, "the Service is refused the address")
+    told = run(cluster, cluster["client"].addresses[family], "to", text(theirs))
+    assert f"Service {name} asks for it (spec.clusterIPs), and does not get it" in told.stdout
+    flag = "-t [" if family is Family.IPV6 else "-t "
+    assert f"ipvsadm -D {flag}{theirs.address}" in told.stdout
+    others.delete_virtual_server(cluster.node, theirs)
+    service.remove()

@@ -15,6 +15,7 @@ from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.inspect_tables import read_conntrack_room
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.kernel.ipvs import IpvsNetlink
+from ipvsproxy.kernel.kube_proxy import has_ipsets
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.kernel.sysctl import ProcSysctls
@@ -116,6 +117,7 @@ class Agent:
             prepare=self._prepare,
             succeeded=self._succeeded,
             rejected=source.on_rejection,
+            kube_proxy_is_here=has_ipsets,
             health_check_changed=self._node_ports_health.update,
             node_changed=self._node_changed,
             observe=self._metrics.observe,

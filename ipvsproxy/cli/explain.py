@@ -13,7 +13,7 @@ from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.explain_text import render
 from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
-from ipvsproxy.errors import UsageError
+from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
@@ -23,10 +23,12 @@ from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.kernel.routes import Routes, Sender
 from ipvsproxy.kernel.sysctl import ProcSysctls
 from ipvsproxy.model.addresses import Family, family, format_address
+from ipvsproxy.observe.clients import ServiceNamed
 from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain import explain, is_owned, why_nobody_has
-from ipvsproxy.observe.explain_client import question
-from ipvsproxy.observe.traced import KernelState, Misrouted, keys_met, keys_wanted
+from ipvsproxy.observe.explain_client import OUTSIDE, question
+from ipvsproxy.observe.explain_destination import choose_address
+from ipvsproxy.observe.traced import KernelState, Misrouted, endpoints_of, keys_met, keys_wanted
 from ipvsproxy.plan.firewall import FirewallSettings
 from ipvsproxy.plan.sysctls import FORWARDING
 from ipvsproxy.source.kubernetes.client import ApiServer, Limits
@@ -52,8 +54,16 @@ _API_LIMITS = Limits(connect=5, answer=10)
 class Kernel(Protocol):
     """What is read of this node."""
 
-    def state(self, keys: Collection[VirtualServerKey], settings: FirewallSettings) -> KernelState:
-        """Return what decides about packets to these addresses and ports; `settings` are those of the agent's table."""
+    def state(
+        self,
+        keys: Collection[VirtualServerKey],
+        settings: FirewallSettings,
+        endpoints: Collection[Address] = (),
+    ) -> KernelState:
+        """Return what decides about packets to these addresses and ports, but for what depends on the packet.
+
+        `settings` are those of the agent's table, `endpoints` are looked at beside the real servers.
+        """
 
     def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
         """Return which real servers policy routing keeps the packet from, as it is and with a mark."""
@@ -87,11 +97,11 @@ def show(
     answer, silence = ask_agent(ask)
     # Only an agent that is synced says what it wants.
     report = None if silence else answer
-    key = arguments.key
     with reading_kernel(), open_kernel() as kernel:
+        key, chosen = _destination(arguments, report, silence, kernel)
         keys = list(keys_wanted(key, report)) if report else [key]
         settings = firewall_settings(report) if report else FirewallSettings()
-        state = kernel.state(keys, settings)
+        state = kernel.state(keys, settings, endpoints_of(keys, report) if report else ())
         if not is_owned(key.address, state, report):
             why = "".join(f"; {reason}" for reason in why_nobody_has(key.address, report))
             address = format_address(key.address)
@@ -99,6 +109,7 @@ def show(
                 f"{address}: no Service has this address, and it is no address of this node{why}"
             )
         asked = question(arguments.client, key, state, report, kernel.route_to, find_pod)
+        asked = asked._replace(assumptions=(*chosen, *asked.assumptions))
         misrouted = kernel.misrouted(asked.packet, state, 1 << settings.masquerade_bit)
         state = dataclasses.replace(state, misrouted=misrouted)
     if silence:
@@ -109,6 +120,23 @@ def show(
     else:
         output.write(render(explanation, shutil.get_terminal_size().columns if output.isatty() else None))
     return 0 if explanation.is_well else 1
+
+
+def _destination(
+    arguments: ExplainArguments, report: AgentReport | None, silence: str, kernel: Kernel
+) -> tuple[VirtualServerKey, tuple[str, ...]]:
+    """Return what is connected to, and sentences about how it was chosen of what a Service has."""
+    destination = arguments.destination
+    if not isinstance(destination, ServiceNamed):
+        return destination, ()
+    if report is None:
+        raise IpvsProxyError(f"{silence}: only the agent knows Services; ask with an ADDRESS:PORT")
+
+    def is_nodes(address: Address) -> bool:
+        route = kernel.route_to(address)
+        return route is not None and route.local
+
+    return choose_address(destination, arguments.client, report, is_nodes)
 
 
 class NodeKernel:
@@ -136,10 +164,7 @@ class NodeKernel:
         settings: FirewallSettings,
         endpoints: Collection[Address] = (),
     ) -> KernelState:
-        """Return what decides about packets to these addresses and ports, but for what depends on the packet.
-
-        `settings` are those of the agent's table, `endpoints` are looked at beside the real servers.
-        """
+        """Return what decides about packets to these addresses and ports, as Kernel says."""
         with DummyInterface() as interface:
             bound, own = interface.bound(), set(interface.elsewhere())
         for address in {key.address for key in keys} - bound - own:
@@ -174,8 +199,17 @@ class NodeKernel:
                 each for each in interfaces if sysctls.get(f"net/ipv4/conf/{each}/forwarding") == "0"
             },
             silent={hop for hop, interface in hops if self._routes.is_silent(hop, interface)},
+            near={address for address, route in routes.items() if route and self._is_near(address, route)},
             pod_listeners=listeners_of(places - own),
         )
+
+    def _is_near(self, address: Address, route: Route) -> bool:
+        """Say whether an address is the node's, or directly behind an interface that does not lead out of the cluster.
+
+        Where pods are in the network of the nodes, those of all nodes are directly behind the interface that does.
+        """
+        out = self._routes.to(OUTSIDE[family(address)][0])
+        return route.local or (route.next_hop is None and (out is None or out.interface != route.interface))
 
     def misrouted(self, packet: Packet, kernel: KernelState, mark: int) -> set[Misrouted]:
         """Return which real servers policy routing keeps the packet from, as it is and with a mark.

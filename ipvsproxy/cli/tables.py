@@ -177,6 +177,8 @@ def _virtual_server_rows(
 def _virtual_server_state(virtual_server: VirtualServer) -> str:
     """Return what there is to say of the virtual server beside its real servers, "" for nothing."""
     state = _TURNED_AWAY.get(virtual_server.state, "")
+    if virtual_server.without_endpoints and not any(each.actual for each in virtual_server.real_servers):
+        state = f"{virtual_server.state}, {virtual_server.without_endpoints}"
     gone = virtual_server.state in {VirtualServerState.MISSING, VirtualServerState.UNWANTED}
     if virtual_server.differences and not gone:
         state = f"{state or virtual_server.state}, differs"

@@ -139,6 +139,18 @@ def running_process(proc: Path = Path("/proc")) -> int | None:
     return None
 
 
+def has_ipsets() -> bool:
+    """Say whether kube-proxy's mode ipvs has its ipsets in the calling thread's network namespace.
+
+    Its virtual servers at the node's addresses are explained by them. OSError if the kernel does not say.
+    """
+    # It takes memory, and few agents ever ask.
+    from ipvsproxy.kernel.ipsets import IpSets as NetlinkIpSets  # noqa: PLC0415 - see above
+
+    with NetlinkIpSets() as ipsets:
+        return not IPSETS.isdisjoint(ipsets.references())
+
+
 class KubeProxyReader:
     """Reads what kube-proxy left in the calling thread's network namespace."""
 

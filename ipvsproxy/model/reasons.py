@@ -10,6 +10,7 @@ class Rejection(NamedTuple):
 
     `kind` is the API's (Service, EndpointSlice, …), `field` the path within the object (spec.ports[2].port, or ""
     for the whole object), `reason` a sentence without a full stop. `uid` is the object's metadata.uid, "" if unknown.
+    `foreign` says that somebody else's virtual server in the kernel of this node is the reason.
     """
 
     kind: str
@@ -17,6 +18,7 @@ class Rejection(NamedTuple):
     field: str
     reason: str
     uid: str = ""
+    foreign: bool = False
 
     def __str__(self) -> str:
         """Return one line: `KIND NAMESPACE/NAME: FIELD: REASON`."""

@@ -1,4 +1,4 @@
-"""Who may be asked about: what `ipvsproxy explain` takes for a client."""
+"""Who and what may be asked about: what `ipvsproxy explain` takes for a client, and a Service for a destination."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipvsproxy.model.addresses import format_address
 
 if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.model.objects import ObjectKey
+    from ipvsproxy.model.objects import ObjectKey, Protocol
 
 
 class ProcessOfNode(NamedTuple):
@@ -48,3 +48,11 @@ class PodNamed(NamedTuple):
 
 
 Client: TypeAlias = ProcessOfNode | HostOutside | HostAt | PodNamed
+
+
+class ServiceNamed(NamedTuple):
+    """A Service, and one of its ports by name or number; "" is whichever it has. `protocol` None is any."""
+
+    key: ObjectKey
+    port: str = ""
+    protocol: Protocol | None = None

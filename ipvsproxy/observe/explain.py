@@ -120,7 +120,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
             question.packet.arrives_by,
         ),
         destination=_destination(key, desired.get(key)),
-        about=list(_about(situation)),
+        about=[*_about(situation), *words.claims_of_foreign(situation, report)],
         assumptions=[*question.assumptions, *kernel.host_firewall.unseen, *unseen],
         steps=_steps(traced, findings),
         ways=_ways(traced),

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.traced import KernelState
     from ipvsproxy.source.kubernetes.pods import Pod
 
-# RFC 5737 and RFC 3849: addresses for documentation, which no host should have.
-_OUTSIDE = {
+OUTSIDE = {
     Family.IPV4: tuple(map(parse_address, ("203.0.113.1", "198.51.100.1", "192.0.2.1"))),
     Family.IPV6: tuple(map(parse_address, ("2001:db8::1", "2001:db8:ffff::1"))),
 }
+"""Addresses for documentation, which no host should have (RFC 5737, RFC 3849)."""
 # An interface that is certainly none of a pod's.
 _UNKNOWN_INTERFACE = ""
 
@@ -158,7 +158,7 @@ def _outside(of: Family, kernel: KernelState, report: AgentReport | None) -> Add
     pods = firewall_settings(report).pods if report else PodNetworks()
     networks = pods.networks if isinstance(pods, PodNetworks) else ()
     taken = kernel.bound | kernel.own
-    for address in _OUTSIDE[of]:
+    for address in OUTSIDE[of]:
         if address not in taken and not any(network.contains(address) for network in networks):
             return address
-    return _OUTSIDE[of][-1]
+    return OUTSIDE[of][-1]

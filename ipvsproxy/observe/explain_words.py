@@ -8,8 +8,10 @@ from ipvsproxy.model.addresses import format_address, format_endpoint
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
-from ipvsproxy.model.objects import AddressKind
+from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.explain_schema import EndpointState
+from ipvsproxy.observe.words import mentions
+from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
@@ -32,12 +34,13 @@ _OUTCOMES = {
     Outcome.NODE: "answered by the node itself",
     Outcome.NOT_OURS: "sent elsewhere, for its destination is no address of this node",
 }
-_KINDS = {
+KINDS = {
     AddressKind.CLUSTER_IP: "a clusterIP",
     AddressKind.NODE_PORT: "a node port",
     AddressKind.LOAD_BALANCER_IP: "an IP of the load balancer",
     AddressKind.EXTERNAL_IP: "an external IP",
 }
+"""How a Service comes by an address."""
 _POLICY_FIELD = {AddressKind.CLUSTER_IP: "internalTrafficPolicy"}
 _NOBODY_SERVES = frozenset({FirewallSet.PORTS_WITHOUT_ENDPOINTS, FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS})
 _ENOUGH = 10
@@ -83,9 +86,25 @@ def whose(desired: DesiredVirtualServer) -> str:
     port = f", port {reported.port_name}" if reported.port_name else ""
     field = _POLICY_FIELD.get(planned.kind, "externalTrafficPolicy")
     return (
-        f"{planned.virtual_server.key} is {_KINDS[planned.kind]} of Service {desired.service}{port}, "
+        f"{planned.virtual_server.key} is {KINDS[planned.kind]} of Service {desired.service}{port}, "
         f"with {field} {planned.policy}"
     )
+
+
+def claims_of_foreign(situation: Situation, report: AgentReport | None) -> list[str]:
+    """Return whose Services ask for what somebody else's virtual server has, in sentences."""
+    key, kernel = situation.key, situation.kernel
+    if key in situation.desired or not _has_foreign(key, kernel) or report is None:
+        return []
+    return [
+        f"Service {each.service} asks for it ({each.field}), and does not get it: {each.reason}"
+        for each in report.rejections
+        if each.foreign and mentions(each.reason, key.address)
+    ]
+
+
+def _has_foreign(key: VirtualServerKey, kernel: KernelState) -> bool:
+    return any(each.address == key.address and not kernel.owns(each) for each in kernel.virtual_servers)
 
 
 def open_to(sources: SourceList) -> str:
@@ -99,6 +118,16 @@ def open_to(sources: SourceList) -> str:
 def in_cluster(cluster_ip: Address) -> str:
     """Say where clients inside the cluster are sent."""
     return f"clients inside the cluster are sent on to the ClusterIP {format_address(cluster_ip)}"
+
+
+def foreign_remedy(key: VirtualServerKey | None = None) -> str:
+    """Say what to do about somebody else's virtual server that a Service would have to have."""
+    flag = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+    which = f"{flag[key.protocol]} {format_endpoint(key.address, key.port)}" if key else "-t ADDRESS:PORT"
+    return (
+        "find out who made it, such as keepalived or kube-proxy, and have it removed: `ipvsproxy cleanup --kube-proxy` "
+        f"if it is kube-proxy's, else `ipvsadm -D {which}`; the agent takes over at its next resync"
+    )
 
 
 def listed(texts: Iterable[str], word: str) -> str:
@@ -181,6 +210,8 @@ def _nobody_serves(situation: Situation) -> str:
         return f"{name} has no real server that takes new connections"
     reasons = sorted(set(desired.excluded.values()))
     if not desired.endpoints:
+        if desired.reported.without_endpoints:
+            return f"Service {desired.service}: {desired.reported.without_endpoints}"
         return f"Service {desired.service} has no endpoints for this port"
     if not reasons:
         return f"{name} has no real server that takes new connections, although endpoints serve"
@@ -220,6 +251,8 @@ def advice(
                 f"the kernel refused {failure.item}: {failure.reason}; the agent tries it again in "
                 f"{failure.seconds_until_next_try}s"
             )
+    if report and claims_of_foreign(situation, report):
+        yield foreign_remedy(situation.key)
     if differences:
         yield (
             "the agent mends what differs at its next resync (--sync-period), or when it is started anew; if it comes "
@@ -231,6 +264,8 @@ def advice(
         yield "look into what `unless` says: that may keep the packet from the endpoint, or the answer from its client"
     if situation.traced.outcome is not Outcome.ANSWERED:
         yield from _by_outcome(situation, mending=bool(differences))
+        if report:
+            yield from _misnamed(situation, report.agent.node_name)
     elif certain and not differences:
         listening = "" if seen else "does it listen on that port, "
         yield (
@@ -253,12 +288,39 @@ def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:
         )
     elif traced.outcome is Outcome.REFUSED and situation.is_service_port and desired and not mending:
         namespace, _, name = desired.service.partition("/")
+        if desired.reported.without_endpoints:
+            yield (
+                "a named targetPort has to be the name of a port of the pods' containers, and an EndpointSlice that "
+                "somebody else writes has to name its ports as the Service does"
+            )
         yield (
             f"see why no endpoint serves: `kubectl -n {namespace} get endpointslices -l "
             f"kubernetes.io/service-name={name} -o yaml`, and the Pods behind it"
         )
     elif traced.outcome is Outcome.REFUSED and not situation.is_service_port:
         yield "connect to a port that the address has, or add this one to the Service"
+
+
+def _misnamed(situation: Situation, node_name: str) -> Iterator[str]:
+    """Say that the agent may go by another node's name: all endpoints are of another node, and one is at hand."""
+    desired = situation.desired.get(situation.met)
+    elsewhere = [
+        place[0]
+        for place, endpoint in (desired.endpoints.items() if desired else ())
+        if endpoint.reason in {EndpointReason.NOT_LOCAL_INTERNALLY, EndpointReason.NOT_LOCAL_EXTERNALLY}
+    ]
+    near = [address for address in elsewhere if address in situation.kernel.near]
+    if desired and near and len(elsewhere) == len(desired.endpoints):
+        route = situation.kernel.routes.get(near[0])
+        by = (
+            f"behind the interface {route.interface} of this node"
+            if route and not route.local
+            else "this node's own"
+        )
+        yield (
+            f"{format_address(near[0])} is {by}, and the agent takes it for another node's: see whether this Node is "
+            f"called {node_name} (`kubectl get nodes -o wide`), and start the agent with --hostname-override if not"
+        )
 
 
 def _unreached(situation: Situation) -> list[str]:

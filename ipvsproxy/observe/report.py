@@ -16,6 +16,7 @@ from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind, ServiceType
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.words import address_of, by_key, flag_names
+from ipvsproxy.plan.endpoints import why_no_endpoint
 from ipvsproxy.plan.firewall import PodInterfaces
 from ipvsproxy.plan.services import FIELDS, EndpointsBehind
 from ipvsproxy.source.store import ServiceState
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ipvsproxy.model.ipvs import VirtualServerKey
-    from ipvsproxy.model.objects import ObjectKey, Service
+    from ipvsproxy.model.objects import EndpointSlice, ObjectKey, Service
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.plan.endpoints import EndpointDecision
     from ipvsproxy.plan.firewall import FirewallSettings
@@ -181,17 +182,21 @@ def _virtual_servers(
         addresses = [
             schema.ReportedAddress(format_address(key.address), drains.get(key, [])) for key in group
         ]
-        yield _virtual_server(planned, addresses, behind)
+        yield _virtual_server(planned, addresses, behind, state.slices)
 
 
 def _virtual_server(
     planned: PlannedVirtualServer,
     addresses: list[schema.ReportedAddress],
     behind: EndpointsBehind | None,
+    slices: Sequence[EndpointSlice],
 ) -> schema.ReportedVirtualServer:
     port, decisions = behind.of(planned) if behind else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
     sources = planned.allowed_sources
+    why_none = ""
+    if port and not decisions:
+        why_none = why_no_endpoint(family(key.address), slices, port.name, port.protocol)
     return schema.ReportedVirtualServer(
         addresses,
         key.port,
@@ -208,6 +213,7 @@ def _virtual_server(
         format_address(planned.in_cluster) if planned.in_cluster else None,
         sources.name if sources else None,
         _endpoints(planned, decisions),
+        why_none or None,
     )
 
 
@@ -257,11 +263,13 @@ def _rejections(rejections: Iterable[Rejection], states: Iterable[ServiceState])
         for endpoint_slice in state.slices
     }
     reported = []
-    for kind, key, field, reason, _ in rejections:
+    for kind, key, field, reason, _, foreign in rejections:
         # An Endpoints object has the name of its Service; of a slice that was never good nobody knows whose it is.
         service = key if kind in {"Service", "Endpoints"} else services.get((kind, key))
         reported.append(
-            schema.Rejection(kind, key.namespace, key.name, field, reason, str(service) if service else None)
+            schema.Rejection(
+                kind, key.namespace, key.name, field, reason, str(service) if service else None, foreign
+            )
         )
     return reported
 

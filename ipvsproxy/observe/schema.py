@@ -40,6 +40,7 @@ class Rejection(Schema, frozen=True):
     """An API object, or a part of one, that is not programmed; `field` is "" for the whole object.
 
     `service` is the Service that it is of; None if it is of none, or of an EndpointSlice that was never readable.
+    `foreign` says that a virtual server which the agent did not make is the reason.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Rejection(Schema, frozen=True):
     field: str
     reason: str
     service: str | None
+    foreign: bool = False
 
 
 class AddressKindName(enum.StrEnum):
@@ -120,7 +122,8 @@ class ReportedVirtualServer(Schema, frozen=True):
     """A virtual server as it should be, at each of its addresses; see `plan.services.PlannedVirtualServer`.
 
     A node port is served on every address of the node, so what is the same there is said once. `flags` are names as
-    `words.flag_names` has them. `source_list` is the name of one of the report's `source_lists`.
+    `words.flag_names` has them. `source_list` is the name of one of the report's `source_lists`. `without_endpoints` is
+    why no endpoint belongs to the port, although some are known.
     """
 
     addresses: list[ReportedAddress]
@@ -137,6 +140,7 @@ class ReportedVirtualServer(Schema, frozen=True):
     in_cluster_destination: str | None
     source_list: str | None
     endpoints: list[ReportedEndpoint]
+    without_endpoints: str | None = None
 
 
 class ReportedService(Schema, frozen=True):
@@ -307,9 +311,10 @@ class VirtualServer(Schema, frozen=True):
 
     What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
     `in_cluster_destination` is also None without one, and `source_list` where every source is let in; otherwise it is
-    the name of one of the dump's `source_lists`. `statistics` is None if they were not asked for, or the kernel has no
-    such virtual server. `sets` are the nftables sets that have its address and port. `differences` and `failures` are
-    those of the dump about it, its address and its elements, but for differences of a real server.
+    the name of one of the dump's `source_lists`. `without_endpoints` is why no endpoint belongs to it, although its
+    Service has some; None otherwise. `statistics` is None if they were not asked for, or the kernel has no such virtual
+    server. `sets` are the nftables sets that have its address and port. `differences` and `failures` are those of the
+    dump about it, its address and its elements, but for differences of a real server.
     """
 
     service: str | None
@@ -318,6 +323,7 @@ class VirtualServer(Schema, frozen=True):
     traffic_policy: TrafficPolicy | None
     in_cluster_destination: str | None
     source_list: str | None
+    without_endpoints: str | None
     drain_timeout_seconds: int | None
     address: str
     port: int

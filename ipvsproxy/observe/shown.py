@@ -95,6 +95,7 @@ class Pair(NamedTuple):
             reported.traffic_policy if reported else None,
             reported.in_cluster_destination if reported else None,
             reported.source_list if reported else None,
+            reported.without_endpoints if reported else None,
             reported.drain_timeout_seconds if reported else None,
             format_address(key.address),
             key.port,

@@ -51,8 +51,9 @@ class KernelState:
     `routes` are the ways to real servers and to other endpoints, None where there is none; the source of a route is
     what masquerading puts in. Of the interfaces and next hops on these ways, `down` can't send, `not_forwarding` keep
     what comes in by them, and `silent` did not answer lately. `misrouted` are real servers that the packet in question
-    is kept from by policy routing, as it is, and once it is marked to be masqueraded. `pod_listeners` are the sockets
-    of the pods of this node whose network can be seen.
+    is kept from by policy routing, as it is, and once it is marked to be masqueraded. `near` are the endpoints that
+    have an address of the node, or are behind an interface of it that does not lead out of the cluster.
+    `pod_listeners` are the sockets of the pods of this node whose network can be seen.
     """
 
     table: FoundTable
@@ -69,6 +70,7 @@ class KernelState:
     not_forwarding: AbstractSet[str] = frozenset()
     silent: AbstractSet[Address] = frozenset()
     misrouted: AbstractSet[Misrouted] = frozenset()
+    near: AbstractSet[Address] = frozenset()
     pod_listeners: Mapping[Address, Collection[Listener]] = field(default_factory=dict)
 
     @property
@@ -113,6 +115,18 @@ def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualS
         asked = text in texts and (reported.port, reported.protocol) == (key.port, key.protocol.name)
         if instead and asked:
             yield key._replace(address=parse_address(instead))
+
+
+def endpoints_of(keys: Collection[VirtualServerKey], report: AgentReport) -> set[Address]:
+    """Return the addresses of all endpoints that the agent knows of these virtual servers."""
+    asked = {(format_address(key.address), key.port, key.protocol.name) for key in keys}
+    return {
+        parse_address(endpoint.address)
+        for service in report.services
+        for each in service.virtual_servers
+        if any((place.address, each.port, each.protocol) in asked for place in each.addresses)
+        for endpoint in each.endpoints
+    }
 
 
 def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState, list[str]]:

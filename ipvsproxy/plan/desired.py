@@ -203,7 +203,9 @@ class Desired:
         yield from plan.rejections
         # One of several that say the same: a node port is taken at each of the node's addresses.
         yield from dict.fromkeys(
-            Rejection("Service", service, FIELDS[planned.kind], reason, plan.uid)
+            Rejection(
+                "Service", service, FIELDS[planned.kind], reason, plan.uid, foreign=key not in self._owners
+            )
             for key, planned in plan.virtual_servers.items()
             if (reason := self._why_not(service, key, planned.kind))
         )

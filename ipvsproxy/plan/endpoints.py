@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Family
     from ipvsproxy.model.objects import Endpoint, EndpointSlice, Protocol
 
+# Of the ports that other slices have.
+_NAMED = 10
+
 Place: TypeAlias = tuple[Address, int]
 """The address and port of an endpoint."""
 
@@ -96,6 +99,28 @@ class EndpointsByPort:
                 ):
                     merged[place] = endpoint
         return merged
+
+
+def why_no_endpoint(family: Family, slices: Iterable[EndpointSlice], name: str, protocol: Protocol) -> str:
+    """Return why none of a family's endpoints belongs to a port of the Service, "" if one does, or there are none.
+
+    A targetPort by name that no pod has is one cause: then slices have endpoints and no such port.
+    """
+    of_family = [each for each in slices if each.family == family and each.endpoints]
+    ports = {(port.name, port.protocol) for each in of_family for port in each.ports}
+    number = len({endpoint.address for each in of_family for endpoint in each.endpoints})
+    if not number or (name, protocol) in ports:
+        return ""
+    known = "1 endpoint is known" if number == 1 else f"{number} endpoints are known"
+    wanted = f"a port named {name}" if name else "the port, which has no name"
+    if any(name == other for other, _ in ports):
+        wanted += f" with the protocol {protocol.name}"
+    others = sorted({other or '""' for other, _ in ports})
+    named, more = (
+        ", ".join(others[:_NAMED]),
+        f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "",
+    )
+    return f"{known}, none has {wanted}" + (f" (their ports: {named}{more})" if named else "")
 
 
 def decide_endpoints(

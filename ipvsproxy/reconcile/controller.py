@@ -402,6 +402,7 @@ class Controller:
         touched.update(self._planner.plan(services))
         if touched:
             self._settle_changes(touched, now, len(services))
+        self._planner.tell_withheld()
 
     def _retry_all(self, now: float) -> Mapping[str, int]:
         """Try everything that failed once, and return what was done: the fault may be over long before the pause is."""

@@ -34,6 +34,13 @@ class PlanChange(NamedTuple):
     decided: Decided
 
 
+# Virtual servers differ from node to node, and an Event is for all of them.
+_FOREIGN = (
+    "virtual servers that ipvsproxy did not make are in its place: `ipvsproxy dump` on the node that reports this "
+    "names them, and `ipvsproxy explain` says what to do"
+)
+
+
 class Planner:
     """Plans Services, and keeps what is desired at their plans. The reconciler alone has it.
 
@@ -70,6 +77,7 @@ class Planner:
         self._log = log
         self._health_checks: dict[ObjectKey, HealthCheck] = {}
         self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
+        self._withheld: set[ObjectKey] = set()
         self._elsewhere: dict[ObjectKey, frozenset[str]] = {}
 
     @property
@@ -102,6 +110,7 @@ class Planner:
 
     def report_rejections(self, services: Iterable[ObjectKey]) -> None:
         """Tell of each part that a Service does not get, when that changes."""
+        new: list[Rejection] = []
         for service in services:
             before = self._rejections.pop(service, frozenset())
             rejections = frozenset(self._desired.rejections_of(service))
@@ -113,9 +122,34 @@ class Planner:
                     field=rejection.field,
                     reason=rejection.reason,
                 )
-                tell(self._log, self._hooks.rejected, rejection)
+                new.append(rejection)
             if rejections:
                 self._rejections[service] = rejections
+        self._tell_of(new)
+
+    def tell_withheld(self) -> None:
+        """Tell of what kube-proxy's virtual servers explained, if kube-proxy's records are gone and it is still so."""
+        withheld, self._withheld = self._withheld, set()
+        self._tell_of(each for key in withheld for each in self._rejections.get(key, ()) if each.foreign)
+
+    def _tell_of(self, rejections: Iterable[Rejection]) -> None:
+        """Tell of rejections, once for each Service, field and kind of reason, in words that all nodes have in common.
+
+        What kube-proxy's virtual servers explain, as they do while a node is changed over, waits until its records are
+        gone.
+        """
+        groups: dict[tuple[ObjectKey, str, bool], list[Rejection]] = {}
+        for rejection in sorted(rejections):
+            groups.setdefault((rejection.key, rejection.field, rejection.foreign), []).append(rejection)
+        explained = any(foreign for _, _, foreign in groups) and tell(
+            self._log, self._hooks.kube_proxy_is_here
+        )
+        for (service, _, foreign), group in groups.items():
+            if foreign and explained:
+                self._withheld.add(service)
+            else:
+                reason = _FOREIGN if foreign else "; ".join(each.reason for each in group)
+                tell(self._log, self._hooks.rejected, group[0]._replace(reason=reason))
 
     def _plan_service(self, key: ObjectKey, state: ServiceState, touched: Touched) -> None:
         before, context = self._desired.plan(key), self.context

@@ -23,7 +23,7 @@ from ipvsproxy.kernel.routes import Route
 from ipvsproxy.model.objects import ObjectKey, Protocol
 from ipvsproxy.observe import explain_schema
 from ipvsproxy.observe.agent_socket import AgentNotRunningError
-from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode
+from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode, ServiceNamed
 from ipvsproxy.observe.explain_schema import Explanation
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, service
 from tests.observe.explaining import POD, STRANGER, kernel_state, told
@@ -117,7 +117,7 @@ def test_the_arrow_may_be_a_word_of_its_own_or_in_one_with_all_others() -> None:
     for words in (["pod", "a/b", "->", "10.96.0.10:80"], ["pod a/b -> 10.96.0.10:80"]):
         arguments = parse(["explain", *words, "-o", "json"])
         assert isinstance(arguments, ExplainArguments)
-        assert (str(arguments.client), arguments.key) == ("pod a/b", key("10.96.0.10"))
+        assert (str(arguments.client), arguments.destination) == ("pod a/b", key("10.96.0.10"))
 
 
 def test_a_destination_has_a_port_and_a_protocol() -> None:
@@ -126,8 +126,29 @@ def test_a_destination_has_a_port_and_a_protocol() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "port", "protocol"),
+    [
+        ("default/web", "", None),
+        ("default/web:http", "http", None),
+        ("default/web:80", "80", None),
+        ("default/web:dns/UDP", "dns", Protocol.UDP),
+        ("default/web/sctp", "", Protocol.SCTP),
+    ],
+)
+def test_a_destination_may_be_a_service(text: str, port: str, protocol: Protocol | None) -> None:
+    named = ServiceNamed(ObjectKey("default", "web"), port, protocol)
+    assert read_destination(text) == named
+    assert read_question(f"outside to {text}") == (HostOutside(), named)
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "outside default/web:",
+        "outside default/web/icmp",
+        "outside default/Web",
+        "outside web",
+        "outside a/b/c",
         "10.96.0.10:80",
         "outside",
         "outside inside 10.96.0.10:80",
@@ -208,6 +229,24 @@ def paths(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
         if inner:
             listed = "[]" if "list[" in str(field.type) else ""
             yield from paths(getattr(explain_schema, inner[0]), f"{path}{listed}.")
+
+
+def test_a_service_is_asked_for_by_its_name_and_the_choice_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = run(POD, "default/web:80", capsys=capsys)
+    assert (ended.code, ended.errors) == (0, "")
+    assert (
+        "of Service default/web the port 80/tcp was taken, at 10.96.0.10:80/tcp (a clusterIP)" in ended.output
+    )
+    unknown = run(POD, "default/shop", capsys=capsys)
+    assert (unknown.code, unknown.errors) == (2, "ipvsproxy: there is no Service default/shop\n")
+
+
+def test_without_the_agent_nobody_knows_services(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = run(POD, "default/web", report=no_agent, capsys=capsys)
+    assert (ended.code, ended.output) == (1, "")
+    assert "only the agent knows Services" in ended.errors
 
 
 def test_an_answer_ends_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,14 @@ from ipvsproxy.kernel.nft_rules import ListedRules, UnknownRule
 from ipvsproxy.kernel.routes import Route
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.ipvs import RealServerStatus
-from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, TrafficPolicy
+from ipvsproxy.model.objects import (
+    ObjectKey,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.explain import is_owned, why_nobody_has
 from ipvsproxy.observe.explain_schema import EndpointState, ExplainedOutcome
@@ -107,6 +114,19 @@ class TestResult:
                 POD,
                 ExplainedOutcome.REFUSED,
                 "refused at once: Service default/web has no endpoints for this port",
+            ),
+            (
+                state(
+                    service(SERVICE),
+                    endpoint_slice(HERE, THERE, ports=(SlicePort("http", Protocol.TCP, 8080),)),
+                ),
+                TARGET,
+                POD,
+                ExplainedOutcome.REFUSED,
+                (
+                    "refused at once: Service default/web: 2 endpoints are known, none has the port, which has no name "
+                    "(their ports: http)"
+                ),
             ),
             (
                 web(THERE, internal=TrafficPolicy.LOCAL),
@@ -423,6 +443,42 @@ class TestDifferences:
         told_ = told(TARGET, kernel_state(web(LOCAL)), report_of())
         assert told_.differences
         assert f"virtual server {SERVICE}:80/tcp is there, and no Service asks for it" in told_.differences
+
+
+def test_whose_address_a_foreign_virtual_server_holds_is_told_with_a_remedy() -> None:
+    served = web(LOCAL)
+    kernel = kernel_state(served)
+    theirs = key(SERVICE, 443)
+    foreign = without(
+        kernel,
+        bound=frozenset(),
+        virtual_servers={theirs: virtual_server(theirs)},
+        statuses={theirs: []},
+        table=kernel.table._replace(state=kernel.table.state._replace(elements=frozenset())),
+        own=kernel.own | {address(SERVICE)},
+    )
+    report = report_of(served, view=view_of(served, foreign=[theirs]))
+    for asked_for in (theirs, TARGET):
+        told_ = told(asked_for, foreign, report)
+        assert any("Service default/web asks for it (spec.clusterIPs)" in each for each in told_.about)
+        assert any("ipvsadm -D" in each for each in told_.next)
+    assert not any("ipvsadm -D" in each for each in told(TARGET, kernel, report_of(served)).next)
+
+
+class TestNodeName:
+    """An agent that goes by another node's name takes the endpoints of its own node for another one's."""
+
+    def advised(self, *endpoints: object, near: str) -> bool:
+        served = web(*endpoints, internal=TrafficPolicy.LOCAL)
+        told_ = told(TARGET, without(kernel_state(served), near={address(near)}), report_of(served))
+        return any("--hostname-override" in sentence for sentence in told_.next)
+
+    def test_an_endpoint_at_hand_that_counts_as_another_nodes_is_a_hint(self) -> None:
+        theirs = endpoint(HERE, node="node-z")
+        assert self.advised(theirs, near=HERE)
+        assert not self.advised(theirs, near=THERE)
+        assert not self.advised(theirs, endpoint(THERE, node=NODE, ready=False, serving=False), near=HERE)
+        assert not self.advised(LOCAL, near=HERE)
 
 
 class TestUnless:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import Family, format_endpoint
 from ipvsproxy.model.objects import Endpoint, Protocol, SlicePort
-from ipvsproxy.plan.endpoints import EndpointReason, EndpointsByPort, Here, answers, decide_endpoints
+from ipvsproxy.plan.endpoints import (
+    EndpointReason,
+    EndpointsByPort,
+    Here,
+    answers,
+    decide_endpoints,
+    why_no_endpoint,
+)
 from tests.builders import NODE, address, addresses, endpoint, endpoint_slice
 
 if TYPE_CHECKING:
@@ -40,6 +47,34 @@ def decide(
     )
     assert decisions == sorted(decisions)
     return {format_endpoint(each.address, each.port).removesuffix(":8080"): each.reason for each in decisions}
+
+
+def why(*slices: EndpointSlice, name: str = "http", protocol: Protocol = Protocol.TCP) -> str:
+    return why_no_endpoint(Family.IPV4, slices, name, protocol)
+
+
+class TestPorts:
+    """Endpoints that are known, and belong to no port of the Service."""
+
+    def test_the_port_of_a_slice_has_the_name_and_the_protocol_of_the_services_port(self) -> None:
+        http = endpoint_slice("10.244.0.1", ports=(SlicePort("http", Protocol.TCP, 8080),))
+        assert why(http) == ""
+        assert why(http, name="web") == "1 endpoint is known, none has a port named web (their ports: http)"
+        assert why(http, protocol=Protocol.UDP) == (
+            "1 endpoint is known, none has a port named http with the protocol UDP (their ports: http)"
+        )
+        assert why(http, name="").startswith("1 endpoint is known, none has the port, which has no name")
+
+    def test_a_named_target_port_that_no_pod_has_leaves_slices_without_ports(self) -> None:
+        portless = endpoint_slice("10.244.0.1", "10.244.0.2", ports=())
+        assert why(portless) == "2 endpoints are known, none has a port named http"
+        again = endpoint_slice("10.244.0.2", "10.244.0.3", name="web-2", ports=())
+        assert why(portless, again).startswith("3 endpoints are known")
+
+    def test_without_endpoints_of_the_family_there_is_nothing_to_say_about_ports(self) -> None:
+        assert why() == ""
+        assert why(endpoint_slice()) == ""
+        assert why(endpoint_slice("fd00::1", ports=())) == ""
 
 
 class TestReadiness:

@@ -541,7 +541,7 @@ class TestForeignVirtualServers:
         warnings = [each for each in world.events.entries if each["log_level"] == "warning"]
         reason = "virtual server 10.96.0.1:80/tcp is not ipvsproxy's"
         assert [(each["service"], each["reason"]) for each in warnings] == [("default/web", reason)]
-        assert [each.reason for each in world.rejected] == [reason]
+        assert [(each.field, each.foreign) for each in world.rejected] == [("spec.clusterIPs", True)]
 
 
 def test_a_virtual_server_that_another_service_has_is_reported_when_that_is_so_and_not_again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -50,7 +50,7 @@ class World:
     """The kernel outlives the agent: `restart` begins with a new store and a new controller."""
 
     def __init__(
-        self, settings: Settings = SETTINGS, hooks: Mapping[str, Callable[..., None]] | None = None
+        self, settings: Settings = SETTINGS, hooks: Mapping[str, Callable[..., Any]] | None = None
     ) -> None:
         self.settings = settings
         self.hooks = hooks or {}

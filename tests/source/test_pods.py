@@ -109,6 +109,8 @@ def test_a_server_that_does_not_let_the_asker_see_pods_is_named(server: ApiServe
     ) as failed:
         ask(server, tmp_path)
     assert failed.value.exit_code == 1
+    # What the chart calls the right.
+    assert "readPods" in str(failed.value)
 
 
 def test_a_server_out_of_reach_is_named(server: ApiServer, tmp_path: Path) -> None:

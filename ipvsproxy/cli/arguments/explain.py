@@ -19,7 +19,7 @@ from ipvsproxy.errors import UsageError
 from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode
+from ipvsproxy.observe.clients import HostAt, HostOutside, PodNamed, ProcessOfNode, ServiceNamed
 
 if TYPE_CHECKING:
     import argparse
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 _EPILOG = """\
 CLIENT is an IP address, `node` for a process of this node, `outside` for any host outside the cluster, or
 `pod NAMESPACE/NAME`, which the API server is asked for. The protocol is tcp unless /udp or /sctp follows the port.
-Instead of `to` there may be '->' in quotes, or nothing.
+Of a Service, named by NAMESPACE/SERVICE and the name or number of a port, the address is taken by which such a client
+connects: the clusterIP, but for `outside` and hosts outside the cluster the load balancer's IP, the external IP or the
+node port. Instead of `to` there may be '->' in quotes, or nothing.
 
 examples:
   ipvsproxy explain outside 10.96.0.10:80
+  ipvsproxy explain outside to default/web:http
   ipvsproxy explain 2001:db8:7::1 to '[2001:db8::10]:443'
   ipvsproxy explain pod default/web-1 to 10.96.0.10:53/udp --kubeconfig /etc/kubernetes/kubelet.conf
   ipvsproxy explain 'node -> 10.96.0.1:443' -o json
@@ -43,12 +46,17 @@ exit codes:
   0    every endpoint that may be chosen answers, or the node itself does
   1    the packet, or that to some endpoint, is refused or dropped, or may be by a rule that can't be followed, or the
        agent wants something else of it; or the command failed, and the last line on standard error says why
-  2    a word is wrong, or nobody has the address; one line on standard error says so
+  2    a word is wrong, or nobody has the address, or there is no such Service or port; one line on standard error
+       says so
   77   not permitted: the command needs root; one line on standard error says so
   130  interrupted
 """
 _DESTINATION = re.compile(
     r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<ipv4>[^:/]*)):(?P<port>[0-9]{1,5})(?:/(?P<protocol>[a-z]+))?"
+)
+# A port's name has a letter (IANA_SVC_NAME, RFC 6335).
+_SERVICE = re.compile(
+    r"(?P<name>[a-z0-9-]+/[a-z0-9-]+)(?::(?P<port>[a-z0-9-]+))?(?:/(?P<protocol>[A-Za-z]+))?"
 )
 _LAST_PORT = 65535
 # The first bytes of multicast addresses, by the length of an address.
@@ -58,10 +66,10 @@ _BROADCAST = parse_address("255.255.255.255")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExplainArguments:
-    """What `ipvsproxy explain` is asked: what becomes of a client's packet to an address and port."""
+    """What `ipvsproxy explain` is asked: what becomes of a client's packet to an address and port, or to a Service."""
 
     client: Client
-    key: VirtualServerKey
+    destination: VirtualServerKey | ServiceNamed
     output: OutputFormat
     kubeconfig: Path | None
     run_directory: Path
@@ -73,8 +81,8 @@ class ExplainArguments:
         return explain_packet(self)
 
 
-def read_question(text: str) -> tuple[Client, VirtualServerKey]:
-    """Read `CLIENT to ADDRESS:PORT[/PROTOCOL]`; ValueError says what is wrong."""
+def read_question(text: str) -> tuple[Client, VirtualServerKey | ServiceNamed]:
+    """Read `CLIENT to DESTINATION`; ValueError says what is wrong."""
     words = [word for word in text.replace("->", " ").split() if word != "to"]
     if words and words[-1] == "-":
         raise ValueError(
@@ -86,16 +94,24 @@ def read_question(text: str) -> tuple[Client, VirtualServerKey]:
             return PodNamed(read_object_key(name)), read_destination(destination)
         case [client, destination]:
             return _read_client(client), read_destination(destination)
-    raise ValueError(f"{text!r} is not CLIENT to ADDRESS:PORT")
+    raise ValueError(f"{text!r} is not CLIENT to ADDRESS:PORT or CLIENT to NAMESPACE/SERVICE")
 
 
-def read_destination(text: str) -> VirtualServerKey:
-    """Read `ADDRESS:PORT[/PROTOCOL]`, with brackets around an IPv6 address."""
-    found = _DESTINATION.fullmatch(text.lower())
+def read_destination(text: str) -> VirtualServerKey | ServiceNamed:
+    """Read `ADDRESS:PORT`, with brackets around an IPv6 address, or `NAMESPACE/SERVICE[:PORT]`.
+
+    /PROTOCOL may follow.
+    """
     protocols = {protocol.name.lower(): protocol for protocol in Protocol}
+    service = _SERVICE.fullmatch(text)
+    if service and (service["protocol"] or "tcp").lower() in protocols:
+        key = read_object_key(service["name"])
+        return ServiceNamed(key, service["port"] or "", protocols.get((service["protocol"] or "").lower()))
+    found = _DESTINATION.fullmatch(text.lower())
     if not found or (found["protocol"] or "tcp") not in protocols:
         raise ValueError(
-            f"{text!r} is not ADDRESS:PORT, [IPV6-ADDRESS]:PORT, or one of these with /udp or /sctp"
+            f"{text!r} is not ADDRESS:PORT, [IPV6-ADDRESS]:PORT, NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT, "
+            "or one of these with /udp or /sctp"
         )
     port = int(found["port"])
     if not 1 <= port <= _LAST_PORT:
@@ -123,19 +139,19 @@ def _read_client(text: str) -> Client:
 
 def _read(namespace: argparse.Namespace, _hostname: str) -> ExplainArguments:
     try:
-        client, key = read_question(" ".join((*namespace.words, namespace.arrow)).strip())
+        client, destination = read_question(" ".join((*namespace.words, namespace.arrow)).strip())
     except ValueError as error:
         raise UsageError(str(error)) from None
     kubeconfig = getattr(namespace, "kubeconfig", None)
-    return ExplainArguments(client, key, namespace.output, kubeconfig, namespace.run_directory)
+    return ExplainArguments(client, destination, namespace.output, kubeconfig, namespace.run_directory)
 
 
 def _add_flags(parser: Parser) -> None:
     parser.add_argument(
-        "words", metavar="CLIENT to ADDRESS:PORT", nargs="+", help="who connects, and what to; see below"
+        "words", metavar="CLIENT to DESTINATION", nargs="+", help="who connects, and what to; see below"
     )
     # As a word of its own it looks like a flag; what follows it is the address then.
-    parser.add_argument("->", dest="arrow", metavar="ADDRESS:PORT", default="", help="instead of `to`")
+    parser.add_argument("->", dest="arrow", metavar="DESTINATION", default="", help="instead of `to`")
     add_output(parser, OutputFormat.TABLE, OutputFormat.JSON)
     add_setting(parser, SETTINGS["kubeconfig"])
     add_run_directory(parser)
@@ -144,7 +160,7 @@ def _add_flags(parser: Parser) -> None:
 COMMAND = Command(
     name="explain",
     summary="say what becomes of a client's packet to an address and port, step by step, and why",
-    usage="CLIENT to ADDRESS:PORT[/udp|/sctp] [-o table|json] [--kubeconfig FILE] [--run-directory DIR]",
+    usage="CLIENT to ADDRESS:PORT|NAMESPACE/SERVICE[:PORT] [-o table|json] [--kubeconfig FILE] [--run-directory DIR]",
     description="Follow the first packet of a connection through this node's kernel as it is now, with the rule and\n"
     "the entry behind each step, and say who answers it and which source they see, or why nobody does;\n"
     "and where the agent wants something else. Nothing is sent, and nothing is changed.",

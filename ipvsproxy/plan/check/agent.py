@@ -92,7 +92,7 @@ def judge_health(health: Health, version: str) -> list[Finding]:
     """Judge what the agent says; `version` is this program's."""
     return [
         _judge_synced(health),
-        _judge_node(health),
+        *([_judge_node(health)] if health.synced else []),
         _judge_version(health, version),
         _judge_resync(health),
         *_judge_watches(health),

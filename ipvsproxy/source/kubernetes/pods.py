@@ -13,11 +13,21 @@ from ipvsproxy.source import json_text
 from ipvsproxy.source.kubernetes.client import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.source.kubernetes.client import ApiServer
+
+
+_REMEDIES: Mapping[int, str] = {
+    http.HTTPStatus.FORBIDDEN: (
+        "; allow the verb get on pods, as the chart does with readPods=true, or ask with the Pod's address"
+    ),
+    http.HTTPStatus.UNAUTHORIZED: (
+        "; name credentials that are accepted by --kubeconfig, or ask with the Pod's address"
+    ),
+}
 
 
 class Pod(NamedTuple):
@@ -72,7 +82,10 @@ def ask_for_pod(api: ApiServer, key: ObjectKey, timeout: float) -> Pod:
     except ApiError as error:
         if error.status == http.HTTPStatus.NOT_FOUND:
             raise UsageError(f"pod {key}: the API server knows no such Pod") from error
-        raise IpvsProxyError(f"pod {key}: the API server at {api.url} does not say: {error}") from error
+        remedy = _REMEDIES.get(error.status, "")
+        raise IpvsProxyError(
+            f"pod {key}: the API server at {api.url} does not say: {error}{remedy}"
+        ) from error
     # No JSON, no text at all, or an address that is none.
     except ValueError as error:
         raise IpvsProxyError(f"pod {key}: the answer of {api.url} is no Pod: {error}") from error

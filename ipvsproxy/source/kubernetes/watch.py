@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _REMEDIES: Final[Mapping[int, str]] = {
-    http.HTTPStatus.UNAUTHORIZED: (
-        "renew the agent's credentials, the token or the client certificate: they are read again at each attempt"
-    ),
+    http.HTTPStatus.UNAUTHORIZED: "renew the token or client certificate: it is read again at each attempt",
     http.HTTPStatus.FORBIDDEN: (
-        "allow the agent's user to list and watch this resource, by a ClusterRole and a ClusterRoleBinding as the "
-        "chart has them"
+        "allow the agent's user to list and watch this resource, by a ClusterRole as the chart has it"
     ),
 }
 
