@@ -56,14 +56,6 @@ def set_weight(node: Host, target: Target, address: str, port: int, weight: int)
         ipvs.dest("set", service=_virtual_server(target), dest=_real_server(address, port, weight))
 
 
-def delete_address(node: Host, address: str) -> None:
-    """Take a service address off the agent's interface."""
-    family = Family.IPV6 if ":" in address else Family.IPV4
-    with node.namespace.netlink(IPRoute) as netlink:
-        index = netlink.link_lookup(ifname=INTERFACE)[0]
-        netlink.addr("del", index=index, address=address, prefixlen=family.bits, family=family)
-
-
 def add_node_address(node: Host, address: str) -> None:
     """Give the node an address, on its interface to the router."""
     _change_node_address(node, "add", address)

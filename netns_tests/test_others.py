@@ -53,8 +53,6 @@ DAMAGES = [
             node, target, pod.addresses[target.family], HTTP_PORT, weight=0
         ),
     ),
-    Damage("the address deleted", lambda node, target, _: others.delete_address(node, target.address)),
-    Damage("the interface deleted", lambda node, *_: others.delete_interface(node)),
     Damage("the nftables table deleted", lambda node, *_: others.nft(node, f"delete table {tables.TABLE}")),
     Damage("the nftables rules deleted", lambda node, *_: others.nft(node, f"flush table {tables.TABLE}")),
     Damage("all of nftables deleted", lambda node, *_: others.nft(node, "flush ruleset")),

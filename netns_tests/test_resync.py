@@ -43,13 +43,12 @@ def test_what_somebody_deleted_is_back_when_the_command_ends(
 
 
 def test_what_can_not_be_repaired_is_named_and_is_an_error(cluster: Cluster, new_service: NewService) -> None:
+    setting = f"net/ipv6/conf/{tables.INTERFACE}/disable_ipv6"
     new_service("web-1")
-    cluster.node.namespace.run("ip", "link", "delete", tables.INTERFACE)
-    cluster.node.namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
-    cluster.node.namespace.run("ip", "link", "add", tables.INTERFACE, "type", "dummy")
+    # It takes the IPv6 addresses along, and no new ones can be added.
+    cluster.node.namespace.sysctl(setting, "1")
     ended = cluster.agent.ask("resync")
-    cluster.node.namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "0")
-    cluster.node.namespace.sysctl(f"net/ipv6/conf/{tables.INTERFACE}/disable_ipv6", "0")
+    cluster.node.namespace.sysctl(setting, "0")
     assert ended.returncode == 1
     assert "failing: " in ended.stdout
     assert "EACCES" in ended.stdout
