@@ -136,9 +136,9 @@ class FakeFirewall:
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
 
-        Elements are removed before others are added. Adding what is there and removing what is not are no errors,
-        unless something else is in its place: another value of a map's key, or a network that overlaps. Without changes
-        no program runs.
+        Elements are removed before others are added, and of these source lists last and first. Adding what is there and
+        removing what is not are no errors, unless a map's key has another value, a port leads to a source list that is
+        not there, or to one that goes. Without changes no program runs.
         """
         self._begin_call()
         if not add and not remove:

@@ -169,7 +169,8 @@ class Firewall(Protocol):
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
 
-        Adding what is there and removing what is not are no errors. Without changes no program runs.
+        Adding what is there and removing what is not are no errors. A port can't lead to a source list that is not
+        there, and a list that a port leads to can't be removed. Without changes no program runs.
         """
 
     def use(self, settings: FirewallSettings) -> None:

@@ -123,10 +123,9 @@ class NftTable:
     def change(self, add: Collection[SetElement], remove: Collection[SetElement]) -> None:
         """Change elements in one transaction, all or nothing; FirewallError if it is refused.
 
-        Elements are removed before others are added. Adding what is there and removing what is not are no errors,
-        unless something else is in its place: another value of a map's key, or a network that overlaps. Networks that
-        overlap are the caller's mistake: Linux 6.1 may leave the second out, or remove the first in its place, and
-        reports no error. Without changes no program runs.
+        Elements are removed before others are added, and of these source lists last and first. Adding what is there and
+        removing what is not are no errors, unless a map's key has another value, a port leads to a source list that is
+        not there, or to one that goes. Without changes no program runs.
         """
         if add or remove:
             self._commit(remove_text(remove) + add_text(add))
