@@ -7,10 +7,13 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ipvsproxy import __version__
 from ipvsproxy.cli.kernel_settings import make_kernel_settings
 from ipvsproxy.cli.settings import controller_settings, firewall_settings, patience
 from ipvsproxy.kernel.address_notices import AddressNotices
+from ipvsproxy.kernel.forwarding import Forwarding
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.nfnetlink import NfTables
@@ -31,7 +34,6 @@ from ipvsproxy.reconcile.hooks import Hooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import msgspec
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.config.settings import Config
@@ -86,7 +88,13 @@ class Agent:
         self._log = log
         self._metrics = Metrics()
         self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
-        self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
+        self._host_firewall = HostFirewallWatch(
+            HostFirewallReader(NfTables()).look,
+            Forwarding(),
+            lambda: self.controller.planned().virtual_servers,
+            lambda: self._config.masquerade_bit if self._config.accept_forwarded else None,
+            log,
+        )
         self._health = Health(patience(config), self._is_leaving, time.monotonic, time.time)
         self._http = HttpServer(log)
         self._node_ports_health = NodePortHealth(
@@ -164,6 +172,7 @@ class Agent:
             self._source_health.states,
             store.rejections,
             self._node_ports_health.rejections,
+            host_firewall=lambda: self._host_firewall.state,
         )
         if not limit:
             return surroundings
@@ -190,7 +199,8 @@ class Agent:
         states = [store.state(key) for key in store.service_keys()]
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
         watches = self._source_health.states()
-        return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
+        report = build_report(identity, view, states, rejections, (), watches)
+        return msgspec.structs.replace(report, host_firewall=self._host_firewall.state.reported)
 
 
 def _place(bind_address: tuple[Address, int] | None) -> Place | None:

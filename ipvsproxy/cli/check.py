@@ -56,10 +56,11 @@ from ipvsproxy.observe.check import (
 )
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.configuration import Configuration
-from ipvsproxy.observe.desired import firewall_settings
+from ipvsproxy.observe.desired import desired_virtual_servers, firewall_settings
 from ipvsproxy.plan.check import agent, kernel, network, others, room, settings
 from ipvsproxy.plan.check.finding import Check, by_severity, exit_code, unknown
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
+from ipvsproxy.plan.host_firewall import find_drops
 from ipvsproxy.plan.kube_proxy import named
 from ipvsproxy.plan.ownership import record_of
 
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments.check import CheckArguments
     from ipvsproxy.config.settings import Config
-    from ipvsproxy.kernel.host_firewall import HostFirewall
     from ipvsproxy.kernel.inspect_tables import IpvsSummary
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.observe.schema import AgentReport
@@ -206,17 +206,9 @@ class Inspection:
                 differences = comparison.dump(real_servers).differences
             except _UNSEEN as error:
                 unseen = unknown(Check.DIFFERENCES, error)
-        health = health_of(self._report, patience(self._config), differences, self._known_warnings())
+        health = health_of(self._report, patience(self._config), differences)
         for finding in agent.judge_health(health, __version__):
             yield unseen if unseen and finding.check is Check.DIFFERENCES else finding
-
-    def _known_warnings(self) -> list[str]:
-        """Return what the agent warns of in the host's firewall, as this command finds it itself."""
-        try:
-            firewall = self._found_firewall
-        except _UNSEEN:
-            return []
-        return [*map(str, firewall.findings), *firewall.unseen]
 
     def _configuration(self) -> Iterable[Finding]:
         answer = self._answer
@@ -321,12 +313,21 @@ class Inspection:
 
     # --- what is in the way ---
 
-    @cached_property
-    def _found_firewall(self) -> HostFirewall:
-        return HostFirewallReader(self._nf_tables).look()
-
     def _host_firewall(self) -> Iterable[Finding]:
-        return network.judge_host_firewall(self._found_firewall.findings, self._found_firewall.unseen)
+        """Look anew: what the agent saw may have changed since, but for what it could not do."""
+        found = HostFirewallReader(self._nf_tables).look()
+        served = (
+            {desired.virtual_server.key for desired in desired_virtual_servers(self._report)}
+            if self._report
+            else ()
+        )
+        failed = self._report.host_firewall.failed if self._report else ()
+        return network.judge_host_firewall(
+            find_drops(found.tables, served),
+            found.unseen,
+            failed,
+            agent_mends=self._config.accept_forwarded and not self._in_use,
+        )
 
     def _arp(self) -> Iterable[Finding]:
         bound = self._addresses.bound()

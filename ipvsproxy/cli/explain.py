@@ -146,6 +146,7 @@ class NodeKernel:
             listeners=listeners(),
             host_firewall=HostFirewallReader(self._nf_tables).look(),
             sources={address: way.source for address, way in routes.items() if way and way.source},
+            ways={address: way.interface for address, way in routes.items() if way and way.interface},
             tracks_connections=sysctls.get("net.ipv4.vs.conntrack") == "1",
             forwards={family for family, name in FORWARDING.items() if sysctls.get(name) == "1"},
         )

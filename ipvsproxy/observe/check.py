@@ -13,7 +13,7 @@ from ipvsproxy.plan.check.agent import Health, Several, Watch
 from ipvsproxy.plan.check.finding import worst
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
@@ -50,9 +50,8 @@ def health_of(
     report: AgentReport,
     overdue_after: float,
     differences: Sequence[Difference] | None,
-    known_warnings: Collection[str],
 ) -> Health:
-    """Return what the agent says of itself; `known_warnings` are those that this node was found to deserve anyway."""
+    """Return what the agent says of itself."""
     agent, failures, rejections = report.agent, report.failures, report.rejections
     return Health(
         agent.version,
@@ -68,7 +67,7 @@ def health_of(
         _several([f"{each.item}: {each.reason}" for each in failures]),
         _several([_rejected(each) for each in rejections]),
         None if differences is None else _several([_difference(each) for each in differences]),
-        [warning for warning in report.warnings if warning not in known_warnings],
+        report.warnings,
     )
 
 

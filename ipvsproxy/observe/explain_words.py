@@ -152,6 +152,8 @@ def _cause(situation: Situation) -> str:  # noqa: PLR0911 - one for each
     if situation.traced.outcome is Outcome.NOT_OURS:
         wanted = key in situation.desired
         return f"{describe(key.address)} is missing on the dummy interface" if wanted else ""
+    if situation.traced.host_drops:
+        return "; ".join(drop.meaning for drop in situation.traced.host_drops)
     if situation.traced.outcome is Outcome.NODE:
         return reason
     if situation.decided_by(FirewallSet.RESTRICTED_PORTS):
@@ -222,7 +224,10 @@ def advice(
         yield "start the agent: only it knows what should be there, and it mends what is not"
     if not certain:
         yield "look at what could not be followed: it may drop the packet"
-    yield from _by_outcome(situation, mending=bool(differences), certain=certain)
+    for drop in situation.traced.host_drops:
+        yield f"so that it passes {drop.base}: `{drop.command}`, and the same in the configuration of that firewall"
+    if not situation.traced.host_drops:
+        yield from _by_outcome(situation, mending=bool(differences), certain=certain)
 
 
 def _by_outcome(situation: Situation, *, mending: bool, certain: bool) -> Iterator[str]:

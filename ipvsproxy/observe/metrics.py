@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from ipvsproxy import __version__
 from ipvsproxy.kernel.timed import TIMED, Call
+from ipvsproxy.observe.host_firewall import State as HostFirewallState
 from ipvsproxy.observe.metrics_table import METRICS, OPERATIONS, Kind
 from ipvsproxy.plan.view import DrainEnd, Numbers, Occasion
 
@@ -41,7 +42,7 @@ class Surroundings(NamedTuple):
     """What is looked at for each scrape, from whichever thread that is in.
 
     `unusable` are the parts of objects that can't be used, `unavailable` those that can't be had beside what the rounds
-    tell. `traffic` has the samples by Service.
+    tell. `traffic` has the samples by Service. `host_firewall` is what the last look at the host's firewall found.
     """
 
     backlog: Callable[[], Backlog]
@@ -49,6 +50,7 @@ class Surroundings(NamedTuple):
     unusable: Callable[[], Iterable[Rejection]]
     unavailable: Callable[[], Collection[Rejection]] = lambda: ()
     traffic: Callable[[], Iterable[Sample]] = lambda: ()
+    host_firewall: Callable[[], HostFirewallState] = HostFirewallState
 
 
 class Metrics:
@@ -168,6 +170,12 @@ class Metrics:
         for policy in ("internal", "external"):
             number = numbers.without_local_endpoints.get(policy, 0)
             yield "kubeproxy_sync_proxy_rules_no_local_endpoints_total", (policy,), number
+        firewall = surroundings.host_firewall()
+        for hook in METRICS["ipvsproxy_host_firewall_drops"].labels[0].values:
+            dropping = sum(finding.base.hook == hook for finding in firewall.findings)
+            yield "ipvsproxy_host_firewall_drops", (hook,), dropping
+        yield "ipvsproxy_host_firewall_chains", ("in_place",), len(firewall.chains)
+        yield "ipvsproxy_host_firewall_chains", ("failed",), len(firewall.unmended)
         yield from self._read_refused(surroundings)
         yield from _read_watches(surroundings)
         yield from surroundings.traffic()

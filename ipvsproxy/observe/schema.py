@@ -165,6 +165,18 @@ class WatchInfo(Schema, frozen=True):
     error: str | None
 
 
+class HostFirewallInfo(Schema, frozen=True):
+    """The host's own firewall, as the agent last saw it: sentences about what is in the way, without full stops.
+
+    `failed` are those about chains of its own that it could not make or remove there, `chains` the ones that are there,
+    and accept answers of endpoints.
+    """
+
+    warnings: list[str] = []
+    failed: list[str] = []
+    chains: list[str] = []
+
+
 class AgentReport(Schema, frozen=True):
     """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node."""
 
@@ -176,6 +188,7 @@ class AgentReport(Schema, frozen=True):
     failures: list[Failure]
     warnings: list[str]
     watches: list[WatchInfo] = []
+    host_firewall: HostFirewallInfo = HostFirewallInfo()
 
 
 class Refusal(Schema, frozen=True):
@@ -361,7 +374,8 @@ class Dump(Schema, frozen=True):
     """All that `dump` shows.
 
     `agent` is None if none runs or none answers. Without it, and until it is synced, nothing is known to be desired:
-    `services` and `differences` are None, and every `desired` is None or false.
+    `services` and `differences` are None, and every `desired` is None or false. `host_firewall_chains` are the agent's
+    own chains in tables of the host's firewall.
     """
 
     schema_version: int
@@ -375,6 +389,7 @@ class Dump(Schema, frozen=True):
     rejections: list[Rejection]
     failures: list[Failure]
     warnings: list[str]
+    host_firewall_chains: list[str]
 
 
 # --- what `top` shows ---

@@ -37,7 +37,8 @@ class KernelState:
 
     `virtual_servers` are everybody's, without their real servers; those are in `statuses`, for the virtual servers that
     packets may come to. `own` are the addresses on other interfaces than the dummy, and others that are local.
-    `sources` are what masquerading puts in for each real server, where that is known. `tracks_connections` is
+    `sources` are what masquerading puts in for each real server, and `ways` the interfaces that lead there, as far as
+    that is known. `tracks_connections` is
     net.ipv4.vs.conntrack, which masquerading needs; `forwards` are the IP families of which the node passes on what is
     for others, as answers to clients beyond it are.
     """
@@ -50,6 +51,7 @@ class KernelState:
     listeners: Collection[Listener]
     host_firewall: HostFirewall
     sources: Mapping[Address, Address] = field(default_factory=dict)
+    ways: Mapping[Address, str] = field(default_factory=dict)
     tracks_connections: bool = True
     forwards: AbstractSet[Family] = frozenset(Family)
 
@@ -106,7 +108,7 @@ def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState
         unless.append(
             "table inet ipvsproxy has elements such as the agent never adds, which can't be followed"
         )
-    table = FirewallTable(chains, kernel.elements)
+    table = FirewallTable(chains, kernel.elements, kernel.host_firewall.tables)
     return _state(kernel, table, _virtual_servers(kernel), kernel.bound, destination), unless
 
 
@@ -127,7 +129,7 @@ def trace_desired(
         elements.update(each for each in elements_of(desired.planned) if not guards(each, kernel.own))
         if desired.planned.kind is not AddressKind.NODE_PORT and key.address not in kernel.own:
             bound.add(key.address)
-    table = FirewallTable(ruleset(settings), elements)
+    table = FirewallTable(ruleset(settings), elements, kernel.host_firewall.tables)
     return _state(kernel, table, virtual_servers, bound, destination)
 
 
@@ -156,7 +158,7 @@ def _state(
         if is_full(status)
     }
     listening = {(int(each.protocol), each.port) for each in kernel.listeners if each.hears(destination)}
-    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full)
+    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full, kernel.ways)
 
 
 def is_full(status: RealServerStatus) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.model.items import Item
+    from ipvsproxy.plan.host_firewall import HostFirewallFinding
     from ipvsproxy.plan.trace.table import FirewallTable
 
 
@@ -49,7 +50,8 @@ class TracedState(NamedTuple):
     `bound` are the addresses on the dummy interface, `own` those that the node has otherwise; of these, the first of a
     family that is no loopback address is the source of what the node sends to others. `listening` are the protocols and
     ports that processes of the node listen on, at all addresses. `full` are the real servers that have as many
-    connections as they may have.
+    connections as they may have. `ways` are the interfaces by which the node reaches real servers, as far as they are
+    known.
     """
 
     table: FirewallTable
@@ -58,6 +60,7 @@ class TracedState(NamedTuple):
     own: Sequence[Address]
     listening: AbstractSet[tuple[int, int]] = frozenset()
     full: AbstractSet[tuple[VirtualServerKey, RealServer]] = frozenset()
+    ways: Mapping[Address, str] = {}
 
 
 class Outcome(enum.StrEnum):
@@ -95,6 +98,7 @@ class Stage(enum.StrEnum):
     IPVS = "IPVS"
     OUTPUT = "output"
     POSTROUTING = "postrouting"
+    FORWARD = "forward"
     NODE = "node"
 
 
@@ -146,10 +150,13 @@ class Trace(NamedTuple):
 
     `outcome` is ANSWERED only if each real server that IPVS may choose gets the connection; `answers` are those that
     do, sorted by address and port. Every one with a weight above 0 may be chosen that is not full. `source` is what the
-    packet was sent with, None if the node has no address to send it with.
+    packet was sent with, None if the node has no address to send it with. `undecided` are sentences about rules of the
+    host's own firewall that could not be judged, `host_drops` are the chains there that drop it for certain.
     """
 
     source: Address | None
     steps: tuple[Step, ...]
     outcome: Outcome
     answers: tuple[Answer, ...] = ()
+    undecided: tuple[str, ...] = ()
+    host_drops: tuple[HostFirewallFinding, ...] = ()
