@@ -61,6 +61,7 @@ UFW = """\
 -A ufw-before-input -i lo -j ACCEPT
 -A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A ufw-before-input -m conntrack --ctstate INVALID -j DROP
+-A ufw-before-input -p {icmp} -j ACCEPT
 -A ufw-before-input -j ufw-user-input
 -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A ufw-before-forward -j ufw-user-forward

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from ipvsproxy.kernel.host_firewall import HostFirewallReader
-from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import ServiceType
 from netns_tests.addressing import Via
@@ -42,7 +40,9 @@ class Firewall(NamedTuple):
             cluster.node.namespace.run("nft", "-f", "-", stdin=NFTABLES)
             return
         for family, cidr in zip(Family, SERVICE_CIDRS, strict=True):
-            restore(cluster.node.namespace, self.variant, family, rules.replace("{service_cidr}", cidr))
+            icmp = "ipv6-icmp" if family is Family.IPV6 else "icmp"
+            text = rules.replace("{service_cidr}", cidr).replace("{icmp}", icmp)
+            restore(cluster.node.namespace, self.variant, family, text)
 
     def flush_forward(self, cluster: Cluster) -> None:
         """Flush the chain by hand, as people and programs do; what drops stays."""
@@ -56,7 +56,9 @@ class Firewall(NamedTuple):
         """Return all rules, without counters."""
         if self.variant == "nftables":
             return cluster.node.namespace.run("nft", "list", "table", "inet", "filter")
-        return "".join(cluster.node.namespace.run(f"{each}-{self.variant}", "-S") for each in COMMANDS.values())
+        return "".join(
+            cluster.node.namespace.run(f"{each}-{self.variant}", "-S") for each in COMMANDS.values()
+        )
 
     @property
     def chains(self) -> list[str]:
@@ -99,7 +101,11 @@ def service(cluster: Cluster) -> ServiceUnderTest:
 def assert_answered(cluster: Cluster, service: ServiceUnderTest) -> None:
     """See that pods, the node itself and hosts outside are answered, in both families."""
     for family in Family:
-        for origin, via in (("client", Via.CLUSTER_IP), ("node-a", Via.CLUSTER_IP), ("outside", Via.NODE_PORT)):
+        for origin, via in (
+            ("client", Via.CLUSTER_IP),
+            ("node-a", Via.CLUSTER_IP),
+            ("outside", Via.NODE_PORT),
+        ):
             for _ in PODS:
                 assert ask(cluster[origin], service.target(family, via=via)).server in PODS
 

@@ -61,7 +61,7 @@ from ipvsproxy.plan.check import agent, kernel, network, others, room, settings
 from ipvsproxy.plan.check.finding import Check, by_severity, exit_code, unknown
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
 from ipvsproxy.plan.host_firewall import find_drops
-from ipvsproxy.plan.kube_proxy import named
+from ipvsproxy.plan.kube_proxy import named, removal_of
 from ipvsproxy.plan.ownership import record_of
 
 if TYPE_CHECKING:
@@ -356,7 +356,11 @@ class Inspection:
             reader = KubeProxyReader(ipsets)
             found = reader.look()
             theirs = self._unrecorded(reader) if self._ipvs_summary and not self._report else []
-        return others.judge_leftovers(found, theirs, running=running_process() is not None)
+            removals = [removal_of(table) for table in reader.tables()] if found.chains else []
+        kept = {
+            (removal.table, chain): reason for removal in removals for chain, reason in removal.kept.items()
+        }
+        return others.judge_leftovers(found, theirs, kept, running=running_process() is not None)
 
     def _unrecorded(self, reader: KubeProxyReader) -> list[VirtualServerKey]:
         """Return the virtual servers that are kube-proxy's; an agent that runs makes them its own, or ends them."""

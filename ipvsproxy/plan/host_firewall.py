@@ -84,7 +84,7 @@ class HostFirewallFinding(NamedTuple):
 
     @property
     def _more(self) -> str:
-        if self.base.hook != "input" or self.number:
+        if self.base.hook != "input" or (self.number and self.end.rule):
             return ""
         return (
             "; the same for external and load balancers' IPs, for node ports and health check node ports (30000 to "
@@ -189,7 +189,7 @@ def _finding(
     return HostFirewallFinding(
         base,
         judgement.default._replace(perhaps=None),
-        tuple(map(str, list(dropped)[:_FEW])),
+        tuple(map(str, sorted(dropped)[:_FEW])),
         len(dropped),
         tuple(rule.text for rule in judgement.undecided),
     )
