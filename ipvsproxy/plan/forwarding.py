@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.host_firewall import FORWARD
 from ipvsproxy.plan.host_rules import (
     DROPS,
@@ -122,6 +123,7 @@ def _drops(tables: HostTables, base: BaseChain, *, with_ours: bool) -> bool:
             base,
             {
                 Field.FAMILY: of,
+                Field.PROTOCOL: protocol,
                 Field.STATE: State.ESTABLISHED,
                 Field.ARRIVES_BY: SOME_INTERFACE,
                 Field.LEAVES_BY: SOME_INTERFACE,
@@ -131,6 +133,7 @@ def _drops(tables: HostTables, base: BaseChain, *, with_ours: bool) -> bool:
         in DROPS
         for of in Family
         if base.table.has(of)
+        for protocol in Protocol
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family, family
+from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.host_rules import (
     DROPS,
     SOME_INTERFACE,
@@ -133,13 +134,15 @@ def _find(
     for hook in HOOKS:
         for base in tables.at(hook, of):
             for packet in _packets(hook, of):
-                judgement = judge(tables, base, packet)
-                if judgement.passes:
+                if judge(tables, base, packet).passes:
                     continue
                 if keys and Field.DESTINATION_TYPE in packet:
                     yield from _of_served(tables, base, packet, keys)
-                elif judgement.default.verdict in DROPS:
-                    yield _finding(base, judgement)
+                    continue
+                for protocol in sorted({key.protocol for key in keys} or Protocol):
+                    judgement = judge(tables, base, {**packet, Field.PROTOCOL: protocol})
+                    if judgement.default.verdict in DROPS:
+                        yield _finding(base, judgement)
 
 
 def _packets(hook: str, of: Family) -> Iterator[Packet]:
