@@ -1,4 +1,4 @@
-"""Hosts whose firewall drops what it forwards, answers of endpoints included: what clients meet, and what stays of it."""
+"""Hosts whose firewall drops what it forwards, answers of endpoints included: what clients meet, and what stays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import ServiceType
 from netns_tests.addressing import Via
-from netns_tests.agent import Agent
 from netns_tests.cluster import TOPOLOGY, Cluster
 from netns_tests.deadline import await_that
 from netns_tests.host_firewalls import COMMANDS, DOCKER, NFTABLES, UFW, restore
 from netns_tests.servers import Servers
+from netns_tests.test_least_privileges import AgentInContainer
 from netns_tests.topology import SERVICE_CIDRS, Kind
 from netns_tests.traffic import NoAnswerError
 from netns_tests.traffic import request as ask
@@ -81,11 +81,11 @@ def firewall(request: pytest.FixtureRequest) -> Firewall:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Return a cluster of the test's own, whose agent is yet to be started."""
+    """Return a cluster of the test's own, whose agent, with the chart's privileges, is yet to be started."""
     with TOPOLOGY.build() as network, Servers() as servers:
         for host in network.of(Kind.POD):
             servers.start(host)
-        with Agent(network["node-a"], tmp_path, "2s") as agent:
+        with AgentInContainer(network["node-a"], tmp_path, "2s") as agent:
             yield Cluster(network, servers, agent)
 
 

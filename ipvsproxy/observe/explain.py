@@ -90,7 +90,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     desired = {each.virtual_server.key: each for each in desired_virtual_servers(report)} if report else {}
     unless = [
         *unfollowed,
-        *traced.undecided,
+        *map(str, traced.undecided),
         *kernel.host_firewall.unseen,
         *_untracked(traced, kernel),
         *_kept(question, traced, kernel),

@@ -220,7 +220,7 @@ def advice(
             "the agent mends what differs at its next resync (--sync-period), or when it is started anew; if it comes "
             "back, somebody else changes it: see `repaired what others changed` in the agent's log"
         )
-    elif report is None and not situation.traced.answers:
+    elif report is None and not situation.traced.answers and not situation.traced.host_drops:
         yield "start the agent: only it knows what should be there, and it mends what is not"
     if not certain:
         yield "look at what could not be followed: it may drop the packet"

@@ -178,13 +178,11 @@ def removal_of(table: Table) -> TableRemoval:
     ]
     from_forward = {jump.target for jump in table.jumps if jump.chain == "FORWARD"}
     if table.forward_drops and _FORWARDING in from_forward and _OURS not in from_forward:
-        to_keep.append(
-            (
-                _FORWARDING,
-                "chain FORWARD drops what no rule accepts, this one accepts answers of endpoints, "
-                "and the agent has no chain of its own there",
-            )
+        reason = (
+            "chain FORWARD drops what no rule accepts, this one accepts answers of endpoints, and the agent has no "
+            "chain of its own there"
         )
+        to_keep.append((_FORWARDING, reason))
     kept: dict[str, str] = {}
     while to_keep:
         chain, reason = to_keep.pop()

@@ -89,7 +89,7 @@ def test_an_agent_has_time_to_end() -> None:
 def test_the_agent_may_change_the_network_and_nothing_else() -> None:
     agent = container(render())
 
-    assert capabilities(agent) == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert capabilities(agent) == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}
     assert agent["securityContext"] | {"capabilities": None} == {
         "allowPrivilegeEscalation": False,
         "capabilities": None,
@@ -303,6 +303,7 @@ def test_a_value_gets_where_it_belongs(path: str, value: object, where: Callable
         ("drainTimeout", "1m30s", "--drain-timeout=1m30s"),
         ("allowedExternalIPs", ["192.0.2.0/24", "::/0"], "--allowed-external-ips=192.0.2.0/24,::/0"),
         ("allowedExternalIPs", [], "--allowed-external-ips=none"),
+        ("acceptForwarded", False, "--accept-forwarded=false"),
         ("logLevel", "debug", "--log-level=debug"),
         ("serviceTrafficMetrics", 2000000, "--service-traffic-metrics=2000000"),
     ],

@@ -37,7 +37,9 @@ def listing(*objects: dict[str, Any]) -> bytes:
     return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *objects]}).encode()
 
 
-def base_chain(family: str = "inet", table: str = "filter", name: str = "input", **fields: object) -> dict[str, Any]:
+def base_chain(
+    family: str = "inet", table: str = "filter", name: str = "input", **fields: object
+) -> dict[str, Any]:
     place = {"family": family, "table": table, "name": name, "type": "filter", "hook": "input"}
     return {"chain": place | {"prio": 10, "policy": "accept"} | fields}
 
@@ -77,7 +79,9 @@ class Host:
         for each in chains:
             place = each["chain"]["family"], each["chain"]["table"]
             rule = {**each["chain"], "chain": each["chain"]["name"], "handle": 7, "expr": [DROP]}
-            of_table = [other for other in chains if (other["chain"]["family"], other["chain"]["table"]) == place]
+            of_table = [
+                other for other in chains if (other["chain"]["family"], other["chain"]["table"]) == place
+            ]
             self.prints[LIST_TABLE.format(*place)] = listing(*of_table, {"rule": rule})
             self.prints[LIST_TEXT.format(*place)] = f"{flags}\t\tdrop # handle 7\n".encode()
 

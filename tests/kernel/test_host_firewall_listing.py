@@ -110,14 +110,20 @@ def test_statements_that_every_packet_passes_are_no_condition(before: dict[str, 
 @pytest.mark.parametrize(
     ("matched", "conditions"),
     [
-        (match(payload("ip", "saddr"), "192.0.2.1"), (IPV4, Condition(Field.SOURCE, (parse_network("192.0.2.1/32"),)))),
+        (
+            match(payload("ip", "saddr"), "192.0.2.1"),
+            (IPV4, Condition(Field.SOURCE, (parse_network("192.0.2.1/32"),))),
+        ),
         (
             match(payload("ip6", "daddr"), {"prefix": {"addr": "fd00::", "len": 8}}, "!="),
             (IPV6, Condition(Field.DESTINATION, (parse_network("fd00::/8"),), inside=False)),
         ),
         (
             match(payload("ip", "daddr"), {"range": ["10.0.0.2", "10.0.0.4"]}),
-            (IPV4, Condition(Field.DESTINATION, (parse_network("10.0.0.2/31"), parse_network("10.0.0.4/32")))),
+            (
+                IPV4,
+                Condition(Field.DESTINATION, (parse_network("10.0.0.2/31"), parse_network("10.0.0.4/32"))),
+            ),
         ),
         (match(payload("tcp", "dport"), 80), (TCP, Condition(Field.DESTINATION_PORT, (80,)))),
         (
@@ -125,14 +131,20 @@ def test_statements_that_every_packet_passes_are_no_condition(before: dict[str, 
             (UDP, Condition(Field.SOURCE_PORT, (53, range(80, 91)))),
         ),
         (match(payload("th", "dport"), 1024, "<"), (Condition(Field.DESTINATION_PORT, (range(1024),)),)),
-        (match(payload("th", "dport"), 1024, ">"), (Condition(Field.DESTINATION_PORT, (range(1025, 65536),)),)),
+        (
+            match(payload("th", "dport"), 1024, ">"),
+            (Condition(Field.DESTINATION_PORT, (range(1025, 65536),)),),
+        ),
         (match(payload("ip", "protocol"), 6), (IPV4, TCP)),
         (match(meta("l4proto"), {"set": [6, 17]}), (Condition(Field.PROTOCOL, (6, 17)),)),
         (match(meta("l4proto"), "tcp"), (TCP,)),
         (match(meta("nfproto"), 10), (IPV6,)),
         (match(meta("nfproto"), "ipv4"), (IPV4,)),
         (match(meta("iifname"), "lo", "!="), (Condition(Field.ARRIVES_BY, ("lo",), inside=False),)),
-        (match(meta("oifname"), {"set": ["eth0", "cali*"]}), (Condition(Field.LEAVES_BY, ("eth0", "cali*")),)),
+        (
+            match(meta("oifname"), {"set": ["eth0", "cali*"]}),
+            (Condition(Field.LEAVES_BY, ("eth0", "cali*")),),
+        ),
         (
             match({"ct": {"key": "state"}}, [2, 4], "in"),
             (Condition(Field.STATE, (State.ESTABLISHED, State.RELATED)),),

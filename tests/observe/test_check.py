@@ -72,7 +72,7 @@ def test_a_configuration_that_is_not_understood_is_one_line() -> None:
 
 
 def test_an_agent_that_is_well_has_nothing_to_count() -> None:
-    health = health_of(report_of(PLAIN), 70, [], [])
+    health = health_of(report_of(PLAIN), 70, [])
     assert (health.node_name, health.synced, health.resync_overdue_after) == (NODE, True, 70)
     assert health.failures == health.rejections == health.differences == Several(0)
 
@@ -87,15 +87,15 @@ def test_of_several_things_the_first_is_said() -> None:
         PLAIN,
         view=view_of(PLAIN, failures=failures),
         rejections=broken,
-        warnings=["known", "the disk is full"],
+        warnings=["the disk is full"],
     )
     differences = [Difference("default/web", "weight 5 instead of 1"), Difference(None, "table is missing")]
-    health = health_of(report, 70, differences, ["known"])
+    health = health_of(report, 70, differences)
     assert health.failures == Several(1, "address 10.96.0.1: EACCES: Permission denied")
     assert health.rejections == Several(2, "Service default/broken spec.ports: wrong")
     assert health.differences == Several(2, "default/web: weight 5 instead of 1")
     assert health.warnings == ["the disk is full"]
-    assert health_of(report, 70, None, []).differences is None
+    assert health_of(report, 70, None).differences is None
 
 
 def test_addresses_for_clients_outside_are_shared_as_far_as_they_are_bound_and_of_ipv4() -> None:

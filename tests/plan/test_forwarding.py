@@ -136,9 +136,7 @@ def test_a_table_of_nftables_has_a_chain_of_its_own_kind() -> None:
     base = BaseChain(table, "fwd", "forward", 0, policy_drops=True)
     (found,) = find_missing(HostTables((base,), {}), BIT)
     assert str(found) == "chain ipvsproxy-forward of table inet filter (nftables)"
-    accept = Rule(
-        Verdict.ACCEPT, (Condition(Field.STATE, (State.ESTABLISHED, State.RELATED)),)
-    )
+    accept = Rule(Verdict.ACCEPT, (Condition(Field.STATE, (State.ESTABLISHED, State.RELATED)),))
     marked = Rule(Verdict.ACCEPT, (Condition(Field.MARK, (Masked(1 << BIT, 1 << BIT),)),))
     rules = {
         (table, "fwd"): [Rule(Verdict.JUMP, target="ipvsproxy-forward")],

@@ -71,7 +71,9 @@ def test_what_is_let_in_as_advised_is_no_finding_any_more() -> None:
     assert found(some, *SERVED) == [("input", "policy drop", 1)]
     ports = ("-A INPUT -d 10.96.0.0/16 -j ACCEPT", "-A INPUT -p tcp -m tcp --dport 30000:32767 -j ACCEPT")
     assert found(tables(*ports, INPUT="DROP"), *SERVED) == []
-    assert found(tables("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", FORWARD="DROP")) == []
+    assert (
+        found(tables("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", FORWARD="DROP")) == []
+    )
 
 
 def test_the_advice_for_input_has_the_ports_of_health_checks() -> None:

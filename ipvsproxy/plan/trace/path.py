@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
     from ipvsproxy.model.items import Item
-    from ipvsproxy.plan.host_firewall import HostFirewallFinding
     from ipvsproxy.plan.trace.values import Packet, TracedState
 
 _End: TypeAlias = Outcome | Answer
@@ -75,9 +74,7 @@ def trace(packet: Packet, state: TracedState) -> Trace:
         ends = [stopped.outcome]
     answers = sorted(end for end in ends if isinstance(end, Answer))
     others = (end for end in ends if isinstance(end, Outcome))
-    outcome = next(others, Outcome.ANSWERED)
-    undecided = tuple(dict.fromkeys(way.undecided))
-    return Trace(source, tuple(way.steps), outcome, tuple(answers), undecided, tuple(way.host_drops))
+    return Trace(source, tuple(way.steps), next(others, Outcome.ANSWERED), tuple(answers))
 
 
 def _refuses_while_draining(virtual_server: VirtualServer) -> bool:
@@ -100,15 +97,13 @@ class _StoppedError(Exception):
 
 
 class _Way:
-    """The way of the packet as sent, or, once IPVS has it, of the packet to one real server; they share their lists."""
+    """The way of the packet as sent, or, once IPVS has it, of the packet to one real server; they share their steps."""
 
     def __init__(
         self, state: TracedState, first: _Way | None = None, real_server: RealServer | None = None
     ) -> None:
         self.sent: HookPacket | None = first.sent if first else None
         self.steps: list[Step] = first.steps if first else []
-        self.undecided: list[str] = first.undecided if first else []
-        self.host_drops: list[HostFirewallFinding] = first.host_drops if first else []
         self._state = state
         self._real_server = real_server
 
@@ -252,9 +247,6 @@ class _Way:
         """Lead the packet through a hook; _StoppedError if that is its end."""
         passage = self._state.table.at_hook(stage, packet, part, settled=settled)
         self.steps += (step._replace(real_server=self._real_server) for step in passage.steps)
-        self.undecided += passage.undecided
-        if passage.host_drop and passage.host_drop not in self.host_drops:
-            self.host_drops.append(passage.host_drop)
         if passage.verdict is not None:
             is_drop = passage.verdict is Verdict.DROP
             raise _StoppedError(Outcome.DROPPED if is_drop else Outcome.REFUSED)

@@ -130,17 +130,11 @@ class _Place(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """What a hook did: the verdict that dropped or refused the packet, None if it goes on, and how it left the hook.
-
-    `undecided` are sentences about rules of the host's own firewall that may drop it, and could not be judged;
-    `host_drop` is the chain there that did drop it.
-    """
+    """What a hook did: the verdict that dropped or refused the packet, None if it goes on, and how it left the hook."""
 
     verdict: Verdict | None
     packet: HookPacket
     steps: tuple[Step, ...]
-    undecided: tuple[str, ...] = ()
-    host_drop: HostFirewallFinding | None = None
 
 
 class FirewallTable:
@@ -176,48 +170,51 @@ class FirewallTable:
         packet.
         """
         steps: list[Step] = []
-        undecided: list[str] = []
         for entry in self._at[hook]:
             if part is not Part.ALL and (entry.place < _IPVS[hook]) is not (part is Part.BEFORE_IPVS):
                 continue
             if entry.hook.type == "nat" and (settled or packet.is_answer):
                 continue
             if isinstance(entry.chain, BaseChain):
-                drop = self._pass_host(entry.chain, packet, undecided)
-                if drop:
-                    steps.append(_step_of(drop))
-                    refuses = drop.end.verdict is HostVerdict.REJECT
-                    verdict = Verdict.REJECT_WITH_ICMP if refuses else Verdict.DROP
-                    return Passage(verdict, packet, tuple(steps), tuple(undecided), drop)
-                continue
-            if packet.is_answer:
+                end: Verdict | SetDestination | None = self._pass_host(entry.chain, packet, steps)
+            elif packet.is_answer:
                 # The agent's own chains do nothing to a connection that was answered.
                 continue
-            end, packet = self._follow(entry.chain, Stage(hook), packet, steps)
+            else:
+                end, packet = self._follow(entry.chain, Stage(hook), packet, steps)
             if isinstance(end, SetDestination) or end is Verdict.MASQUERADE:
                 settled = True
             elif end is not None:
-                return Passage(end, packet, tuple(steps), tuple(undecided))
-        return Passage(None, packet, tuple(steps), tuple(undecided))
+                return Passage(end, packet, tuple(steps))
+        return Passage(None, packet, tuple(steps))
 
-    def _pass_host(
-        self, base: BaseChain, packet: HookPacket, undecided: list[str]
-    ) -> HostFirewallFinding | None:
-        """Lead a packet through a chain of the host's own firewall; return what certainly drops it there."""
+    def _pass_host(self, base: BaseChain, packet: HookPacket, steps: list[Step]) -> Verdict | None:
+        """Lead a packet through a chain of the host's own firewall; return the verdict if that certainly drops it."""
         if not base.table.has(family(packet.source)):
             return None
         judgement = judge(self._host, base, packet.known)
-        end = judgement.default
+        if judgement.passes:
+            return None
+        end, place = judgement.default, f"{base.chain} of {base.table}"
+        refuses = end.verdict is HostVerdict.REJECT
         if judgement.drops:
             served = () if packet.is_answer or not packet.local else (packet.sent_to,)
-            return HostFirewallFinding(base, end._replace(perhaps=None), served, len(served))
-        if not judgement.passes:
-            by_default = "drops it" if end.verdict in DROPS else "lets it pass"
-            rules = "; ".join(f"`{rule.text}`" for rule in judgement.undecided)
-            undecided.append(
-                f"{base}, at the hook {base.hook}, {by_default}, unless a rule that could not be judged does "
-                f"otherwise: {rules}"
+            drop = HostFirewallFinding(base, end._replace(perhaps=None), served, len(served))
+            effect = "refused" if refuses else "dropped"
+            reason = f"the host's own firewall: {end.why}"
+            steps.append(Step(Stage(base.hook), reason, effect, place, host_drop=drop))
+            return Verdict.REJECT_WITH_ICMP if refuses else Verdict.DROP
+        rules = "; ".join(f"`{rule.text}`" for rule in judgement.undecided)
+        effect = "dropped" if end.verdict in DROPS else "passed"
+        steps.append(
+            Step(
+                Stage(base.hook),
+                f"the host's own firewall has rules that could not be judged: {rules}",
+                f"{effect}, unless one of these does otherwise",
+                place,
+                undecided=True,
             )
+        )
         return None
 
     def _follow(
@@ -305,12 +302,6 @@ def _apply(statement: Statement, packet: HookPacket, items: Sequence[SetElement]
             )
         case _:
             assert_never(statement)
-
-
-def _step_of(drop: HostFirewallFinding) -> Step:
-    effect = "refused" if drop.end.verdict is HostVerdict.REJECT else "dropped"
-    place = f"{drop.base.chain} of {drop.base.table}"
-    return Step(Stage(drop.base.hook), f"the host's own firewall: {drop.end.why}", effect, place)
 
 
 class _Elements:

@@ -128,7 +128,8 @@ class Step(NamedTuple):
 
     `reason` is the duty of the rule of `chain`, or what the kernel itself goes by, with chain "". `effect` is what
     became of the packet. `items` are the entries of sets and tables behind it. Once IPVS has put in a real server, each
-    of them is followed, and `real_server` says which.
+    of them is followed, and `real_server` says which. `host_drop` is the chain of the host's own firewall that
+    drops the packet here; `undecided` says that it can't be told whether one does.
     """
 
     stage: Stage
@@ -137,6 +138,8 @@ class Step(NamedTuple):
     chain: str = ""
     items: tuple[Item, ...] = ()
     real_server: RealServer | None = None
+    host_drop: HostFirewallFinding | None = None
+    undecided: bool = False
 
     def __str__(self) -> str:
         """Return one line: `STAGE, chain CHAIN: REASON (ITEMS): EFFECT`."""
@@ -150,13 +153,21 @@ class Trace(NamedTuple):
 
     `outcome` is ANSWERED only if each real server that IPVS may choose gets the connection; `answers` are those that
     do, sorted by address and port. Every one with a weight above 0 may be chosen that is not full. `source` is what the
-    packet was sent with, None if the node has no address to send it with. `undecided` are sentences about rules of the
-    host's own firewall that could not be judged, `host_drops` are the chains there that drop it for certain.
+    packet was sent with, None if the node has no address to send it with.
     """
 
     source: Address | None
     steps: tuple[Step, ...]
     outcome: Outcome
     answers: tuple[Answer, ...] = ()
-    undecided: tuple[str, ...] = ()
-    host_drops: tuple[HostFirewallFinding, ...] = ()
+
+    @property
+    def undecided(self) -> tuple[Step, ...]:
+        """The chains of the host's own firewall that may make another end of it, each once."""
+        steps = (step._replace(real_server=None) for step in self.steps if step.undecided)
+        return tuple(dict.fromkeys(steps))
+
+    @property
+    def host_drops(self) -> tuple[HostFirewallFinding, ...]:
+        """The chains of the host's own firewall that drop it for certain, each once."""
+        return tuple(dict.fromkeys(step.host_drop for step in self.steps if step.host_drop))
