@@ -274,7 +274,9 @@ def _warnings(dump: Dump) -> Table:
 
 
 def _host_firewall_chains(dump: Dump) -> Table:
-    return Table((Column("ACCEPTING ANSWERS"),), [(each,) for each in dump.host_firewall_chains])
+    return Table(
+        (Column("OWN CHAIN IN THE HOST'S FIREWALL"),), [(each,) for each in dump.host_firewall_chains]
+    )
 
 
 def _watches(dump: Dump, *, wide: bool) -> Table:

@@ -1,8 +1,8 @@
 """The rules of the host's own firewall: read by nft, iptables-nft-save and iptables-legacy-save.
 
-The base chains are listed first, and then the tables that have some which can drop. What iptables-nft made is read by
-its own program, since nft can't say what its extensions ask for. That a table of iptables-legacy exists is told by the
-names in /proc/net; only its own program can list it.
+The base chains are listed first, and then the tables that have some which can drop. Those that iptables-nft made are
+read by its own program, too, since nft can't say what its extensions ask for. That a table of iptables-legacy exists is
+told by the names in /proc/net; only its own program can list it.
 """
 
 from __future__ import annotations
@@ -124,30 +124,27 @@ class HostFirewallReader:
         return found
 
     def _read_nftables(self, family: str, table: str, chains: Sequence[ListedChain]) -> _Read:
-        backend = Backend.NFTABLES
+        backend, saved = Backend.NFTABLES, None
         if all(HOOKS.get(table, {}).get(chain.chain) == chain.priority for chain in chains):
             backend = Backend.IPTABLES_NFT
-            name = TableName(backend, family, table)
             try:
-                rules = parse_save(self._iptables.save(name), table).rules
+                saved = parse_save(self._iptables.save(TableName(backend, family, table)), table)
             except FirewallError:
                 # The program is not here. What nft can't say of a rule is a condition that is not known.
                 pass
             except ValueError:
-                # Somebody has put rules of nft's own there, which iptables-nft does not show, nor change.
+                # Somebody has put rules of nft's own there, for which iptables-nft does not touch the table.
                 backend = Backend.NFTABLES
-            else:
-                return _Read(name, [each.of(name) for each in chains], rules)
         name = TableName(backend, family, table)
         place = (family, require_nft_name(table))
         text = self._nft((*_LIST_TEXT, *place)).decode(errors="replace")
         if is_dormant(text):
             return _Read(name, (), {})
         try:
-            listed = parse_table(self._nft((*_LIST_TABLE, *place)), text)
+            rules = parse_table(self._nft((*_LIST_TABLE, *place)), text, saved)
         except ValueError as error:
             raise FirewallError(f"nft printed rules that can't be read: {error}") from error
-        return _Read(name, [each.of(name) for each in chains], listed)
+        return _Read(name, [each.of(name) for each in chains], rules)
 
     def _nft(self, command: Sequence[str]) -> bytes:
         return completed(self._run(command, b""), "nft")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ from ipvsproxy.plan.host_rules import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from ipvsproxy.kernel.iptables_rules import SavedTable
     from ipvsproxy.plan.host_rules import TableName, Values
 
 _FAMILIES: Final = frozenset(("ip", "ip6", "inet"))
@@ -194,23 +196,40 @@ def is_dormant(text: str) -> bool:
     return _DORMANT.search(text) is not None
 
 
-def parse_table(output: bytes, text: str) -> dict[str, list[Rule]]:
+def parse_table(output: bytes, text: str, saved: SavedTable | None = None) -> dict[str, list[Rule]]:
     """Return the rules of a table by chain, from what nft prints of it as JSON, and as text with handles.
+
+    `saved` is the same table as iptables-nft prints it, which knows what its extensions ask for, and nft does not. For
+    all other rules nft is to be believed: of its own conditions, iptables-nft leaves some out without a word.
 
     Raise ValueError (msgspec.DecodeError) for what is no listing.
     """
     texts = {int(handle): line for line, handle in _WITH_HANDLE.findall(text)}
-    rules: dict[str, list[Rule]] = {}
+    found: dict[str, list[_Rule]] = {}
     for each in _decoder.decode(output).nftables:
         if each.chain:
-            rules.setdefault(each.chain.name, [])
+            found.setdefault(each.chain.name, [])
         if each.rule:
-            handle = each.rule.handle
-            rules.setdefault(each.rule.chain, []).extend(
-                Rule(verdict, conditions, target, texts.get(handle, f"handle {handle}"), handle)
-                for verdict, conditions, target in _parse_statements(each.rule.expr)
-            )
+            found.setdefault(each.rule.chain, []).append(each.rule)
+    rules: dict[str, list[Rule]] = {}
+    for chain, listed in found.items():
+        lines = saved.lines.get(chain, []) if saved else []
+        # Else one of both was changed between the two looks.
+        aligned = lines if len(lines) == len(listed) else [""] * len(listed)
+        rules[chain] = [
+            parsed
+            for rule, line in zip(listed, aligned, strict=True)
+            for parsed in _parse_rule(rule, line or texts.get(rule.handle, ""), saved if line else None)
+        ]
     return rules
+
+
+def _parse_rule(rule: _Rule, text: str, saved: SavedTable | None) -> Iterator[Rule]:
+    if saved and any("xt" in statement for statement in rule.expr):
+        yield from (replace(parsed, handle=rule.handle) for parsed in saved.parse(text))
+        return
+    for verdict, conditions, target in _parse_statements(rule.expr):
+        yield Rule(verdict, conditions, target, text or f"handle {rule.handle}", rule.handle)
 
 
 def _parse_statements(

@@ -87,44 +87,49 @@ _MODULES: Final = frozenset(
 
 
 class SavedTable(NamedTuple):
-    """A table: the built-in chains, each with whether its policy drops, and the rules of all chains."""
+    """A table: the built-in chains, each with whether its policy drops, and the lines of the rules of all chains."""
 
     policies: Mapping[str, bool]
-    rules: dict[str, list[Rule]]
+    lines: Mapping[str, list[str]]
+
+    @property
+    def rules(self) -> dict[str, list[Rule]]:
+        """The rules of all chains that decide anything."""
+        return {
+            chain: [rule for line in lines for rule in self.parse(line)]
+            for chain, lines in self.lines.items()
+        }
+
+    def parse(self, line: str) -> Iterator[Rule]:
+        """Yield the rule of a line, if it decides anything."""
+        _, _, *options = shlex.split(line)
+        for index, option in enumerate(options):
+            if option in {"-j", "-g"}:
+                target = options[index + 1]
+                conditions = tuple(_conditions(options[:index]))
+                if target in self.lines:
+                    verdict = Verdict.JUMP if option == "-j" else Verdict.GOTO
+                    yield Rule(verdict, conditions, target, line)
+                elif target not in _GOING_ON:
+                    yield Rule(_VERDICTS.get(target, Verdict.OTHER), conditions, text=line)
+                return
 
 
 def parse_save(text: str, table: str) -> SavedTable:
     """Return the table that `iptables-save -t TABLE` prints; ValueError for other text."""
     policies: dict[str, bool] = {}
-    rules: dict[str, list[Rule]] = {}
-    lines = text.splitlines()
-    for line in lines:
+    lines: dict[str, list[str]] = {}
+    for line in text.splitlines():
         if line.startswith(":"):
             chain, policy, *_ = line[1:].split()
-            rules[chain] = []
+            lines[chain] = []
             if chain in HOOKS[table]:
                 policies[chain] = policy == "DROP"
-    for line in lines:
-        if line.startswith("-A "):
-            _, chain, *options = shlex.split(line)
-            rules[chain] += _parse_rule(line, options, rules)
+        elif line.startswith("-A "):
+            lines[line.split(maxsplit=2)[1]].append(line)
     if not policies:
         raise ValueError(f"there is no table {table}")
-    return SavedTable(policies, rules)
-
-
-def _parse_rule(line: str, options: Sequence[str], chains: Mapping[str, object]) -> Iterator[Rule]:
-    """Yield the rule, if it decides anything."""
-    for index, option in enumerate(options):
-        if option in {"-j", "-g"}:
-            target = options[index + 1]
-            conditions = tuple(_conditions(options[:index]))
-            if target in chains:
-                verdict = Verdict.JUMP if option == "-j" else Verdict.GOTO
-                yield Rule(verdict, conditions, target, line)
-            elif target not in _GOING_ON:
-                yield Rule(_VERDICTS.get(target, Verdict.OTHER), conditions, text=line)
-            return
+    return SavedTable(policies, lines)
 
 
 def _conditions(options: Sequence[str]) -> Iterator[Condition]:

@@ -39,7 +39,11 @@ HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")
 FORWARD: Final = "forward"
 """The hook that answers of endpoints pass."""
 
+IPVS: Final = {"input": 99, "output": -98}
+"""Where IPVS takes packets to virtual servers: ip_vs_ops4 and ip_vs_ops6, ip_vs_core.c."""
+
 _FEW: Final = 3
+_OF_SERVICE: Final = frozenset({Field.DESTINATION, Field.DESTINATION_PORT})
 _COMMANDS: Final = {"ip": "iptables", "ip6": "ip6tables"}
 _SUFFIXES: Final = {Backend.LEGACY: "-legacy", Backend.IPTABLES_NFT: "-nft"}
 
@@ -85,7 +89,7 @@ class HostFirewallFinding(NamedTuple):
 
     @property
     def _more(self) -> str:
-        if self.base.hook != "input" or (self.number and self.end.rule):
+        if self.base.hook != "input" or self.end.rule:
             return ""
         return (
             "; the same for external and load balancers' IPs, for node ports and health check node ports (30000 to "
@@ -97,7 +101,7 @@ class HostFirewallFinding(NamedTuple):
         """The command that removes the rule that drops some service, or accepts service traffic ahead of what drops."""
         table, chain, rule = self.base.table, self.base.chain, self.end.rule
         is_nft = table.backend is Backend.NFTABLES
-        if self.number and rule:
+        if rule and any(condition.field in _OF_SERVICE for condition in rule.conditions):
             if is_nft:
                 return f"nft delete rule {table.family} {table.name} {self.end.chain} handle {rule.handle}"
             return f"{_program(table)} -D {rule.text.removeprefix('-A ')}"
@@ -134,9 +138,12 @@ def _find(
     for hook in HOOKS:
         for base in tables.at(hook, of):
             for packet in _packets(hook, of):
+                to_service = Field.DESTINATION_TYPE in packet
+                if to_service and base.priority >= IPVS.get(hook, base.priority + 1):
+                    continue
                 if judge(tables, base, packet).passes:
                     continue
-                if keys and Field.DESTINATION_TYPE in packet:
+                if keys and to_service:
                     yield from _of_served(tables, base, packet, keys)
                     continue
                 for protocol in sorted({key.protocol for key in keys} or Protocol):
@@ -157,7 +164,8 @@ def _packets(hook: str, of: Family) -> Iterator[Packet]:
         yield {**to_service, Field.ARRIVES_BY: "", Field.LEAVES_BY: "lo"}
     if hook in {"output", "postrouting"}:
         yield {**to_endpoint, Field.LEAVES_BY: SOME_INTERFACE}
-    if hook == "prerouting":
+    # At input, to a process of the node.
+    if hook in {"prerouting", "input"}:
         yield answer
     if hook in {FORWARD, "postrouting"}:
         yield {**answer, Field.LEAVES_BY: SOME_INTERFACE}

@@ -152,16 +152,18 @@ def test_privileged_containers_are_so_altogether() -> None:
         assert each["securityContext"] == {"privileged": True, "readOnlyRootFilesystem": True, "runAsUser": 0}
 
 
-def test_the_agent_writes_below_its_run_directory_and_the_kernel_settings_of_the_network_alone() -> None:
+def test_the_agent_writes_its_run_directory_the_lock_of_iptables_and_the_networks_settings_alone() -> None:
     rendered = render()
 
     assert host_paths(rendered) == {
         "run": "/run/ipvsproxy",
+        "xtables-lock": "/run/xtables.lock",
         "proc-sys-net": "/proc/sys/net",
         "lib-modules": "/lib/modules",
     }
     assert {path for path, each in mounts(container(rendered)).items() if not each.get("readOnly")} == {
         "/run/ipvsproxy",
+        "/run/xtables.lock",
         "/host/proc/sys/net",
     }
 

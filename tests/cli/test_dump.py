@@ -36,8 +36,8 @@ from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentErro
 from ipvsproxy.plan.host_firewall import find_drops
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, real_server, service
-from tests.host_tables import tables
 from tests.golden import assert_golden
+from tests.host_tables import tables
 from tests.observe.node import IDENTITY, NOW, planned, report_of, state, view_of
 
 if TYPE_CHECKING:

@@ -54,10 +54,12 @@ def test_a_table_of_iptables_is_changed_by_its_own_program_in_one_transaction_th
     assert programs.ran == [
         (
             f"{program} --noflush --wait 5",
-            "*mangle\n:IPVSPROXY-FORWARD - [0:0]\n"
-            "-A IPVSPROXY-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
-            "-A IPVSPROXY-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT\n"
-            "-D FORWARD -j IPVSPROXY-FORWARD\n-I FORWARD 1 -j IPVSPROXY-FORWARD\nCOMMIT\n",
+            (
+                "*mangle\n:IPVSPROXY-FORWARD - [0:0]\n"
+                "-A IPVSPROXY-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+                "-A IPVSPROXY-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT\n"
+                "-D FORWARD -j IPVSPROXY-FORWARD\n-I FORWARD 1 -j IPVSPROXY-FORWARD\nCOMMIT\n"
+            ),
         )
     ]
 
@@ -68,10 +70,12 @@ def test_a_table_of_nftables_is_changed_by_nft_in_one_transaction() -> None:
     assert programs.ran == [
         (
             "nft -f -",
-            "add chain inet filter ipvsproxy-forward\nflush chain inet filter ipvsproxy-forward\n"
-            "add rule inet filter ipvsproxy-forward ct state established,related accept\n"
-            "add rule inet filter ipvsproxy-forward meta mark and 0x8000 == 0x8000 accept\n"
-            "delete rule inet filter fwd handle 9\ninsert rule inet filter fwd jump ipvsproxy-forward\n",
+            (
+                "add chain inet filter ipvsproxy-forward\nflush chain inet filter ipvsproxy-forward\n"
+                "add rule inet filter ipvsproxy-forward ct state established,related accept\n"
+                "add rule inet filter ipvsproxy-forward meta mark and 0x8000 == 0x8000 accept\n"
+                "delete rule inet filter fwd handle 9\ninsert rule inet filter fwd jump ipvsproxy-forward\n"
+            ),
         )
     ]
 
@@ -88,8 +92,10 @@ def test_the_chain_is_removed_with_all_that_leads_to_it() -> None:
         ),
         (
             "nft -f -",
-            "delete rule inet filter fwd handle 9\nflush chain inet filter ipvsproxy-forward\n"
-            "delete chain inet filter ipvsproxy-forward\n",
+            (
+                "delete rule inet filter fwd handle 9\nflush chain inet filter ipvsproxy-forward\n"
+                "delete chain inet filter ipvsproxy-forward\n"
+            ),
         ),
     ]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipvsproxy.kernel.host_firewall_listing import ListedChain, is_dormant, parse_chains, parse_table
 from ipvsproxy.model.addresses import Family, parse_network
-from ipvsproxy.plan.host_rules import UNKNOWN, Condition, Field, Masked, Rule, State, Verdict
+from ipvsproxy.plan.host_rules import UNKNOWN, Condition, Field, Masked, State, Verdict
+
+if TYPE_CHECKING:
+    from ipvsproxy.plan.host_rules import Rule
 
 METAINFO = {"metainfo": {"version": "1.0.6", "json_schema_version": 1}}
 COUNTER: dict[str, Any] = {"counter": {"packets": 0, "bytes": 0}}
@@ -208,7 +211,7 @@ def test_rules_without_a_verdict_are_left_out_and_the_others_keep_their_order() 
 
 
 def test_a_rule_has_the_text_of_its_handle() -> None:
-    text = 'table ip filter { # handle 1\n\tchain INPUT { # handle 4\n\t\tdrop comment "# handle 3" # handle 5\n\t}\n}\n'
+    text = 'table ip filter { # handle 1\n\tchain INPUT { # handle 4\n\t\tdrop comment "# handle 3" # handle 5\n\t}\n'
     (rule,) = rules([DROP], text=text)
     assert (rule.text, rule.handle) == ('drop comment "# handle 3"', 5)
     assert rules([DROP])[0].text == "handle 5"

@@ -427,7 +427,7 @@ class TestUnless:
     """What may make another end of it."""
 
     def firewalled(self, *rules: str, source: str | None = POD, **policies: str) -> Explanation:
-        firewall = HostFirewall(tables(*rules, **policies))
+        firewall = HostFirewall(tables(*rules, **policies))  # type: ignore[arg-type] # no chain is called `table`
         kernel = kernel_state(web(LOCAL))
         ways = {server.address: "cali1" for each in kernel.statuses.values() for server, *_ in each}
         return told(TARGET, without(kernel, host_firewall=firewall, ways=ways), source=source)

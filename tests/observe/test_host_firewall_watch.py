@@ -1,4 +1,4 @@
-"""What stands in the way in the host's firewall: told when it comes, shown as long as it is there, mended where it can be."""
+"""What stands in the way in the host's firewall: told when it comes, shown while it is there, mended where it can be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.observe.host_firewall import HostFirewallWatch
 from ipvsproxy.plan.host_firewall import find_drops
-from ipvsproxy.plan.host_rules import HostTables
 from tests.builders import key
 from tests.host_tables import LEGACY_FILTER, joined, tables
 from tests.observe.http_clients import DEADLINE, Events
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.plan.forwarding import Accepting, Leftover
+    from ipvsproxy.plan.host_rules import HostTables
 
 INPUT = tables(INPUT="DROP")
 OTHER = tables(OUTPUT="DROP", table=LEGACY_FILTER._replace(name="security"))

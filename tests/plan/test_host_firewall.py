@@ -6,7 +6,17 @@ import pytest
 
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.host_firewall import HostFirewallFinding, find_drops
-from ipvsproxy.plan.host_rules import Backend, BaseChain, End, HostTables, Rule, TableName, Verdict
+from ipvsproxy.plan.host_rules import (
+    Backend,
+    BaseChain,
+    Condition,
+    End,
+    Field,
+    HostTables,
+    Rule,
+    TableName,
+    Verdict,
+)
 from tests.builders import key
 from tests.host_tables import LEGACY_FILTER, joined, tables
 
@@ -35,7 +45,7 @@ def test_a_host_that_drops_nothing_of_services_is_fine() -> None:
 
 @pytest.mark.parametrize("hook", ["INPUT", "FORWARD", "OUTPUT"])
 def test_a_policy_that_drops_is_found_at_each_hook(hook: str) -> None:
-    host = tables(**{hook: "DROP"})
+    host = tables(**{hook: "DROP"})  # type: ignore[arg-type] # no chain is called `table`
     assert found(host, *SERVED)[0] == (hook.lower(), "policy drop", 0)
     assert found(host)[0] == (hook.lower(), "policy drop", 0)
 
@@ -89,6 +99,8 @@ def test_answers_are_judged_as_established_and_what_goes_to_endpoints_as_new() -
     assert found(tables(f"-A FORWARD {DROP_ESTABLISHED}"))[0][0] == "forward"
     assert found(tables("-A FORWARD -p udp -j DROP"))[0][0] == "forward"
     assert found(tables("-A FORWARD -p udp -j DROP"), WEB) == []
+    # What a process of the node is answered.
+    assert found(tables(f"-A INPUT {DROP_ESTABLISHED}"), WEB)[0][0] == "input"
     assert found(tables("-A FORWARD -m conntrack --ctstate NEW -j DROP")) == []
     assert found(tables("-A OUTPUT -m conntrack --ctstate NEW ! -o lo -j DROP"))[0][0] == "output"
     mangle = TableName(Backend.LEGACY, "ip", "mangle")
@@ -124,9 +136,11 @@ def nft(hook: str, family: str = "inet", rule: Rule | None = None) -> HostFirewa
 def test_the_command_that_mends_it_is_that_of_the_table() -> None:
     assert nft("input").command == "nft insert rule inet filter mine ip daddr SERVICE-CIDR accept"
     assert nft("input", "ip6").command == "nft insert rule ip6 filter mine ip6 daddr SERVICE-CIDR accept"
+    of_service = Condition(Field.DESTINATION_PORT, (80,))
     assert nft("forward").command == "nft insert rule inet filter mine ct state established,related accept"
     assert (
-        nft("input", rule=Rule(Verdict.DROP, handle=7)).command == "nft delete rule inet filter mine handle 7"
+        nft("input", rule=Rule(Verdict.DROP, (of_service,), handle=7)).command
+        == "nft delete rule inet filter mine handle 7"
     )
     of_nft = LEGACY_FILTER._replace(backend=Backend.IPTABLES_NFT, family="ip6")
     (finding,) = find_drops(tables(FORWARD="DROP", table=of_nft), ())

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipvsproxy.model.addresses import Family
-from ipvsproxy.plan.host_rules import SOME_INTERFACE, Field, Judgement, State, judge
+from ipvsproxy.plan.host_rules import SOME_INTERFACE, Field, State, judge
 from tests.builders import address
 from tests.host_tables import tables
 
 if TYPE_CHECKING:
-    from ipvsproxy.plan.host_rules import Packet
+    from ipvsproxy.plan.host_rules import Judgement, Packet
 
 PACKET: Packet = {
     Field.FAMILY: Family.IPV4,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never, cast
 
 from ipvsproxy.model.addresses import Network, family, format_address, format_endpoint
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.host_firewall import HostFirewallFinding
+from ipvsproxy.plan.host_firewall import IPVS, HostFirewallFinding
 from ipvsproxy.plan.host_rules import DROPS, BaseChain, HostTables, State, judge
 from ipvsproxy.plan.host_rules import Field as HostField
 from ipvsproxy.plan.host_rules import Verdict as HostVerdict
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 # NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC, linux/netfilter_ipv4.h.
 _NAT = {"prerouting": -100, "input": 100, "output": -100, "postrouting": 100}
-# Where IPVS takes new connections: ip_vs_ops4 and ip_vs_ops6, ip_vs_core.c.
-_IPVS = {"input": 99, "output": -98}
 
 
 _WITH_PORTS = frozenset(map(int, Protocol))
@@ -171,7 +169,7 @@ class FirewallTable:
         """
         steps: list[Step] = []
         for entry in self._at[hook]:
-            if part is not Part.ALL and (entry.place < _IPVS[hook]) is not (part is Part.BEFORE_IPVS):
+            if part is not Part.ALL and (entry.place < IPVS[hook]) is not (part is Part.BEFORE_IPVS):
                 continue
             if entry.hook.type == "nat" and (settled or packet.is_answer):
                 continue
