@@ -92,8 +92,8 @@ class HostFirewallFinding(NamedTuple):
         if self.base.hook != "input" or self.end.rule:
             return ""
         return (
-            "; the same for external and load balancers' IPs, for node ports and health check node ports (30000 to "
-            "32767), and for TCP port 10256, where the agent answers health checks"
+            "; the same for known connections, external and load balancers' IPs, node ports and health check node "
+            "ports (30000 to 32767), and TCP port 10256, where the agent answers health checks"
         )
 
     @property
@@ -139,7 +139,8 @@ def _find(
         for base in tables.at(hook, of):
             for packet in _packets(hook, of):
                 to_service = Field.DESTINATION_TYPE in packet
-                if to_service and base.priority >= IPVS.get(hook, base.priority + 1):
+                new = packet[Field.STATE] is State.NEW
+                if to_service and new and base.priority >= IPVS.get(hook, base.priority + 1):
                     continue
                 if judge(tables, base, packet).passes:
                     continue
@@ -164,9 +165,11 @@ def _packets(hook: str, of: Family) -> Iterator[Packet]:
         yield {**to_service, Field.ARRIVES_BY: "", Field.LEAVES_BY: "lo"}
     if hook in {"output", "postrouting"}:
         yield {**to_endpoint, Field.LEAVES_BY: SOME_INTERFACE}
-    # At input, to a process of the node.
-    if hook in {"prerouting", "input"}:
+    if hook == "prerouting":
         yield answer
+    # To a process of the node, whose source is the service address itself.
+    if hook == "input":
+        yield {**answer, Field.DESTINATION_TYPE: "local"}
     if hook in {FORWARD, "postrouting"}:
         yield {**answer, Field.LEAVES_BY: SOME_INTERFACE}
 
@@ -174,19 +177,13 @@ def _packets(hook: str, of: Family) -> Iterator[Packet]:
 def _of_served(
     tables: HostTables, base: BaseChain, packet: Packet, keys: Collection[VirtualServerKey]
 ) -> Iterator[HostFirewallFinding]:
-    """Yield a finding for each end that drops packets to virtual servers."""
+    """Yield a finding for each end that drops packets to virtual servers, or answers to processes that use them."""
     found: dict[str, tuple[Judgement, list[VirtualServerKey]]] = {}
     for key in keys:
-        judgement = judge(
-            tables,
-            base,
-            {
-                **packet,
-                Field.DESTINATION: key.address,
-                Field.PROTOCOL: key.protocol,
-                Field.DESTINATION_PORT: key.port,
-            },
-        )
+        sent = {**packet, Field.DESTINATION: key.address, Field.PROTOCOL: key.protocol}
+        if packet[Field.STATE] is State.NEW:
+            sent[Field.DESTINATION_PORT] = key.port
+        judgement = judge(tables, base, sent)
         if judgement.default.verdict in DROPS:
             found.setdefault(judgement.default.why, (judgement, []))[1].append(key)
     for judgement, dropped in found.values():

@@ -1,4 +1,4 @@
-"""What stands in the way in the host's firewall: told when it comes, shown while it is there, mended where it can be."""
+"""What stands in the way in the host's firewall: told when it comes, shown while it is there, and mended."""
 
 from __future__ import annotations
 

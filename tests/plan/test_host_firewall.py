@@ -79,7 +79,11 @@ def test_what_is_let_in_as_advised_is_no_finding_any_more() -> None:
     assert found(tables("-A INPUT -d 10.96.0.0/16 -j ACCEPT", INPUT="DROP"), WEB, DNS) == []
     some = tables("-A INPUT -d 10.96.0.0/16 -j ACCEPT", INPUT="DROP")
     assert found(some, *SERVED) == [("input", "policy drop", 1)]
-    ports = ("-A INPUT -d 10.96.0.0/16 -j ACCEPT", "-A INPUT -p tcp -m tcp --dport 30000:32767 -j ACCEPT")
+    ports = (
+        "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A INPUT -d 10.96.0.0/16 -j ACCEPT",
+        "-A INPUT -p tcp -m tcp --dport 30000:32767 -j ACCEPT",
+    )
     assert found(tables(*ports, INPUT="DROP"), *SERVED) == []
     assert (
         found(tables("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", FORWARD="DROP")) == []
