@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs a command as in a container that is not privileged: container.sh CAPABILITY FOLDER COMMAND...
+# Runs a command as in a container that is not privileged: container.sh CAPABILITIES FOLDER COMMAND...
 #
-# With that capability and no other (net_admin), a root file system and a /proc/sys that are read-only, and the host's
-# /proc/sys/net once more at FOLDER. An empty FOLDER is none. The process stays the same one.
+# With these capabilities and no others (net_admin,net_raw), a root file system and a /proc/sys that are read-only, and
+# the host's /proc/sys/net once more at FOLDER. An empty FOLDER is none. The process stays the same one.
 set -eu
 if [ "${INSIDE:-}" != yes ]; then
     INSIDE=yes exec unshare --mount --propagation private -- sh "$0" "$@"
 fi
 unset INSIDE
-capability=$1 folder=$2
+capabilities=$(echo "$1" | sed 's/,/,+/g') folder=$2
 shift 2
 
 root=$(mktemp -d)
@@ -30,4 +30,4 @@ mount -o remount,bind,ro "$root/proc/sys"
 mount -o remount,ro "$root"
 # A shell, which knows where it is only by what it is told.
 exec chroot "$root" sh -c 'cd "$1"; shift; exec "$@"' sh "$PWD" \
-    setpriv --no-new-privs --bounding-set="-all,+$capability" --inh-caps="-all,+$capability" -- "$@"
+    setpriv --no-new-privs --bounding-set="-all,+$capabilities" --inh-caps="-all,+$capabilities" -- "$@"

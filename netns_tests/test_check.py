@@ -287,15 +287,12 @@ def test_a_host_firewall_that_drops_is_a_warning_once_and_none_while_its_table_i
     node.namespace.run("nft", "-f", "-", stdin=POLICY_DROP.format(flags=""))
     with running(node) as agent:
         # From here on the agent has it among its own warnings, too.
-        agent.await_line("host firewall drops on input")
+        agent.await_line("host firewall drops")
         found = check(node)
         assert (found.code, found.severities()) == (3, {"host-firewall": "warning"})
         firewall = found.the("host-firewall")
-        assert firewall["meaning"] == (
-            "chain input of table inet filter (nftables, input hook, priority 10) drops what no rule of it accepts, "
-            "service traffic included: policy drop"
-        )
-        assert firewall["mend"] == "nft insert rule inet filter input ip daddr SERVICE-CIDR accept"
+        assert firewall["about"] == "inet filter input"
+        assert firewall["mend"].startswith("nft insert rule inet filter input ip daddr SERVICE-CIDR accept;")
     node.namespace.run("nft", "delete", "table", "inet", "filter")
     node.namespace.run("nft", "-f", "-", stdin=POLICY_DROP.format(flags="flags dormant;"))
     assert check(node, *FLAGS).of("host-firewall")[0][0] == "ok"

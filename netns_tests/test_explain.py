@@ -338,7 +338,7 @@ def test_a_node_that_does_not_forward_keeps_the_answers_from_all_but_its_own_pro
     ) in told.stdout
 
 
-def test_a_firewall_of_the_host_that_drops_is_a_step_and_stands_against_the_result(
+def test_a_firewall_of_the_host_that_drops_is_the_end_with_its_place_and_what_to_do(
     cluster: Cluster, new_service: NewService, family: Family
 ) -> None:
     target = new_service("web-1").target(family)
@@ -354,13 +354,11 @@ def test_a_firewall_of_the_host_that_drops_is_a_step_and_stands_against_the_resu
     last = answer["steps"][-1]
     assert (last["stage"], last["chain"], last["effect"]) == (
         "input",
-        "input of table inet filter",
-        "dropped, unless a rule there accepts it",
+        "input of table inet filter (nftables)",
+        "dropped",
     )
-    (unless,) = answer["unless"]
-    assert unless.startswith(
-        "chain input of table inet filter (nftables, input hook, priority 0) drops what no rule"
-    )
+    assert (answer["outcome"], answer["unless"]) == ("dropped", [])
+    assert "nft insert rule inet filter input" in answer["next"][0]
 
 
 @pytest.mark.usefixtures("mended")

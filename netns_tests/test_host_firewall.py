@@ -11,8 +11,9 @@ from ipvsproxy.kernel.host_firewall import HostFirewall, HostFirewallReader
 from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.nft import NftTable
 from ipvsproxy.plan.firewall import FirewallSettings
-from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
+from ipvsproxy.plan.host_firewall import find_drops
 from netns_tests.namespaces import Namespace
+from tests.builders import key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,16 +91,18 @@ table inet filter {
     }
     chain forward {
         type filter hook forward priority filter; policy drop;
-    }
-    chain output {
-        type filter hook output priority filter; policy drop;
+        ct state vmap { established : accept, related : accept }
     }
 }
 """
 
 
-def inet(table: str, chain: str, why: str) -> HostFirewallFinding:
-    return HostFirewallFinding(Backend.NFTABLES, "inet", table, chain, 10, why)
+def found(reader: HostFirewallReader) -> list[tuple[str, str]]:
+    """Return the chains that drop packets to a Service, and by what."""
+    firewall = reader.look()
+    assert firewall.unseen == ()
+    served = [key("10.96.0.10"), key("fd00:10:96::10")]
+    return [(str(each.base), each.end.why) for each in find_drops(firewall.tables, served)]
 
 
 @pytest.fixture
@@ -122,39 +125,46 @@ def reader(nf_tables: NfTables) -> HostFirewallReader:
 
 
 @pytest.mark.parametrize(
-    ("ruleset", "finding"),
+    ("ruleset", "chain", "why"),
     [
-        (POLICY_DROP, inet("filter", "input", "policy drop")),
-        (FIREWALLD, inet("firewalld", "filter_INPUT", "ends with reject")),
+        (POLICY_DROP, "chain input of table inet filter (nftables)", "policy drop"),
+        (
+            FIREWALLD,
+            "chain filter_INPUT of table inet firewalld (nftables)",
+            "rule `reject with icmpx 3` of chain filter_INPUT",
+        ),
         (
             TWO_CHAINS_DOWN,
-            HostFirewallFinding(
-                Backend.NFTABLES,
-                "ip",
-                "filter",
-                "input",
-                0,
-                "ends with drop in chain refuse, which it leads to",
-            ),
+            "chain input of table ip filter (nftables)",
+            'rule `log prefix "refused: " counter packets 0 bytes 0 drop comment "all that is left"` of chain refuse',
         ),
     ],
     ids=["policy drop", "firewalld", "two chains down"],
 )
 def test_a_firewall_that_drops_is_found_when_it_comes_and_gone_when_it_goes(
-    host: Namespace, reader: HostFirewallReader, ruleset: str, finding: HostFirewallFinding
+    host: Namespace, reader: HostFirewallReader, ruleset: str, chain: str, why: str
 ) -> None:
-    assert reader.look() == HostFirewall()
+    assert found(reader) == []
     host.run("nft", "-f", "-", stdin=ruleset)
-    assert reader.look() == HostFirewall((finding,))
+    assert found(reader) == [(chain, why)]
     host.run("nft", "flush", "ruleset")
-    assert reader.look() == HostFirewall()
+    assert found(reader) == []
 
 
 def test_a_firewall_that_drops_nothing_by_itself_is_no_finding(
     host: Namespace, reader: HostFirewallReader
 ) -> None:
     host.run("nft", "-f", "-", stdin=HARMLESS)
-    assert reader.look() == HostFirewall()
+    assert found(reader) == []
+
+
+@pytest.mark.parametrize("hook", ["prerouting", "input", "forward", "output", "postrouting"])
+def test_each_hook_is_looked_at(host: Namespace, reader: HostFirewallReader, hook: str) -> None:
+    base = f"type filter hook {hook} priority 10"
+    host.run("nft", "-f", "-", stdin=f"table inet t {{ chain c {{ {base}; meta l4proto tcp drop; }}; }}")
+    assert set(found(reader)) == {
+        ("chain c of table inet t (nftables)", "rule `meta l4proto 6 drop` of chain c")
+    }
 
 
 def test_the_own_table_is_no_finding(nf_tables: NfTables, reader: HostFirewallReader) -> None:
@@ -162,18 +172,23 @@ def test_the_own_table_is_no_finding(nf_tables: NfTables, reader: HostFirewallRe
     assert reader.look() == HostFirewall()
 
 
-def test_following_the_advice_of_a_finding_is_a_rule_that_nft_takes(
+def test_following_the_advice_of_a_finding_is_a_rule_that_nft_takes_and_the_end_of_it(
     host: Namespace, reader: HostFirewallReader
 ) -> None:
     host.run("nft", "-f", "-", stdin=POLICY_DROP)
-    (finding,) = reader.look().findings
-    advice = str(finding).split("`")[1].replace("SERVICE-CIDR", "10.96.0.0/16")
-    host.run(*advice.split())
+    served = [key("10.96.0.10")]
+    (finding,) = find_drops(reader.look().tables, served)
+    host.run(*finding.command.replace("SERVICE-CIDR", "10.96.0.0/16").split())
     assert "ip daddr 10.96.0.0/16 accept" in host.run("nft", "list", "chain", "inet", "filter", "input")
+    assert find_drops(reader.look().tables, served) == []
+    host.run("nft", "insert rule inet filter input ip daddr 10.96.0.10 drop")
+    (finding,) = find_drops(reader.look().tables, served)
+    host.run(*finding.command.split())
+    assert find_drops(reader.look().tables, served) == []
 
 
-@pytest.mark.parametrize(("variant", "backend"), [("nft", Backend.NFTABLES), ("legacy", Backend.LEGACY)])
-@pytest.mark.parametrize(("command", "family"), [("iptables", "ip"), ("ip6tables", "ip6")])
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+@pytest.mark.parametrize("command", ["iptables", "ip6tables"])
 class TestIptables:
     @pytest.fixture(autouse=True)
     def _needs_the_programs(self, command: str, variant: str) -> None:
@@ -181,35 +196,83 @@ class TestIptables:
             if shutil.which(program) is None:
                 pytest.skip(f"{program} is not installed")
 
-    def test_a_policy_that_drops_is_found(
-        self,
-        host: Namespace,
-        reader: HostFirewallReader,
-        command: str,
-        variant: str,
-        backend: Backend,
-        family: str,
+    @pytest.fixture
+    def iptables(self, command: str, variant: str) -> str:
+        return f"{command}-{variant}"
+
+    @pytest.fixture
+    def family(self, command: str) -> str:
+        return "ip6" if command == "ip6tables" else "ip"
+
+    @pytest.fixture
+    def backend(self, variant: str) -> str:
+        return f"iptables-{variant}"
+
+    @pytest.fixture
+    def chain(self, family: str, backend: str) -> str:
+        return f"chain INPUT of table {family} filter ({backend})"
+
+    def test_a_policy_that_drops_is_found_until_what_is_advised_is_done(
+        self, host: Namespace, reader: HostFirewallReader, iptables: str, chain: str, family: str
     ) -> None:
-        host.run(f"{command}-{variant}", "-P", "INPUT", "DROP")
-        finding = HostFirewallFinding(backend, family, "filter", "INPUT", 0, "policy drop")
-        assert reader.look() == HostFirewall((finding,))
+        host.run(iptables, "-P", "INPUT", "DROP")
+        assert found(reader) == [(chain, "policy drop")]
+        (finding,) = find_drops(reader.look().tables, ())
+        cidr = "10.96.0.0/16" if family == "ip" else "fd00:10:96::/112"
+        host.run(*finding.command.replace("SERVICE-CIDR", cidr).split())
+        assert found(reader) == []
 
     def test_a_last_rule_that_rejects_is_found(
-        self,
-        host: Namespace,
-        reader: HostFirewallReader,
-        command: str,
-        variant: str,
-        backend: Backend,
-        family: str,
+        self, host: Namespace, reader: HostFirewallReader, iptables: str, chain: str
     ) -> None:
-        iptables = f"{command}-{variant}"
         host.run(iptables, "-N", "LAST")
         host.run(iptables, "-A", "LAST", "-m", "comment", "--comment", "no -j ACCEPT", "-j", "REJECT")
         host.run(iptables, "-A", "INPUT", "-i", "lo", "-j", "ACCEPT")
         host.run(iptables, "-A", "INPUT", "-p", "tcp", "--dport", "111", "-j", "DROP")
-        assert reader.look() == HostFirewall()
+        assert found(reader) == []
         host.run(iptables, "-A", "INPUT", "-m", "comment", "--comment", "all the rest", "-j", "LAST")
-        why = "ends with reject in chain LAST, which it leads to"
-        finding = HostFirewallFinding(backend, family, "filter", "INPUT", 0, why)
-        assert reader.look() == HostFirewall((finding,))
+        ((where, why),) = found(reader)
+        assert where == chain
+        assert why.startswith('rule `-A LAST -m comment --comment "no -j ACCEPT" -j REJECT')
+
+    def test_a_single_rule_is_found_and_its_removal_is_the_advice(
+        self, host: Namespace, reader: HostFirewallReader, iptables: str, family: str
+    ) -> None:
+        address = "10.96.0.10" if family == "ip" else "fd00:10:96::10"
+        host.run(iptables, "-A", "INPUT", "-d", address, "-p", "tcp", "--dport", "80", "-j", "REJECT")
+        served = [key("10.96.0.10"), key("fd00:10:96::10"), key("10.96.0.11"), key("fd00:10:96::11")]
+        (finding,) = find_drops(reader.look().tables, served)
+        assert finding.served == (str(key(address)),)
+        host.run(*finding.command.split())
+        assert find_drops(reader.look().tables, served) == []
+
+    @pytest.mark.parametrize("table", ["raw", "mangle"])
+    def test_other_tables_are_looked_at(
+        self,
+        host: Namespace,
+        reader: HostFirewallReader,
+        iptables: str,
+        family: str,
+        backend: str,
+        table: str,
+    ) -> None:
+        host.run(iptables, "-t", table, "-A", "PREROUTING", "-p", "tcp", "-j", "DROP")
+        assert {where for where, _ in found(reader)} == {
+            f"chain PREROUTING of table {family} {table} ({backend})"
+        }
+
+    def test_a_rule_of_nfts_own_among_those_of_iptables_is_read_by_nft(
+        self, host: Namespace, reader: HostFirewallReader, iptables: str, family: str, variant: str
+    ) -> None:
+        if variant == "legacy":
+            pytest.skip("nft has no part in iptables-legacy")
+        host.run(iptables, "-A", "INPUT", "-i", "lo", "-j", "ACCEPT")
+        pair = "10.96.0.10 . 80" if family == "ip" else "fd00:10:96::10 . 80"
+        host.run("nft", f"add rule {family} filter INPUT {family} daddr . tcp dport {{ {pair} }} drop")
+        host.run("nft", f"add rule {family} filter INPUT meta l4proto 6 drop")
+        # As iptables-nft has it, the first of these would drop all of TCP.
+        assert [why for _, why in found(reader)] == [
+            f"rule `{line}` of chain INPUT"
+            for line in host.run(f"{iptables}-save", "-t", "filter").splitlines()
+            if line.startswith("-A INPUT -p tcp")
+        ][1:]

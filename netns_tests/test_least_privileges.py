@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 _REPOSITORY = Path(__file__).parents[1]
 _MANIFESTS = _REPOSITORY / "tests" / "chart" / "golden" / "default.yaml"
 _CONTAINER = str(_REPOSITORY / "netns_tests" / "container.sh")
+CAP_NET_RAW = 13
 SETTINGS = ("net.ipv4.vs.conntrack", "net.ipv4.vs.expire_nodest_conn", "net.ipv4.ip_forward")
 
 
 class Privileges(NamedTuple):
-    """What is enforced of a container: its one capability, and where it has the host's /proc/sys/net."""
+    """What is enforced of a container: its capabilities, and where it has the host's /proc/sys/net."""
 
-    capability: str
+    capabilities: str
     settings: str
 
 
@@ -41,12 +42,12 @@ def of_the_chart() -> Privileges:
     pod = next(each["spec"]["template"]["spec"] for each in documents if each["kind"] == "DaemonSet")
     (container,) = pod["containers"]
     context: dict[str, Any] = container["securityContext"]
-    (capability,) = context["capabilities"]["add"]
+    capabilities = ",".join(context["capabilities"]["add"])
     assert context["capabilities"]["drop"] == ["ALL"]
     assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
     assert context.get("privileged", False) is False
     (settings,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "proc-sys-net")
-    return Privileges(capability.lower(), settings)
+    return Privileges(capabilities.lower(), settings)
 
 
 class AgentInContainer(Agent):
@@ -95,12 +96,14 @@ def without_settings(tmp_path: Path) -> Iterator[Cluster]:
     yield from build(tmp_path, AgentWithoutSettings)
 
 
-def test_the_agent_has_the_one_capability(cluster: Cluster) -> None:
+def test_the_agent_has_the_two_capabilities(cluster: Cluster) -> None:
     process = (cluster.agent.run_directory / "agent.lock").read_text().strip()
     status = Path(f"/proc/{process}/status").read_text()
 
     sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith(("Cap", "NoNewPrivs")))
-    assert {int(sets[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {1 << CAP_NET_ADMIN}
+    assert {int(sets[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {
+        1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
+    }
     assert sets["NoNewPrivs"] == "1"
 
 

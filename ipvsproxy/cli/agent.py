@@ -7,10 +7,13 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ipvsproxy import __version__
 from ipvsproxy.cli.kernel_settings import KernelSettings
 from ipvsproxy.cli.settings import controller_settings, firewall_settings, patience
 from ipvsproxy.kernel.address_notices import AddressNotices
+from ipvsproxy.kernel.forwarding import Forwarding
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.inspect_tables import read_conntrack_room
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
@@ -37,7 +40,6 @@ from ipvsproxy.reconcile.hooks import Hooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import msgspec
     from structlog.typing import FilteringBoundLogger
 
     from ipvsproxy.config.settings import Config
@@ -100,7 +102,13 @@ class Agent:
         self._metrics = Metrics()
         self._settings = KernelSettings(log)
         self._kernel = timed(open_node_kernel(firewall_settings(config, None)), self._metrics.time_call)
-        self._host_firewall = HostFirewallWatch(HostFirewallReader(NfTables()).look, log)
+        self._host_firewall = HostFirewallWatch(
+            HostFirewallReader(NfTables()).look,
+            Forwarding(),
+            lambda: self.controller.planned().virtual_servers,
+            lambda: self._config.masquerade_bit if self._config.accept_forwarded else None,
+            log,
+        )
         self._health = Health(patience(config), self._is_eligible, time.monotonic, time.time)
         self._http = HttpServer(log)
         self._node_ports_health = NodePortHealth(
@@ -189,6 +197,7 @@ class Agent:
             self._is_unknown,
             lambda: self._settings.wrong,
             lambda: read_conntrack_room(ProcSysctls()),
+            host_firewall=lambda: self._host_firewall.state,
         )
         if not limit:
             return surroundings
@@ -222,7 +231,8 @@ class Agent:
         known = store.node is not None or not store.synced or any(each.kind == "Node" for each in rejections)
         identity = Identity(__version__, os.getpid(), config.node_name, rules, known)
         watches = self._source_health.states()
-        return build_report(identity, view, states, rejections, self._host_firewall.warnings, watches)
+        report = build_report(identity, view, states, rejections, (), watches)
+        return msgspec.structs.replace(report, host_firewall=self._host_firewall.state.reported)
 
     def _resync(self) -> ResyncResult:
         try:

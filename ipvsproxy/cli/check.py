@@ -57,11 +57,12 @@ from ipvsproxy.observe.check import (
 )
 from ipvsproxy.observe.comparison import Comparison, KernelTables
 from ipvsproxy.observe.configuration import Configuration
-from ipvsproxy.observe.desired import firewall_settings
+from ipvsproxy.observe.desired import desired_virtual_servers, firewall_settings
 from ipvsproxy.plan.check import agent, kernel, network, others, room, settings
 from ipvsproxy.plan.check.finding import Check, by_severity, exit_code, unknown
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
-from ipvsproxy.plan.kube_proxy import named
+from ipvsproxy.plan.host_firewall import find_drops
+from ipvsproxy.plan.kube_proxy import named, removal_of
 from ipvsproxy.plan.ownership import record_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
 
     from ipvsproxy.cli.arguments.check import CheckArguments
     from ipvsproxy.config.settings import Config
-    from ipvsproxy.kernel.host_firewall import HostFirewall
     from ipvsproxy.kernel.inspect_tables import IpvsSummary
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.observe.schema import AgentReport
@@ -212,19 +212,10 @@ class Inspection:
             self._report,
             patience(self._config),
             dump,
-            self._known_warnings(),
             ipv6_refused=read_ipv6_disabled(self._sysctls) is not False,
         )
         for finding in agent.judge_health(health, __version__):
             yield unseen if unseen and finding.check is Check.DIFFERENCES else finding
-
-    def _known_warnings(self) -> list[str]:
-        """Return what the agent warns of in the host's firewall, as this command finds it itself."""
-        try:
-            firewall = self._found_firewall
-        except _UNSEEN:
-            return []
-        return [*map(str, firewall.findings), *firewall.unseen]
 
     def _configuration(self) -> Iterable[Finding]:
         answer = self._answer
@@ -331,12 +322,21 @@ class Inspection:
 
     # --- what is in the way ---
 
-    @cached_property
-    def _found_firewall(self) -> HostFirewall:
-        return HostFirewallReader(self._nf_tables).look()
-
     def _host_firewall(self) -> Iterable[Finding]:
-        return network.judge_host_firewall(self._found_firewall.findings, self._found_firewall.unseen)
+        """Look anew: what the agent saw may have changed since, but for what it could not do."""
+        found = HostFirewallReader(self._nf_tables).look()
+        served = (
+            {desired.virtual_server.key for desired in desired_virtual_servers(self._report)}
+            if self._report
+            else ()
+        )
+        failed = self._report.host_firewall.failed if self._report else ()
+        return network.judge_host_firewall(
+            find_drops(found.tables, served),
+            found.unseen,
+            failed,
+            agent_mends=self._config.accept_forwarded and not self._in_use,
+        )
 
     def _arp(self) -> Iterable[Finding]:
         bound = self._addresses.bound()
@@ -373,7 +373,11 @@ class Inspection:
             reader = KubeProxyReader(ipsets)
             found = reader.look()
             theirs = self._unrecorded(reader) if self._ipvs_summary and not self._report else []
-        return others.judge_leftovers(found, theirs, running=running_process() is not None)
+            removals = [removal_of(table) for table in reader.tables()] if found.chains else []
+        kept = {
+            (removal.table, chain): reason for removal in removals for chain, reason in removal.kept.items()
+        }
+        return others.judge_leftovers(found, theirs, kept, running=running_process() is not None)
 
     def _unrecorded(self, reader: KubeProxyReader) -> list[VirtualServerKey]:
         """Return the virtual servers that are kube-proxy's; an agent that runs makes them its own, or ends them."""

@@ -1,7 +1,8 @@
 """`ipvsproxy cleanup`: removes what is ipvsproxy's on this node, after showing it.
 
-The order is the reverse of setting up: addresses, virtual servers, the interface, and last the table that has the
-record of what is ours. So one that is interrupted can be run again, and nothing of ours is ever off the record.
+The order is the reverse of setting up: addresses, virtual servers, the interface, the chains in the host's own
+firewall, and last the table that has the record of what is ours. So one that is interrupted can be run again, and
+nothing of ours is ever off the record. A chain is ours by its name, with the table or without it.
 """
 
 from __future__ import annotations
@@ -9,33 +10,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from ipvsproxy.cli.answers import await_report
 from ipvsproxy.cli.dialog import Dialog, counted, listed
 from ipvsproxy.cli.lock import AgentLock, AlreadyRunningError, holder
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.kernel.forwarding import Forwarding
+from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.interface import FirewallError
 from ipvsproxy.kernel.ipsets import IpSets
+from ipvsproxy.kernel.nfnetlink import NfTables
 from ipvsproxy.kernel.node import open_node_kernel
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServer
 from ipvsproxy.plan.cleanup import NodeTables, removal_of_ours
 from ipvsproxy.plan.firewall import TABLE, FirewallSettings
+from ipvsproxy.plan.forwarding import find_ours
 from ipvsproxy.plan.kube_proxy import IPSETS
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ipvsproxy.cli.arguments.cleanup import CleanupArguments
     from ipvsproxy.cli.lock import Holder
+    from ipvsproxy.kernel.host_firewall import HostFirewall
     from ipvsproxy.kernel.interface import KernelError, NodeKernel
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.cleanup import Removal
+    from ipvsproxy.plan.forwarding import Leftover
 
 T = TypeVar("T")
 
@@ -75,20 +82,34 @@ def cleanup(arguments: CleanupArguments) -> int:
     return dialog.exit_code
 
 
+class HostChains(NamedTuple):
+    """What finds the agent's chains in the host's own firewall, and what removes one, or raises FirewallError."""
+
+    look: Callable[[], HostFirewall]
+    remove: Callable[[Leftover], None]
+
+
 def _remove_ours(dialog: Dialog) -> None:
     with IpSets() as ipsets:
         beside_mode_ipvs = not IPSETS.isdisjoint(ipsets.references())
-    remove_ours(dialog, open_node_kernel(FirewallSettings()), beside_mode_ipvs=beside_mode_ipvs)
+    with contextlib.closing(NfTables()) as nf_tables:
+        chains = HostChains(HostFirewallReader(nf_tables).look, Forwarding().remove)
+        kernel = open_node_kernel(FirewallSettings())
+        remove_ours(dialog, kernel, chains, beside_mode_ipvs=beside_mode_ipvs)
 
 
-def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -> None:
+def remove_ours(dialog: Dialog, kernel: NodeKernel, chains: HostChains, *, beside_mode_ipvs: bool) -> None:
     """Show all that is ours, and remove it if that is wanted. OSError and FirewallError if the kernel can't be read.
 
-    Beside kube-proxy's mode ipvs, which takes over addresses and virtual servers as they are, the table alone goes.
+    Beside kube-proxy's mode ipvs, which takes over addresses and virtual servers as they are, tables and chains go.
     """
     found = read_tables(kernel)
     removal = removal_of_ours(found)
-    if not found.has_table:
+    firewall = chains.look()
+    in_firewall = find_ours(firewall.tables)
+    for sentence in firewall.unseen:
+        dialog.warn(f"whether the agent has a chain there is not known: {sentence}")
+    if not found.has_table and not in_firewall:
         dialog.say("There is nothing of ipvsproxy's on this node.")
         if found.has_interface:
             dialog.say(
@@ -99,7 +120,8 @@ def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -
     going, staying = described(removal), [*_staying(removal)]
     if beside_mode_ipvs:
         going, staying = [], going + staying
-    dialog.show("These go", [*going, f"the nftables table inet {TABLE}"])
+    tables = [f"the nftables table inet {TABLE}"] if found.has_table else []
+    dialog.show("These go", [*going, *map(str, in_firewall), *tables])
     dialog.show("These stay", staying)
     if beside_mode_ipvs:
         dialog.say(
@@ -108,11 +130,12 @@ def remove_ours(dialog: Dialog, kernel: NodeKernel, *, beside_mode_ipvs: bool) -
         )
     if dialog.agrees("Remove what goes?"):
         done = [] if beside_mode_ipvs else remove_virtual_servers(dialog, kernel, removal)
-        if dialog.failed:
+        done += _remove_chains(dialog, in_firewall, chains.remove)
+        if dialog.failed and tables:
             dialog.fail(f"the table inet {TABLE} stays: it has the record of what stays; run this again")
-        else:
+        elif tables:
             kernel.firewall.remove()
-            done.append(f"the nftables table inet {TABLE}")
+            done += tables
         say_removed(dialog, done)
 
 
@@ -168,6 +191,18 @@ def remove_virtual_servers(dialog: Dialog, kernel: NodeKernel, removal: Removal)
         else:
             done.append(f"the interface {INTERFACE}")
     return done
+
+
+def _remove_chains(
+    dialog: Dialog, ours: Sequence[Leftover], remove: Callable[[Leftover], None]
+) -> Iterator[str]:
+    for each in ours:
+        try:
+            remove(each)
+        except FirewallError as error:
+            dialog.fail(f"{each} stays: {error}")
+        else:
+            yield str(each)
 
 
 def say_removed(dialog: Dialog, done: Sequence[str]) -> None:

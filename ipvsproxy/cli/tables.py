@@ -110,6 +110,7 @@ def render(dump: Dump, detail: Detail, look: Look) -> str:
         _rejections(dump),
         _failures(dump),
         _warnings(dump),
+        _host_firewall_chains(dump),
         _watches(dump, wide=wide),
     ]
     if wide:
@@ -279,6 +280,12 @@ def _failures(dump: Dump) -> Table:
 
 def _warnings(dump: Dump) -> Table:
     return Table((Column("WARNING"),), [(each,) for each in dump.warnings])
+
+
+def _host_firewall_chains(dump: Dump) -> Table:
+    return Table(
+        (Column("OWN CHAIN IN THE HOST'S FIREWALL"),), [(each,) for each in dump.host_firewall_chains]
+    )
 
 
 def _watches(dump: Dump, *, wide: bool) -> Table:

@@ -245,6 +245,15 @@ class Config:
         group=Group.MASQUERADING,
         meaning="the bit of the packet mark that asks for masquerading, 0 to 31",
     )
+    accept_forwarded: bool = setting(
+        read_boolean,
+        "true",
+        "--accept-forwarded",
+        metavar="BOOL",
+        group=Group.MASQUERADING,
+        meaning="where a firewall of the host drops what is forwarded, keep a chain there that accepts answers of "
+        "endpoints and other traffic of Services",
+    )
     conntrack_max_per_core: int = setting(
         read_count,
         "32768",

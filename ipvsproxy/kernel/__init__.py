@@ -10,7 +10,8 @@
 * `nft`, `nft_text`, `nft_listing`: the nftables table, by the program `nft`: written, and read back.
 * `nfnetlink`: what nf_tables answers without a program.
 * `conntrack`, `conntrack_codec`: connection tracking entries that have to go.
-* `host_firewall`, `host_firewall_listing`: the host's own firewall, read only.
+* `host_firewall`, `host_firewall_listing`, `iptables_rules`: the host's own firewall, read; `forwarding`: the agent's
+  chain there; `iptables`: the programs for both.
 * `sysctl`: kernel settings.
 * `netlink`, `netlink_codec`: the netlink client that all of them share, and its framing.
 * `fake`, `fake_firewall`, `fake_conntrack`: the same in memory, as strict as the kernel.

@@ -234,7 +234,8 @@ class KubeProxyReader:
                 for rule in rules
                 if (target := _target_of(rule.expr)) is not None
             ),
-            any(chain.name == "FORWARD" and chain.policy == "drop" for chain in chains),
+            any(chain.name == "FORWARD" and chain.policy == "drop" for chain in chains)
+            or any(rule.chain == "FORWARD" and _drops_all(rule.expr) for rule in rules),
         )
 
     def _legacy_tables(self, unseen: list[str]) -> list[Table]:
@@ -359,6 +360,15 @@ def _target_of(statements: Iterable[Mapping[str, object]]) -> str | None:
     return None
 
 
+def _drops_all(statements: Iterable[Mapping[str, object]]) -> bool:
+    """Say whether a rule has no condition and drops or refuses."""
+    decisive = [each for each in statements if not each.keys() <= {"counter", "log"}]
+    match decisive:
+        case [{"drop": _} | {"reject": _} | {"xt": {"type": "target", "name": "REJECT"}}]:
+            return True
+    return False
+
+
 def _nft_text(removal: TableRemoval) -> str:
     place = f"{removal.table.family} {removal.table.name}"
     lines = [f"delete rule {place} {jump.chain} handle {jump.rule}" for jump in removal.jumps]
@@ -387,6 +397,7 @@ def _parse_save(text: str, family: str) -> Iterable[Table]:
             forward_drops |= (chain, policy) == ("FORWARD", "DROP")
         elif line.startswith("-A "):
             _, chain, *options = shlex.split(line)
+            forward_drops |= chain == "FORWARD" and options[:2] in (["-j", "DROP"], ["-j", "REJECT"])
             for option, target in itertools.pairwise(options):
                 if option in {"-j", "-g"}:
                     jumps.append(Jump(chain, target, line.removeprefix("-A ")))

@@ -74,7 +74,7 @@ def run_nft(command: Sequence[str], text: bytes, timeout: float = _TIMEOUT_SECON
             "the program nft can't be run: install the package nftables where the agent runs, with nft on its PATH"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise FirewallError(f"nft did not end within {timeout:g} seconds") from error
+        raise FirewallError(f"{command[0]} did not end within {timeout:g} seconds") from error
     return Completed(completed.returncode, completed.stdout, completed.stderr)
 
 

@@ -20,7 +20,7 @@ from ipvsproxy.plan.check.finding import worst
 from ipvsproxy.plan.services import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
@@ -65,17 +65,15 @@ def health_of(
     report: AgentReport,
     overdue_after: float,
     dump: Dump | None,
-    known_warnings: Collection[str],
     *,
     ipv6_refused: bool = False,
 ) -> Health:
     """Return what the agent says of itself; `dump` has it beside the kernel, None if that can't be looked at.
 
-    `known_warnings` are those that this node was found to deserve anyway, and `ipv6_refused` says that it takes no IPv6
-    addresses: what follows from that is not told again.
+    `ipv6_refused` says that this node takes no IPv6 addresses: what follows from that is not told again.
     """
     agent = report.agent
-    known = {*known_warnings, no_such_node(agent.node_name)}
+    known = no_such_node(agent.node_name)
     return Health(
         agent.version,
         agent.pid,
@@ -101,7 +99,7 @@ def health_of(
         ],
         list(_rejections(report)),
         None if dump is None else list(_differences(dump)),
-        [warning for warning in report.warnings if warning not in known],
+        [warning for warning in report.warnings if warning != known],
     )
 
 

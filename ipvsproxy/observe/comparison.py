@@ -147,7 +147,8 @@ class Comparison:
             differences=list(self._differences(pairs, sentences, said)) if comparable else None,
             rejections=self._rejections(pairs),
             failures=list(said.failures),
-            warnings=self._report.warnings if self._report else [],
+            warnings=_warnings(self._report) if self._report else [],
+            host_firewall_chains=self._report.host_firewall.chains if self._report else [],
         )
 
     def _add_desired(self, report: schema.AgentReport) -> None:
@@ -348,3 +349,7 @@ def _key(element: SetElement) -> VirtualServerKey | None:
     """Return the address, protocol and port that the element begins with, None if it has an address alone."""
     fields = element.fields
     return VirtualServerKey(*fields[:3]) if len(fields) > 2 else None  # noqa: PLR2004 - those three
+
+
+def _warnings(report: schema.AgentReport) -> list[str]:
+    return [*report.warnings, *report.host_firewall.failed, *report.host_firewall.warnings]

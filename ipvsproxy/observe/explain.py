@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ipvsproxy.config.durations import format_duration
-from ipvsproxy.model.addresses import Family, family, format_address
+from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 from ipvsproxy.model.items import describe
@@ -33,7 +33,7 @@ from ipvsproxy.observe.explain_schema import (
 from ipvsproxy.observe.traced import is_full, keys_met, trace_desired, trace_kernel
 from ipvsproxy.observe.words import mentions
 from ipvsproxy.plan.trace import trace
-from ipvsproxy.plan.trace.values import Outcome, SourceSeen, Stage
+from ipvsproxy.plan.trace.values import Outcome, SourceSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.explain_words import Situation
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.observe.traced import KernelState
-    from ipvsproxy.plan.host_firewall import HostFirewallFinding
     from ipvsproxy.plan.trace.values import Packet, Step, Trace
 
 _OUTCOMES = {
@@ -54,9 +53,6 @@ _OUTCOMES = {
     Outcome.NODE: ExplainedOutcome.NODE,
     Outcome.NOT_OURS: ExplainedOutcome.NOT_OURS,
 }
-# Where the agent's own chain at input stands, plan.firewall.
-_INPUT_PRIORITY = -10
-_FAMILIES = {"ip": (Family.IPV4,), "ip6": (Family.IPV6,), "inet": tuple(Family)}
 
 
 class Question(NamedTuple):
@@ -96,11 +92,11 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     traced = trace(question.packet, state)
     key, met = question.key, _met(question.key, traced)
     desired = {each.virtual_server.key: each for each in desired_virtual_servers(report)} if report else {}
-    findings = _host_firewall(family(key.address), traced, kernel)
     unless = [
         *unfollowed,
         *question.unless,
-        *map(str, findings),
+        *map(str, traced.undecided),
+        *kernel.host_firewall.unseen,
         *doubts(question.packet, met, traced, kernel, desired.get(met)),
     ]
     endpoints = list(_endpoints(desired.get(met), kernel, met, traced))
@@ -121,8 +117,8 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
         ),
         destination=_destination(key, desired.get(key)),
         about=[*_about(situation), *words.claims_of_foreign(situation, report)],
-        assumptions=[*question.assumptions, *kernel.host_firewall.unseen, *unseen],
-        steps=_steps(traced, findings),
+        assumptions=[*question.assumptions, *unseen],
+        steps=[_explained(step) for step in traced.steps if step.real_server is None],
         ways=_ways(traced),
         endpoints=endpoints,
         outcome=_OUTCOMES[traced.outcome],
@@ -222,18 +218,6 @@ def _endpoint_state(status: RealServerStatus | None, *, serves: bool, answers: b
 # --- the way ---
 
 
-def _steps(traced: Trace, findings: Sequence[HostFirewallFinding]) -> list[ExplainedStep]:
-    """Return the steps that all real servers have in common, with those of the host's firewall in their places."""
-    steps = [_explained(step) for step in traced.steps if step.real_server is None]
-    for finding in findings:
-        place = next(n for n, step in enumerate(steps, start=1) if step.stage == Stage.ROUTING)
-        if finding.priority > _INPUT_PRIORITY:
-            at_input = (n for n, step in enumerate(steps[place:], start=place) if step.stage != Stage.INPUT)
-            place = next(at_input, len(steps))
-        steps.insert(place, _of_host(finding))
-    return steps
-
-
 def _ways(traced: Trace) -> list[ExplainedWay]:
     """Return the steps behind IPVS, real servers with the same ones together."""
     ways: dict[tuple[object, ...], ExplainedWay] = {}
@@ -250,30 +234,6 @@ def _explained(step: Step) -> ExplainedStep:
     entries = [describe(item) for item in step.items]
     reason = step.reason or words.RULE_WITHOUT_COMMENT
     return ExplainedStep(step.stage, step.chain or None, reason, step.effect, entries)
-
-
-def _of_host(finding: HostFirewallFinding) -> ExplainedStep:
-    return ExplainedStep(
-        Stage.INPUT,
-        f"{finding.chain} of table {finding.family} {finding.table}",
-        f"the host's own firewall, priority {finding.priority}: {finding.why}",
-        "dropped, unless a rule there accepts it",
-        [],
-    )
-
-
-def _host_firewall(of: Family, traced: Trace, kernel: KernelState) -> list[HostFirewallFinding]:
-    """Return the chains of the host's own firewall that the packet comes to, and that may drop it."""
-    stages = {step.stage for step in traced.steps}
-    if traced.outcome is Outcome.NOT_OURS or Stage.ROUTING not in stages:
-        return []
-    ended_at_input = stages.isdisjoint({Stage.IPVS, Stage.NODE})
-    return [
-        finding
-        for finding in kernel.host_firewall.findings
-        if of in _FAMILIES.get(finding.family, ())
-        and not (ended_at_input and finding.priority > _INPUT_PRIORITY)
-    ]
 
 
 def _wanted(traced: Trace, wanted: Trace, differences: Sequence[str]) -> str | None:

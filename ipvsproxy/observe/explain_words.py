@@ -183,6 +183,8 @@ def _cause(situation: Situation) -> str:  # noqa: PLR0911 - one for each
     if situation.traced.outcome is Outcome.NOT_OURS:
         wanted = key in situation.desired
         return f"{describe(key.address)} is missing on the dummy interface" if wanted else ""
+    if situation.traced.host_drops:
+        return "; ".join(drop.meaning for drop in situation.traced.host_drops)
     if situation.traced.outcome is Outcome.NODE:
         return reason
     if situation.decided_by(FirewallSet.RESTRICTED_PORTS):
@@ -258,10 +260,11 @@ def advice(
             "the agent mends what differs at its next resync (--sync-period), or when it is started anew; if it comes "
             "back, somebody else changes it: see `repaired what others changed` in the agent's log"
         )
-    elif report is None and not situation.traced.answers:
+    elif report is None and not situation.traced.answers and not situation.traced.host_drops:
         yield "start the agent: only it knows what should be there, and it mends what is not"
     if not certain:
         yield "look into what `unless` says: that may keep the packet from the endpoint, or the answer from its client"
+    yield from _past_the_host_firewall(situation)
     if situation.traced.outcome is not Outcome.ANSWERED:
         yield from _by_outcome(situation, mending=bool(differences))
         if report:
@@ -275,8 +278,15 @@ def advice(
     yield from _by_state(situation)
 
 
+def _past_the_host_firewall(situation: Situation) -> Iterator[str]:
+    for drop in situation.traced.host_drops:
+        yield f"so that it passes {drop.base}: `{drop.command}`, and the same in the configuration of that firewall"
+
+
 def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:
     traced, desired = situation.traced, situation.desired.get(situation.met)
+    if traced.host_drops:
+        return
     if unreached := _unreached(situation):
         yield from unreached
     elif situation.decided_by(FirewallSet.RESTRICTED_PORTS):

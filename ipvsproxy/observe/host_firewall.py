@@ -1,34 +1,90 @@
-"""What of the host's firewall stands in the way of service traffic, told once and kept to be shown."""
+"""What of the host's firewall stands in the way of service traffic: told once, and kept to be shown.
+
+Where it drops what is forwarded, this is also where the agent's own chain is made, and made again: programs are run for
+it, and the reconciler waits for none of them.
+"""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from ipvsproxy.kernel.host_firewall import HostFirewall
+from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
+from ipvsproxy.observe.schema import HostFirewallInfo
+from ipvsproxy.plan.forwarding import find_missing, find_ours
+from ipvsproxy.plan.host_firewall import find_drops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
 
     from structlog.typing import FilteringBoundLogger
 
+    from ipvsproxy.kernel.host_firewall import HostFirewall
+    from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.plan.forwarding import Accepting, Leftover
+    from ipvsproxy.plan.host_firewall import HostFirewallFinding
+
+T = TypeVar("T")
+
+
+class Forwarding(Protocol):
+    """What makes and removes the agent's chain; `kernel.forwarding` has it."""
+
+    def accept(self, wanted: Accepting, masquerade_bit: int) -> None:
+        """Make the chain and what leads to it; FirewallError or KernelUnavailableError."""
+
+    def remove(self, ours: Leftover) -> None:
+        """Remove the chain and what leads to it; FirewallError or KernelUnavailableError."""
+
+
+class State(NamedTuple):
+    """What the last look found.
+
+    `unmended` are sentences about where the agent's chain could not be made or removed, `chains` are the places where
+    it is.
+    """
+
+    findings: tuple[HostFirewallFinding, ...] = ()
+    unseen: tuple[str, ...] = ()
+    unmended: tuple[str, ...] = ()
+    chains: tuple[str, ...] = ()
+
+    @property
+    def reported(self) -> HostFirewallInfo:
+        """All of it in words."""
+        warnings = [*map(str, self.findings), *self.unseen]
+        return HostFirewallInfo(warnings, list(self.unmended), list(self.chains))
+
 
 class HostFirewallWatch:
-    """Looks when it is asked to, in a thread of its own named `host-firewall`: programs are run for it."""
+    """Looks when it is asked to, in a thread of its own named `host-firewall`."""
 
-    def __init__(self, look: Callable[[], HostFirewall], log: FilteringBoundLogger) -> None:
-        """Take what looks at the host's firewall."""
+    def __init__(
+        self,
+        look: Callable[[], HostFirewall],
+        forwarding: Forwarding,
+        served: Callable[[], Collection[VirtualServerKey]],
+        accepted_bit: Callable[[], int | None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Take what looks at the host's firewall, what makes the agent's chain there, and what the agent serves.
+
+        `accepted_bit` says which bit of the mark the chain accepts, None if there shall be no such chain.
+        """
         self._look = look
+        self._forwarding = forwarding
+        self._served = served
+        self._accepted_bit = accepted_bit
         self._log = log
-        self._found = HostFirewall()
+        self._state = State()
         self._asked = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="host-firewall", daemon=True)
 
     @property
-    def warnings(self) -> list[str]:
-        """What was found at the last look, and what could not be looked at: sentences without a full stop."""
-        return [*map(str, self._found.findings), *self._found.unseen]
+    def state(self) -> State:
+        """What was found at the last look."""
+        return self._state
 
     def ask(self) -> None:
         """Ask for another look; from any thread."""
@@ -59,20 +115,72 @@ class HostFirewallWatch:
                 self._log.error("host firewall look failed", exc_info=error)
 
     def look(self) -> None:
-        """Look, and write a line for each thing that was not there at the last look."""
-        before, self._found = self._found, self._look()
-        for finding in self._found.findings:
-            if finding not in before.findings:
-                self._log.warning(
-                    "host firewall drops on input",
-                    backend=finding.backend,
-                    family=finding.family,
-                    table=finding.table,
-                    chain=finding.chain,
-                    priority=finding.priority,
-                    why=finding.why,
-                    meaning=str(finding),
-                )
-        for reason in self._found.unseen:
-            if reason not in before.unseen:
-                self._log.info("host firewall not looked at", reason=reason)
+        """Look, bring the agent's chain to where it is needed, and write a line for what was not there before."""
+        found = self._look()
+        changed, unmended = self._mend(found)
+        if changed:
+            found = self._look()
+        before = self._state
+        self._state = State(
+            tuple(find_drops(found.tables, self._served())),
+            found.unseen,
+            unmended,
+            tuple(str(each) for each in find_ours(found.tables)),
+        )
+        self._tell(before)
+
+    def _mend(self, found: HostFirewall) -> tuple[bool, tuple[str, ...]]:
+        """Make the chain where it is missing, or remove it if it is not wanted; say what was done and what failed."""
+        changed = False
+        failed: list[str] = []
+        bit = self._accepted_bit()
+        if bit is not None:
+            for missing in find_missing(found.tables, bit):
+                try:
+                    self._forwarding.accept(missing, bit)
+                except (OSError, FirewallError, KernelUnavailableError) as error:
+                    failed.append(
+                        f"{missing} can't be made, so answers of endpoints are dropped there: {error}"
+                    )
+                else:
+                    changed = True
+                    again = str(missing) in self._state.chains
+                    write = self._log.warning if again else self._log.info
+                    write(
+                        "host firewall accepts answers again" if again else "host firewall accepts answers",
+                        chain=str(missing),
+                        because=f"{missing.base} drops what nothing accepts",
+                    )
+            return changed, tuple(failed)
+        for ours in find_ours(found.tables):
+            try:
+                self._forwarding.remove(ours)
+            except (OSError, FirewallError, KernelUnavailableError) as error:
+                failed.append(f"{ours} can't be removed: {error}")
+            else:
+                changed = True
+                self._log.info("chain removed from the host firewall", chain=str(ours))
+        return changed, tuple(failed)
+
+    def _tell(self, before: State) -> None:
+        for finding in _new(self._state.findings, before.findings):
+            base = finding.base
+            self._log.warning(
+                "host firewall drops",
+                hook=base.hook,
+                backend=base.table.backend,
+                family=base.table.family,
+                table=base.table.name,
+                chain=base.chain,
+                priority=base.priority,
+                why=finding.end.why,
+                meaning=str(finding),
+            )
+        for reason in _new(self._state.unmended, before.unmended):
+            self._log.warning("host firewall not changed", reason=reason)
+        for reason in _new(self._state.unseen, before.unseen):
+            self._log.info("host firewall not looked at", reason=reason)
+
+
+def _new(now: Iterable[T], before: Collection[T]) -> list[T]:
+    return [each for each in now if each not in before]

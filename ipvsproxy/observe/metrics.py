@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from ipvsproxy import __version__
 from ipvsproxy.kernel.timed import TIMED, Call
+from ipvsproxy.observe.host_firewall import State as HostFirewallState
 from ipvsproxy.observe.metrics_table import METRICS, OPERATIONS, Kind
 from ipvsproxy.plan.view import DrainEnd, Numbers, Occasion
 
@@ -44,7 +45,7 @@ class Surroundings(NamedTuple):
     `unusable` are the parts of objects that can't be used, `unavailable` those that can't be had beside what the rounds
     tell. `node_is_unknown` says that there is no Node of the agent's name. `wrong_settings` are the kernel settings
     that can't be made. `conntrack_room` is how many connections are tracked, and how many may be. `traffic` has the
-    samples by Service.
+    samples by Service. `host_firewall` is what the last look at the host's firewall found.
     """
 
     backlog: Callable[[], Backlog]
@@ -55,6 +56,7 @@ class Surroundings(NamedTuple):
     wrong_settings: Callable[[], Iterable[str]] = lambda: ()
     conntrack_room: Callable[[], tuple[int, int] | None] = lambda: None
     traffic: Callable[[], Iterable[Sample]] = lambda: ()
+    host_firewall: Callable[[], HostFirewallState] = HostFirewallState
 
 
 class Metrics:
@@ -180,6 +182,12 @@ class Metrics:
         if room := surroundings.conntrack_room():
             yield "ipvsproxy_conntrack_entries", (), room[0]
             yield "ipvsproxy_conntrack_limit", (), room[1]
+        firewall = surroundings.host_firewall()
+        for hook in METRICS["ipvsproxy_host_firewall_drops"].labels[0].values:
+            dropping = sum(finding.base.hook == hook for finding in firewall.findings)
+            yield "ipvsproxy_host_firewall_drops", (hook,), dropping
+        yield "ipvsproxy_host_firewall_chains", ("in_place",), len(firewall.chains)
+        yield "ipvsproxy_host_firewall_chains", ("failed",), len(firewall.unmended)
         yield from self._read_refused(surroundings)
         yield from _read_watches(surroundings)
         yield from surroundings.traffic()

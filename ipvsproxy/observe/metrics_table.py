@@ -11,6 +11,7 @@ import enum
 from typing import NamedTuple
 
 from ipvsproxy.kernel.timed import TIMED
+from ipvsproxy.plan.host_firewall import HOOKS
 from ipvsproxy.plan.view import DrainEnd
 
 
@@ -199,6 +200,22 @@ GROUPS = (
                 "Items that are not as they should be, and wait for their next try.",
                 "`ipvsproxy dump` shows each with its reason.",
                 (Label("item", ("virtual server", "address", "set element")),),
+            ),
+            Metric(
+                "ipvsproxy_host_firewall_drops",
+                Kind.GAUGE,
+                "Chains of the host's own firewall that drop traffic of Services, by the hook that they are at.",
+                "`ipvsproxy check` names each with the rule that drops and what to do.",
+                (Label("hook", HOOKS),),
+            ),
+            Metric(
+                "ipvsproxy_host_firewall_chains",
+                Kind.GAUGE,
+                "The agent's own chains in tables of the host's firewall that drop what they forward: those that "
+                "accept answers of endpoints there (`in_place`), and those that could not be made or removed "
+                "(`failed`).",
+                "`ipvsproxy dump` names the chains, and why one could not be made.",
+                (Label("state", ("in_place", "failed")),),
             ),
             Metric(
                 "ipvsproxy_virtual_servers",

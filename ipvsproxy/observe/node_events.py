@@ -29,7 +29,8 @@ LINES: Final = {
     # kube-proxy's reason.
     "starting": Told("Starting", "ipvsproxy {version} programs this node's Services", warning=False),
     "first sync failed": Told("FirstSyncFailed", "no Service is programmed yet: {reason}"),
-    "host firewall drops on input": Told("HostFirewallDrops", "{meaning}"),
+    "host firewall drops": Told("HostFirewallDrops", "{meaning}"),
+    "host firewall not changed": Told("HostFirewallDrops", "{reason}"),
     "kernel setting not made": Told(
         "KernelSettingNotMade", "{setting} can't be set to {wanted}, it is {found}: {reason}; {meaning}"
     ),

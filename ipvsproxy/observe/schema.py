@@ -172,6 +172,18 @@ class WatchInfo(Schema, frozen=True):
     remedy: str | None = None
 
 
+class HostFirewallInfo(Schema, frozen=True):
+    """The host's own firewall, as the agent last saw it: sentences about what is in the way, without full stops.
+
+    `failed` are those about chains of its own that it could not make or remove there, `chains` the ones that are there,
+    and accept answers of endpoints.
+    """
+
+    warnings: list[str] = []
+    failed: list[str] = []
+    chains: list[str] = []
+
+
 class AgentReport(Schema, frozen=True):
     """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node.
 
@@ -187,6 +199,7 @@ class AgentReport(Schema, frozen=True):
     warnings: list[str]
     watches: list[WatchInfo] = []
     source_lists: dict[str, list[str]] = {}
+    host_firewall: HostFirewallInfo = HostFirewallInfo()
 
 
 class Refusal(Schema, frozen=True):
@@ -386,7 +399,8 @@ class Dump(Schema, frozen=True):
 
     `agent` is None if none runs or none answers. Without it, and until it is synced, nothing is known to be desired:
     `services` and `differences` are None, and every `desired` is None or false. `source_lists` has the networks of each
-    source list that one of the virtual servers names.
+    source list that one of the virtual servers names. `host_firewall_chains` are the agent's own chains in tables of
+    the host's firewall.
     """
 
     schema_version: int
@@ -401,6 +415,7 @@ class Dump(Schema, frozen=True):
     rejections: list[Rejection]
     failures: list[Failure]
     warnings: list[str]
+    host_firewall_chains: list[str]
 
 
 # --- what `resync` asks for ---

@@ -109,6 +109,7 @@ def only_differences(dump: schema.Dump) -> schema.Dump:
         ),
         rejections=[],
         warnings=[],
+        host_firewall_chains=[],
     )
 
 

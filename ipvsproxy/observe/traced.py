@@ -74,6 +74,11 @@ class KernelState:
     pod_listeners: Mapping[Address, Collection[Listener]] = field(default_factory=dict)
 
     @property
+    def ways(self) -> Mapping[Address, str]:
+        """The interfaces that lead to endpoints, as far as they are known."""
+        return {address: way.interface for address, way in self.routes.items() if way and way.interface}
+
+    @property
     def elements(self) -> AbstractSet[SetElement]:
         """The elements of the table's sets."""
         return self.table.state.elements
@@ -146,7 +151,7 @@ def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState
         unless.append(
             "table inet ipvsproxy has elements such as the agent never adds, which can't be followed"
         )
-    table = FirewallTable(chains, kernel.elements)
+    table = FirewallTable(chains, kernel.elements, kernel.host_firewall.tables)
     return _state(kernel, table, _virtual_servers(kernel), kernel.bound, destination), unless
 
 
@@ -167,7 +172,7 @@ def trace_desired(
         elements.update(each for each in elements_of(desired.planned) if not guards(each, kernel.own))
         if desired.planned.kind is not AddressKind.NODE_PORT and key.address not in kernel.own:
             bound.add(key.address)
-    table = FirewallTable(ruleset(settings), elements)
+    table = FirewallTable(ruleset(settings), elements, kernel.host_firewall.tables)
     return _state(kernel, table, virtual_servers, bound, destination)
 
 
@@ -196,7 +201,9 @@ def _state(
         if is_full(status)
     }
     listening = {(int(each.protocol), each.port) for each in kernel.listeners if each.hears(destination)}
-    return TracedState(table, virtual_servers, bound, sorted(kernel.own), listening, full, kernel.unreached())
+    return TracedState(
+        table, virtual_servers, bound, sorted(kernel.own), listening, full, kernel.unreached(), kernel.ways
+    )
 
 
 def is_full(status: RealServerStatus) -> bool:

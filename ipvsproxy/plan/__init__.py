@@ -11,7 +11,9 @@
 * `rules`: the shapes that the nftables table is made of.
 * `firewall`: the nftables table's chains and rules.
 * `trace`: what becomes of a packet, worked out from these rules and tables alone.
-* `host_firewall`: which chains of the host's own firewall drop service traffic.
+* `host_rules`: what rules of the host's own firewall do with a packet.
+* `host_firewall`: which of its chains drop service traffic.
+* `forwarding`: which of its tables need the agent's own chain.
 * `sysctls`: the kernel settings that the data plane needs.
 * `service_change`: what changed of a Service, in words.
 * `view`: the reconciler's state at one moment and its rounds, for those who show them.

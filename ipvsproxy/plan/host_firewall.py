@@ -1,158 +1,203 @@
-"""Whether a firewall of the host drops service traffic: what becomes of a packet at input that no condition fits.
+"""Whether a firewall of the host drops service traffic, and where.
 
-A packet to a service address is for the node itself, and passes every base chain of nftables at the input hook before
-IPVS has it. Such a chain drops it for good, whatever the others say, ours included: `accept` ends that one chain only.
-
-A chain is found to drop if it drops or rejects what none of its conditional rules settle: by its policy, by a rule
-without conditions, or by one in a chain that a rule without conditions leads to. Whether a conditional rule of it
-accepts the traffic of all Services is for the host's operator to know, not to be followed from here.
+Such traffic is judged by what is certain about it. A client's packet to a service address passes prerouting and, since
+it is for the node itself, input; a process's packet passes output. What IPVS sends on to an endpoint passes output and
+postrouting, never forward. An answer comes in at prerouting and passes forward and postrouting. Each base chain on the
+way may drop it, whatever the others say: `accept` ends that one chain only.
 """
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ipvsproxy.plan.firewall import TABLE
+from ipvsproxy.model.addresses import Family, family
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.host_rules import (
+    DROPS,
+    SOME_INTERFACE,
+    Backend,
+    Field,
+    State,
+    judge,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator
 
-# NF_INET_LOCAL_IN in net/netfilter/ipvs/ip_vs_core.c: NF_IP_PRI_NAT_SRC - 1, where IPVS takes packets to services.
-IPVS_PRIORITY: Final = 99
+    from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.plan.host_rules import (
+        BaseChain,
+        End,
+        HostTables,
+        Judgement,
+        Known,
+        Packet,
+        TableName,
+    )
 
-# linux/netfilter/nf_tables.h NFT_JUMP_STACK_SIZE; only a ruleset that changes while it is read can exceed it.
-_DEEPEST_JUMP: Final = 16
+HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting")
+FORWARD: Final = "forward"
+"""The hook that answers of endpoints pass."""
 
+IPVS: Final = {"input": 99, "output": -98}
+"""Where IPVS takes packets to virtual servers: ip_vs_ops4 and ip_vs_ops6, ip_vs_core.c."""
 
-class Backend(enum.StrEnum):
-    """Who has a table: nf_tables, also by way of iptables-nft, or the older ip_tables, which nft does not show."""
-
-    NFTABLES = "nftables"
-    LEGACY = "iptables-legacy"
-
-
-class ChainName(NamedTuple):
-    """A chain; `family` is nft's, `ip`, `ip6` or `inet`."""
-
-    family: str
-    table: str
-    chain: str
-
-
-class InputChain(NamedTuple):
-    """A base chain of type filter at the input hook."""
-
-    name: ChainName
-    priority: int
-    policy_drops: bool
-
-
-class Verdict(enum.Enum):
-    """What a rule says of every packet that comes to it."""
-
-    ACCEPT = enum.auto()
-    DROP = enum.auto()
-    REJECT = enum.auto()
-    RETURN = enum.auto()
-    JUMP = enum.auto()
-    GOTO = enum.auto()
-
-
-class UnconditionalRule(NamedTuple):
-    """A rule with a verdict and without conditions; `target` is the chain that JUMP and GOTO lead to."""
-
-    verdict: Verdict
-    target: str = ""
+_FEW: Final = 3
+_OF_SERVICE: Final = frozenset({Field.DESTINATION, Field.DESTINATION_PORT})
+_COMMANDS: Final = {"ip": "iptables", "ip6": "ip6tables"}
+_SUFFIXES: Final = {Backend.LEGACY: "-legacy", Backend.IPTABLES_NFT: "-nft"}
 
 
 class HostFirewallFinding(NamedTuple):
-    """A chain that drops what no condition of it fits; `why` is a phrase such as `policy drop`."""
+    """A base chain that drops service traffic, and by what.
 
-    backend: Backend
-    family: str
-    table: str
-    chain: str
-    priority: int
-    why: str
+    `served` are the first of the virtual servers that it drops packets to, and `number` is how many those are; none if
+    it is all traffic of that kind. `undecided` are the rules, as text, of which it can't be told what they do with it.
+    """
+
+    base: BaseChain
+    end: End
+    served: tuple[str, ...] = ()
+    number: int = 0
+    undecided: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return one sentence, without a full stop: what drops, why, and what to do."""
-        return (
-            f"{self.meaning}; accept traffic to service addresses and node ports there, as in `{self.mend}`"
-        )
+        return f"{self.meaning}; to mend it: `{self.command}`{self._more}"
 
     @property
     def meaning(self) -> str:
         """What drops, and why: a sentence without a full stop."""
-        return (
-            f"chain {self.chain} of table {self.family} {self.table} ({self.backend}, input hook, "
-            f"priority {self.priority}) drops what no rule of it accepts, service traffic included: {self.why}"
-        )
+        unless = ""
+        if self.undecided:
+            more = f", and {len(self.undecided) - _FEW} more" if len(self.undecided) > _FEW else ""
+            unless = f"; what these rules do could not be judged: {', '.join(self.undecided[:_FEW])}{more}"
+        place = f"{self.base}, at the hook {self.base.hook} with priority {self.base.priority},"
+        return f"{place} drops {self._what}: {self.end.why}{unless}"
+
+    @property
+    def _what(self) -> str:
+        if self.number:
+            more = f" and {self.number - len(self.served)} more" if self.number > len(self.served) else ""
+            return f"what is sent to {', '.join(self.served)}{more}"
+        return "answers of endpoints" if self.base.hook == FORWARD else "service traffic"
 
     @property
     def mend(self) -> str:
-        """A command that lets service traffic in."""
-        ipv6 = self.family == "ip6"
-        # iptables names its chain so, and can't read what nft writes into it.
-        if self.chain == "INPUT":
-            program = "ip6tables" if ipv6 else "iptables"
-            suffix = "-legacy" if self.backend is Backend.LEGACY else ""
-            return f"{program}{suffix} -I INPUT -d SERVICE-CIDR -j ACCEPT"
-        destination = "ip6 daddr" if ipv6 else "ip daddr"
-        place = f"{self.family} {self.table} {self.chain}"
-        return f"nft insert rule {place} {destination} SERVICE-CIDR accept"
+        """What to do: a command, and whatever else there is to let in."""
+        return f"{self.command}{self._more}"
+
+    @property
+    def _more(self) -> str:
+        if self.base.hook != "input" or self.end.rule:
+            return ""
+        return (
+            "; the same for known connections, external and load balancers' IPs, node ports and health check node "
+            "ports (30000 to 32767), and TCP port 10256, where the agent answers health checks"
+        )
+
+    @property
+    def command(self) -> str:
+        """The command that removes the rule that drops some service, or accepts service traffic ahead of what drops."""
+        table, chain, rule = self.base.table, self.base.chain, self.end.rule
+        is_nft = table.backend is Backend.NFTABLES
+        if rule and any(condition.field in _OF_SERVICE for condition in rule.conditions):
+            if is_nft:
+                return f"nft delete rule {table.family} {table.name} {self.end.chain} handle {rule.handle}"
+            return f"{_program(table)} -D {rule.text.removeprefix('-A ')}"
+        if is_nft:
+            service = f"{'ip6' if table.family == 'ip6' else 'ip'} daddr SERVICE-CIDR"
+            condition = "ct state established,related" if self.base.hook == FORWARD else service
+            return f"nft insert rule {table.family} {table.name} {chain} {condition} accept"
+        answers = "-m conntrack --ctstate RELATED,ESTABLISHED"
+        condition = answers if self.base.hook == FORWARD else "-d SERVICE-CIDR"
+        return f"{_program(table)} -I {chain} {condition} -j ACCEPT"
 
 
-def find_drops(
-    backend: Backend,
-    chains: Iterable[InputChain],
-    rules_of: Callable[[ChainName], Sequence[UnconditionalRule]],
+def _program(table: TableName) -> str:
+    of_table = "" if table.name == "filter" else f" -t {table.name}"
+    return f"{_COMMANDS[table.family]}{_SUFFIXES[table.backend]}{of_table}"
+
+
+def find_drops(tables: HostTables, served: Collection[VirtualServerKey]) -> list[HostFirewallFinding]:
+    """Return what drops service traffic: packets to the virtual servers, to endpoints, and their answers.
+
+    Without any virtual server, packets to service addresses are judged by what all of them have in common.
+    """
+    findings = [finding for of in Family for finding in _find(tables, of, served)]
+    # A table of the family inet has both.
+    return list(dict.fromkeys(findings))
+
+
+def _find(
+    tables: HostTables, of: Family, served: Collection[VirtualServerKey]
 ) -> Iterator[HostFirewallFinding]:
-    """Yield what drops, of the base chains before IPVS that are not the agent's own.
-
-    `rules_of` returns the unconditional rules of a chain in their order. It is asked for the base chains, and for those
-    that unconditional rules lead to as long as nothing else says what becomes of a packet.
-    """
-    for base in chains:
-        if base.name[:2] == ("inet", TABLE) or base.priority >= IPVS_PRIORITY:
-            continue
-        why = _why_dropped(base, rules_of)
-        if why:
-            yield HostFirewallFinding(backend, *base.name, base.priority, why)
-
-
-def _why_dropped(base: InputChain, rules_of: Callable[[ChainName], Sequence[UnconditionalRule]]) -> str:
-    """Return the phrase for a finding; "" for none."""
-    end = next((rule.verdict for rule in rules_of(base.name) if rule.verdict is not Verdict.JUMP), None)
-    if base.policy_drops and end not in {Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT}:
-        return "policy drop"
-    dropped = _find_drop(base.name, rules_of, _DEEPEST_JUMP)
-    if dropped is None:
-        return ""
-    verdict, name = dropped
-    place = "" if name == base.name else f" in chain {name.chain}, which it leads to"
-    return f"ends with {verdict.name.lower()}{place}"
+    keys = [key for key in served if family(key.address) is of]
+    if served and not keys:
+        return
+    for hook in HOOKS:
+        for base in tables.at(hook, of):
+            for packet in _packets(hook, of):
+                to_service = Field.DESTINATION_TYPE in packet
+                new = packet[Field.STATE] is State.NEW
+                if to_service and new and base.priority >= IPVS.get(hook, base.priority + 1):
+                    continue
+                if judge(tables, base, packet).passes:
+                    continue
+                if keys and to_service:
+                    yield from _of_served(tables, base, packet, keys)
+                    continue
+                for protocol in sorted({key.protocol for key in keys} or Protocol):
+                    judgement = judge(tables, base, {**packet, Field.PROTOCOL: protocol})
+                    if judgement.default.verdict in DROPS:
+                        yield _finding(base, judgement)
 
 
-def _find_drop(
-    chain: ChainName, rules_of: Callable[[ChainName], Sequence[UnconditionalRule]], deepest: int
-) -> tuple[Verdict, ChainName] | None:
-    """Return what drops every packet that comes to it, and where; None if nothing does.
+def _packets(hook: str, of: Family) -> Iterator[Packet]:
+    """Yield what is certain about service traffic at a hook: of packets to services, to endpoints, and of answers."""
+    fields: dict[Field, Known] = {Field.FAMILY: of}
+    to_service = {**fields, Field.STATE: State.NEW, Field.DESTINATION_TYPE: "local"}
+    to_endpoint = {**fields, Field.STATE: State.NEW, Field.ARRIVES_BY: ""}
+    answer = {**fields, Field.STATE: State.ESTABLISHED, Field.ARRIVES_BY: SOME_INTERFACE}
+    if hook in {"prerouting", "input"}:
+        yield {**to_service, Field.ARRIVES_BY: SOME_INTERFACE}
+    if hook == "output":
+        yield {**to_service, Field.ARRIVES_BY: "", Field.LEAVES_BY: "lo"}
+    if hook in {"output", "postrouting"}:
+        yield {**to_endpoint, Field.LEAVES_BY: SOME_INTERFACE}
+    if hook == "prerouting":
+        yield answer
+    # To a process of the node, whose source is the service address itself.
+    if hook == "input":
+        yield {**answer, Field.DESTINATION_TYPE: "local"}
+    if hook in {FORWARD, "postrouting"}:
+        yield {**answer, Field.LEAVES_BY: SOME_INTERFACE}
 
-    The chain's own drop counts before those that it jumps to, of which the last is the likeliest.
-    """
-    jumps: list[str] = []
-    for verdict, target in rules_of(chain):
-        if verdict in {Verdict.DROP, Verdict.REJECT}:
-            return verdict, chain
-        if target:
-            jumps.append(target)
-        if verdict is not Verdict.JUMP:
-            break
-    if deepest:
-        for target in reversed(jumps):
-            found = _find_drop(chain._replace(chain=target), rules_of, deepest - 1)
-            if found:
-                return found
-    return None
+
+def _of_served(
+    tables: HostTables, base: BaseChain, packet: Packet, keys: Collection[VirtualServerKey]
+) -> Iterator[HostFirewallFinding]:
+    """Yield a finding for each end that drops packets to virtual servers, or answers to processes that use them."""
+    found: dict[str, tuple[Judgement, list[VirtualServerKey]]] = {}
+    for key in keys:
+        sent = {**packet, Field.DESTINATION: key.address, Field.PROTOCOL: key.protocol}
+        if packet[Field.STATE] is State.NEW:
+            sent[Field.DESTINATION_PORT] = key.port
+        judgement = judge(tables, base, sent)
+        if judgement.default.verdict in DROPS:
+            found.setdefault(judgement.default.why, (judgement, []))[1].append(key)
+    for judgement, dropped in found.values():
+        everything = len(dropped) == len(keys)
+        yield _finding(base, judgement, () if everything else dropped)
+
+
+def _finding(
+    base: BaseChain, judgement: Judgement, dropped: Collection[VirtualServerKey] = ()
+) -> HostFirewallFinding:
+    return HostFirewallFinding(
+        base,
+        judgement.default._replace(perhaps=None),
+        tuple(map(str, sorted(dropped)[:_FEW])),
+        len(dropped),
+        tuple(rule.text for rule in judgement.undecided),
+    )

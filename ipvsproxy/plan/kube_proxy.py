@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family, family
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan import host_rules
+from ipvsproxy.plan.forwarding import CHAINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,6 +62,8 @@ _BUILT_IN: Final = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTR
 _MARKING: Final = "KUBE-MARK-MASQ"
 _MASQUERADING: Final = "KUBE-POSTROUTING"
 _FORWARDING: Final = "KUBE-FORWARD"
+# What the agent has in its place.
+_OURS: Final = CHAINS[host_rules.Backend.LEGACY]
 
 NODE_PORT_SETS: Final[Mapping[Protocol, str]] = {
     Protocol.TCP: "KUBE-NODE-PORT-TCP",
@@ -164,7 +168,7 @@ def removal_of(table: Table) -> TableRemoval:
     """Return what goes of a table.
 
     Whatever somebody else's chains lead to stays, and so does what lets answers of endpoints pass through a table that
-    drops them otherwise.
+    drops them otherwise, unless the agent's own chain does it there.
     """
     ours = {chain for chain in table.chains if is_chain(table.name.name, chain)}
     to_keep = [
@@ -172,13 +176,13 @@ def removal_of(table: Table) -> TableRemoval:
         for jump in table.jumps
         if jump.chain not in ours and jump.chain not in _BUILT_IN
     ]
-    if table.forward_drops and any(jump[:2] == ("FORWARD", _FORWARDING) for jump in table.jumps):
-        to_keep.append(
-            (
-                _FORWARDING,
-                "chain FORWARD drops what no rule accepts, and this one accepts answers of endpoints",
-            )
+    from_forward = {jump.target for jump in table.jumps if jump.chain == "FORWARD"}
+    if table.forward_drops and _FORWARDING in from_forward and _OURS not in from_forward:
+        reason = (
+            "chain FORWARD drops what no rule accepts, this one accepts answers of endpoints, and the agent has no "
+            "chain of its own there"
         )
+        to_keep.append((_FORWARDING, reason))
     kept: dict[str, str] = {}
     while to_keep:
         chain, reason = to_keep.pop()

@@ -46,6 +46,7 @@ SETS: Mapping[str, Mapping[str, object]] = {
         FROM_KUBECONFIG,
         {
             "privileged": True,
+            "agent": {"acceptForwarded": False},
             "loadModules": False,
             "readPods": True,
             "config": {"ipvs": {"strictARP": True}},

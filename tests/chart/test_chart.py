@@ -94,7 +94,7 @@ def test_each_switch_is_thrown_in_one_of_the_golden_manifests() -> None:
         if any(found(values, path) is (not default) for values in derived.SETS.values())
     }
 
-    assert len(switches) == 8
+    assert len(switches) == 9
     assert thrown == switches.keys()
 
 

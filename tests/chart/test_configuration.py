@@ -232,7 +232,12 @@ def test_the_configuration_is_what_the_values_say(tmp_path: Path) -> None:
             "ipvs": {"scheduler": "wlc", "strictARP": True, "syncPeriod": "10s"},
             "conntrack": {"min": 1048576},
         },
-        "agent": {"drainTimeout": "1m", "allowedExternalIPs": [], "logLevel": "warning"},
+        "agent": {
+            "drainTimeout": "1m",
+            "allowedExternalIPs": [],
+            "acceptForwarded": False,
+            "logLevel": "warning",
+        },
     }
 
     found = config(render(values), tmp_path)
@@ -241,6 +246,7 @@ def test_the_configuration_is_what_the_values_say(tmp_path: Path) -> None:
     assert (found.scheduler, found.strict_arp, found.sync_period) == ("wlc", True, 10)
     assert found.conntrack_min == 1048576
     assert (found.drain_timeout, found.allowed_external_ips, found.log_level) == (60, (), "warning")
+    assert not found.accept_forwarded
 
 
 @pytest.mark.parametrize(

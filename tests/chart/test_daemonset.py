@@ -89,7 +89,7 @@ def test_an_agent_has_time_to_end() -> None:
 def test_the_agent_may_change_the_network_and_nothing_else() -> None:
     agent = container(render())
 
-    assert capabilities(agent) == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert capabilities(agent) == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}
     assert agent["securityContext"] | {"capabilities": None} == {
         "allowPrivilegeEscalation": False,
         "capabilities": None,
@@ -152,16 +152,18 @@ def test_privileged_containers_are_so_altogether() -> None:
         assert each["securityContext"] == {"privileged": True, "readOnlyRootFilesystem": True, "runAsUser": 0}
 
 
-def test_the_agent_writes_below_its_run_directory_and_the_kernel_settings_of_the_network_alone() -> None:
+def test_the_agent_writes_its_run_directory_the_lock_of_iptables_and_the_networks_settings_alone() -> None:
     rendered = render()
 
     assert host_paths(rendered) == {
         "run": "/run/ipvsproxy",
+        "xtables-lock": "/run/xtables.lock",
         "proc-sys-net": "/proc/sys/net",
         "lib-modules": "/lib/modules",
     }
     assert {path for path, each in mounts(container(rendered)).items() if not each.get("readOnly")} == {
         "/run/ipvsproxy",
+        "/run/xtables.lock",
         "/host/proc/sys/net",
     }
 
@@ -336,6 +338,7 @@ def test_no_probe_fails_while_an_agent_starts_as_a_rule_and_a_slow_one_has_ten_m
         ("drainTimeout", "1m30s", "--drain-timeout=1m30s"),
         ("allowedExternalIPs", ["192.0.2.0/24", "::/0"], "--allowed-external-ips=192.0.2.0/24,::/0"),
         ("allowedExternalIPs", [], "--allowed-external-ips=none"),
+        ("acceptForwarded", False, "--accept-forwarded=false"),
         ("logLevel", "debug", "--log-level=debug"),
         ("serviceTrafficMetrics", 2000000, "--service-traffic-metrics=2000000"),
     ],

@@ -11,13 +11,14 @@ import pytest
 
 from ipvsproxy.cli.arguments import parse
 from ipvsproxy.cli.arguments.cleanup import CleanupArguments
-from ipvsproxy.cli.cleanup import remove_ours
+from ipvsproxy.cli.cleanup import HostChains, remove_ours
 from ipvsproxy.cli.dialog import Dialog, listed
 from ipvsproxy.cli.kube_proxy import Access, KubeProxyCleanup
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.fake import AddressOperation, FakeAddresses, FakeIpvs
 from ipvsproxy.kernel.fake_conntrack import FakeConntrack
 from ipvsproxy.kernel.fake_firewall import FakeFirewall, FirewallChange
+from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.interface import FirewallError, NodeKernel
 from ipvsproxy.kernel.kube_proxy import KubeProxyReader, KubeProxyRemover
 from ipvsproxy.model.firewall import FirewallSet, SetElement
@@ -26,6 +27,7 @@ from ipvsproxy.model.objects import ServiceType
 from ipvsproxy.observe.agent_socket import AgentNotRunningError
 from ipvsproxy.plan.ownership import record_of
 from tests.builders import address, endpoint_slice, key, port, service, virtual_server
+from tests.host_tables import tables
 from tests.kernel.kube_proxys import (
     BY_IPTABLES_NFT,
     LIST_NAT,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.plan.forwarding import Leftover
 
 CLUSTER_IP, NODE_PORT, SOMEBODYS = key("10.96.0.10"), key("203.0.113.1", 30080), key("192.0.2.1", 8080)
 WEB = state(
@@ -76,6 +79,15 @@ class Node:
         if records is not None:
             self.firewall.install([record_of(each) for each in records])
         self.log.clear()
+        self.host_firewall = HostFirewall()
+        self.removed: list[str] = []
+        self.refusal: FirewallError | None = None
+        self.chains = HostChains(lambda: self.host_firewall, self._remove)
+
+    def _remove(self, ours: Leftover) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.removed.append(str(ours))
 
 
 class Terminal(io.StringIO):
@@ -109,6 +121,10 @@ def ours() -> Node:
     return Node(CLUSTER_IP, NODE_PORT, SOMEBODYS, bound=["10.96.0.10"], records=[CLUSTER_IP, NODE_PORT])
 
 
+CHAIN = "chain IPVSPROXY-FORWARD of table ip filter (iptables-legacy)"
+WITH_CHAIN = HostFirewall(
+    tables("-A FORWARD -j IPVSPROXY-FORWARD", "-A IPVSPROXY-FORWARD -j ACCEPT", FORWARD="DROP")
+)
 SHOWN = """\
 These go:
   1 address on kube-ipvs0: 10.96.0.10
@@ -124,10 +140,39 @@ REMOVED = (
 )
 
 
+class TestChainsInTheHostsFirewall:
+    def test_are_shown_and_removed_before_the_table(self) -> None:
+        node, conversation = ours(), Conversation(yes=True)
+        node.host_firewall = WITH_CHAIN
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
+        assert conversation.said.count(CHAIN) == 2
+        assert (node.removed, conversation.exit_code) == ([CHAIN], 0)
+
+    def test_go_even_if_nothing_else_is_left(self) -> None:
+        node, conversation = Node(records=None), Conversation(yes=True)
+        node.host_firewall = WITH_CHAIN
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
+        assert (node.removed, conversation.exit_code) == ([CHAIN], 0)
+        assert "nftables table" not in conversation.said
+
+    def test_one_that_is_refused_is_told_and_the_table_stays_so_that_it_is_run_again(self) -> None:
+        node, conversation = ours(), Conversation(yes=True)
+        node.host_firewall, node.refusal = WITH_CHAIN, FirewallError("the lock is held")
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
+        assert f"{CHAIN} stays: the lock is held" in conversation.complained
+        assert (node.firewall.exists(), conversation.exit_code) == (True, 1)
+
+    def test_what_could_not_be_looked_at_is_told(self) -> None:
+        node, conversation = ours(), Conversation(yes=True)
+        node.host_firewall = HostFirewall(unseen=("no program",))
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
+        assert "no program" in conversation.complained
+
+
 class TestOurs:
     def test_is_shown_and_removed_in_the_reverse_order_of_setting_up(self) -> None:
         node, conversation = ours(), Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert (conversation.said, conversation.complained) == (SHOWN + REMOVED, "")
         assert conversation.exit_code == 0
         kinds = [each.command if isinstance(each, IpvsOperation) else type(each) for each in node.log]
@@ -138,7 +183,7 @@ class TestOurs:
 
     def test_is_only_shown_in_a_dry_run(self) -> None:
         node, conversation = ours(), Conversation(dry_run=True)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert conversation.said == SHOWN
         assert (node.log, conversation.exit_code) == ([], 0)
 
@@ -147,7 +192,7 @@ class TestOurs:
     )
     def test_goes_if_somebody_at_a_terminal_says_so(self, typed: str, *, removes: bool) -> None:
         node, conversation = ours(), Conversation(typed)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         question = "Remove what goes? [y/N] "
         assert conversation.said == SHOWN + question + (REMOVED if removes else "Nothing was removed.\n")
         assert conversation.exit_code == (0 if removes else 1)
@@ -159,7 +204,7 @@ class TestOurs:
 
     def test_is_nothing_without_the_table_even_with_the_interface(self) -> None:
         node, conversation = Node(CLUSTER_IP, bound=["10.96.0.10"], records=None), Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert conversation.said == (
             "There is nothing of ipvsproxy's on this node.\n"
             "kube-ipvs0 is there, but no table inet ipvsproxy that would have it on record: "
@@ -175,7 +220,7 @@ class TestOurs:
         node.addresses.refuse(address("10.96.0.10"), errno.EPERM)
         node.ipvs.refuse(NODE_PORT, errno.EBUSY)
         conversation = Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert conversation.complained == (
             "ipvsproxy: address 10.96.0.10 stays: EPERM: Operation not permitted\n"
             "ipvsproxy: virtual server 10.96.0.10:80/tcp stays: its address could not be removed first\n"
@@ -186,13 +231,13 @@ class TestOurs:
         assert conversation.exit_code == 1
         assert node.firewall.read().elements == {record_of(NODE_PORT)}
         again = Conversation(yes=True)
-        remove_ours(again.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(again.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert again.exit_code == 0
         assert node.ipvs.state() == {}
 
     def test_is_left_to_kube_proxy_where_its_mode_ipvs_is_back_but_for_the_table(self) -> None:
         node, conversation = ours(), Conversation(yes=True)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=True)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=True)
         assert conversation.said == (
             "These go:\n"
             "  the nftables table inet ipvsproxy\n"
@@ -214,7 +259,7 @@ class TestOurs:
         node, conversation = ours(), Conversation(yes=True)
         node.ipvs.refuse(CLUSTER_IP, errno.ESRCH)
         node.addresses.refuse(address("10.96.0.10"), errno.EADDRNOTAVAIL)
-        remove_ours(conversation.dialog, node.kernel, beside_mode_ipvs=False)
+        remove_ours(conversation.dialog, node.kernel, node.chains, beside_mode_ipvs=False)
         assert conversation.exit_code == 0
 
 

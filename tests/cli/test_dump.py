@@ -33,10 +33,11 @@ from ipvsproxy.model.objects import (
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe import schema
 from ipvsproxy.observe.agent_socket import AgentNotRunningError, AgentSilentError
-from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
+from ipvsproxy.plan.host_firewall import find_drops
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
 from tests.builders import NODE, address, endpoint, endpoint_slice, key, port, real_server, service
 from tests.golden import assert_golden
+from tests.host_tables import tables
 from tests.observe.node import IDENTITY, NOW, planned, report_of, state, view_of
 
 if TYPE_CHECKING:
@@ -110,15 +111,18 @@ def the_report() -> AgentReport:
     broken = Rejection(
         "Service", ObjectKey("default", "broken"), "spec.ports[0].port", "0 is not a port from 1 to 65535"
     )
-    dropping = HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", 0, "policy drop")
-    report = report_of(*STATES, view=view, rejections=[broken], warnings=[str(dropping)])
+    report = report_of(*STATES, view=view, rejections=[broken])
+    (dropping,) = find_drops(tables(INPUT="DROP"), ())
+    firewall = schema.HostFirewallInfo(
+        [str(dropping)], chains=["chain IPVSPROXY-FORWARD of table ip filter (iptables-legacy)"]
+    )
     lost = "the API server can't be reached: Connection refused"
     watches = [
         schema.WatchInfo("endpointslices", connected=False, seconds_since_contact=95, error=lost),
         schema.WatchInfo("nodes", connected=True, seconds_since_contact=8, error=None),
         schema.WatchInfo("services", connected=True, seconds_since_contact=3, error=None),
     ]
-    return msgspec.structs.replace(report, watches=watches)
+    return msgspec.structs.replace(report, watches=watches, host_firewall=firewall)
 
 
 class Kernel(NamedTuple):

@@ -44,6 +44,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pod_bridge_interface": words,
     "pod_interface_name_prefix": words,
     "masquerade_all": st.booleans(),
+    "accept_forwarded": st.booleans(),
     "masquerade_bit": st.integers(0, 31),
     "conntrack_max_per_core": seconds,
     "conntrack_min": seconds,

@@ -81,11 +81,11 @@ def dump_of(report: AgentReport, kernel: Kernel) -> Dump:
 
 def test_an_agent_that_is_well_has_nothing_to_tell() -> None:
     report = report_of(PLAIN)
-    health = health_of(report, 70, dump_of(report, kernel_of(PLAIN)), [])
+    health = health_of(report, 70, dump_of(report, kernel_of(PLAIN)))
     assert (health.node_name, health.synced, health.resync_overdue_after) == (NODE, True, 70)
     assert [*health.failures, *health.rejections, *(health.differences or [])] == []
     assert (health.node_known, health.warnings) == (True, [])
-    assert health_of(report, 70, None, []).differences is None
+    assert health_of(report, 70, None).differences is None
 
 
 def test_rejections_are_told_by_kind_and_what_leaves_a_service_without_its_clusterip_first() -> None:
@@ -101,9 +101,9 @@ def test_rejections_are_told_by_kind_and_what_leaves_a_service_without_its_clust
         PLAIN,
         view=view_of(PLAIN, failures=failures),
         rejections=rejections,
-        warnings=["known", "the disk is full"],
+        warnings=["the disk is full"],
     )
-    health = health_of(report, 70, None, ["known"])
+    health = health_of(report, 70, None)
     assert health.failures == ["address 10.96.0.1: EACCES: Permission denied"]
     assert [(each.kind, each.fails, len(each.sentences)) for each in health.rejections] == [
         ("rejected, no address is served", True, 2),
@@ -117,14 +117,14 @@ def test_a_node_that_the_api_server_does_not_have_is_told_once() -> None:
     identity = IDENTITY._replace(node_known=False)
     report = build_report(identity, view_of(PLAIN), [PLAIN], [], [])
     assert len(report.warnings) == 1
-    health = health_of(report, 70, None, [])
+    health = health_of(report, 70, None)
     assert (health.node_known, health.warnings) == (False, [])
 
 
 def told_of(kernel: Kernel) -> list[tuple[bool, int]]:
     """Return for each kind of difference whether traffic fails by it, and how many there are."""
     report = report_of(PLAIN)
-    several = health_of(report, 70, dump_of(report, kernel), []).differences or []
+    several = health_of(report, 70, dump_of(report, kernel)).differences or []
     return [(each.fails, len(each.sentences)) for each in several]
 
 

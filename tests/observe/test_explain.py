@@ -25,7 +25,6 @@ from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.explain import is_owned, why_nobody_has
 from ipvsproxy.observe.explain_schema import EndpointState, ExplainedOutcome
 from ipvsproxy.observe.traced import Misrouted, keys_wanted
-from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
 from ipvsproxy.plan.rules import Chain, Hook, Rule, Verdict
 from ipvsproxy.plan.trace.values import KernelReason
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
@@ -40,6 +39,7 @@ from tests.builders import (
     service,
     virtual_server,
 )
+from tests.host_tables import LEGACY_FILTER, tables
 from tests.observe.explaining import NODE_ADDRESS, POD, STRANGER, kernel_state, told
 from tests.observe.node import NOW, report_of, state, view_of
 
@@ -484,35 +484,88 @@ class TestNodeName:
 class TestUnless:
     """What may make another end of it."""
 
-    finding = HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", 0, "policy drop")
+    def firewalled(self, *rules: str, source: str | None = POD, **policies: str) -> Explanation:
+        firewall = HostFirewall(tables(*rules, **policies))  # type: ignore[arg-type] # no chain is called `table`
+        kernel = kernel_state(web(LOCAL))
+        routes = {
+            server.address: Route("cali1", None, local=False)
+            for each in kernel.statuses.values()
+            for server, *_ in each
+        }
+        return told(TARGET, without(kernel, host_firewall=firewall, routes=routes), source=source)
 
-    def firewalled(self, finding: HostFirewallFinding, source: str | None = POD) -> Explanation:
-        firewall = HostFirewall((finding,), ("iptables-legacy can't be looked at",))
-        return told(TARGET, without(kernel_state(web(LOCAL)), host_firewall=firewall), source=source)
-
-    def test_a_firewall_of_the_host_is_a_step_behind_our_own_chain_and_makes_it_uncertain(self) -> None:
-        told_ = self.firewalled(self.finding)
-        assert [step.chain for step in told_.steps] == [
-            "destinations",
-            None,
-            "input",
-            "to-service-address",
-            "input of table inet filter",
-        ]
-        assert (told_.unless, told_.is_well) == ([str(self.finding)], False)
+    def test_what_could_not_be_looked_at_makes_it_uncertain(self) -> None:
+        firewall = HostFirewall(unseen=("iptables-legacy can't be looked at",))
+        told_ = told(TARGET, without(kernel_state(web(LOCAL)), host_firewall=firewall))
+        assert (told_.unless, told_.is_well) == (["iptables-legacy can't be looked at"], False)
         assert len(told_.next) == 1
-        assert told_.assumptions == ["iptables-legacy can't be looked at"]
 
-    def test_one_before_our_own_chain_comes_first(self) -> None:
-        told_ = self.firewalled(self.finding._replace(priority=-100))
-        assert [step.chain for step in told_.steps][1:3] == [None, "input of table inet filter"]
+    def test_a_firewall_of_the_host_that_drops_is_the_end_with_the_rule_and_what_to_do(self) -> None:
+        told_ = self.firewalled(f"-A INPUT -d {SERVICE}/32 -j DROP")
+        assert told_.outcome is ExplainedOutcome.DROPPED
+        assert (told_.steps[-1].stage, told_.steps[-1].chain) == (
+            "input",
+            "INPUT of table ip filter (iptables-legacy)",
+        )
+        assert f"-A INPUT -d {SERVICE}/32 -j DROP" in told_.result
+        assert f"iptables-legacy -D INPUT -d {SERVICE}/32 -j DROP" in told_.next[0]
+        assert (told_.unless, told_.is_well) == ([], False)
 
-    def test_one_of_the_other_family_and_one_that_a_process_does_not_pass_are_left_out(self) -> None:
-        assert self.firewalled(self.finding._replace(family="ip6")).is_well
-        assert self.firewalled(self.finding, source=None).is_well
+    def test_one_that_refuses_is_a_refusal(self) -> None:
+        assert self.firewalled("-A INPUT -p tcp -j REJECT").outcome is ExplainedOutcome.REFUSED
+
+    @pytest.mark.parametrize(
+        ("rules", "policies", "stage"),
+        [
+            ((), {"FORWARD": "DROP"}, "forward"),
+            (("-A FORWARD -i cali1 -m conntrack --ctstate ESTABLISHED -j DROP",), {}, "forward"),
+            (("-A FORWARD -p tcp -m tcp --sport 8080 -o veth0 -j DROP",), {}, "forward"),
+            (("-A FORWARD -d 10.244.1.9/32 -j DROP",), {}, "forward"),
+            (("-A OUTPUT -d 10.244.1.7/32 -p tcp -m tcp --dport 8080 -o cali1 -j DROP",), {}, "output"),
+            (("-A INPUT -m conntrack --ctstate NEW -j DROP",), {}, "input"),
+        ],
+    )
+    def test_each_hook_is_looked_at_that_the_packet_or_its_answer_passes(
+        self, rules: tuple[str, ...], policies: dict[str, str], stage: str
+    ) -> None:
+        told_ = self.firewalled(*rules, **policies)
+        steps = [*told_.steps, *(step for way in told_.ways for step in way.steps)]
+        assert told_.outcome is ExplainedOutcome.DROPPED
+        assert steps[-1].stage == stage
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            "-A FORWARD -m conntrack --ctstate NEW -j DROP",
+            "-A INPUT -m conntrack --ctstate ESTABLISHED -j DROP",
+            "-A INPUT -s 192.0.2.0/24 -j DROP",
+            "-A FORWARD -i eth0 -j DROP",
+            "-A OUTPUT -o lo -j DROP",
+        ],
+    )
+    def test_rules_for_other_packets_change_nothing(self, rule: str) -> None:
+        assert self.firewalled(rule).is_well
+
+    def test_a_rule_that_cant_be_judged_is_named_and_makes_it_uncertain(self) -> None:
+        rule = "-A INPUT -m set --match-set blocked src -j DROP"
+        told_ = self.firewalled(rule)
+        assert told_.outcome is ExplainedOutcome.ANSWERED
+        assert rule in told_.unless[0]
+        assert not told_.is_well
+
+    def test_the_answer_to_a_process_passes_input_and_no_forward(self) -> None:
+        assert self.firewalled(source=None, FORWARD="DROP").is_well
+        lets_through = "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+        assert self.firewalled(lets_through, source=None, INPUT="DROP").is_well
+        assert self.firewalled(source=None, INPUT="DROP").outcome is ExplainedOutcome.DROPPED
+
+    def test_a_table_of_the_other_family_does_not_count(self) -> None:
+        of_ipv6 = tables(INPUT="DROP", table=LEGACY_FILTER._replace(family="ip6"))
+        firewall = HostFirewall(of_ipv6)
+        assert told(TARGET, without(kernel_state(web(LOCAL)), host_firewall=firewall)).is_well
 
     def test_one_behind_a_refusal_of_ours_is_left_out(self) -> None:
-        firewall = HostFirewall((self.finding,))
+        firewall = HostFirewall(tables(INPUT="DROP"))
         served = web(endpoint(HERE, ready=False, serving=False))
         assert told(TARGET, without(kernel_state(served), host_firewall=firewall)).unless == []
 

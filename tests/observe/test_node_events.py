@@ -43,7 +43,8 @@ def test_what_an_operator_should_mend_is_a_warning_in_the_words_of_the_log() -> 
     told: list[Notice] = []
     log = heard(told)
     log.error("first sync failed", reason="Operation not permitted", next_try_in_seconds=1.0)
-    log.warning("host firewall drops on input", chain="INPUT", meaning="chain INPUT drops service traffic")
+    log.warning("host firewall drops", chain="INPUT", meaning="chain INPUT drops service traffic")
+    log.warning("host firewall not changed", reason="no program")
     log.warning(
         "kernel setting not made",
         setting="net/ipv4/vs/conntrack",
@@ -65,6 +66,7 @@ def test_what_an_operator_should_mend_is_a_warning_in_the_words_of_the_log() -> 
     assert [(notice.reason, notice.note) for notice in told] == [
         ("FirstSyncFailed", "no Service is programmed yet: Operation not permitted"),
         ("HostFirewallDrops", "chain INPUT drops service traffic"),
+        ("HostFirewallDrops", "no program"),
         (
             "KernelSettingNotMade",
             "net/ipv4/vs/conntrack can't be set to 1, it is 0: Read-only file system; nothing is masqueraded",

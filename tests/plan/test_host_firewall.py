@@ -1,182 +1,153 @@
-"""What of a host's firewall drops service traffic."""
+"""What of a host's firewall drops service traffic, at which hook, and how to mend it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from ipvsproxy.plan.host_firewall import (
+from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.host_firewall import HostFirewallFinding, find_drops
+from ipvsproxy.plan.host_rules import (
     Backend,
-    ChainName,
-    HostFirewallFinding,
-    InputChain,
-    UnconditionalRule,
+    BaseChain,
+    Condition,
+    End,
+    Field,
+    HostTables,
+    Rule,
+    TableName,
     Verdict,
-    find_drops,
 )
+from tests.builders import key
+from tests.host_tables import LEGACY_FILTER, joined, tables
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-INPUT = ChainName("inet", "filter", "input")
-ACCEPT, DROP, REJECT, RETURN = map(
-    UnconditionalRule, (Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.RETURN)
+WEB, DNS, NODE_PORT, WEB6 = (
+    key("10.96.0.10"),
+    key("10.96.0.11", 53, Protocol.UDP),
+    key("203.0.113.1", 30080),
+    key("fd00:10:96::10"),
 )
+SERVED = (WEB, DNS, NODE_PORT)
+DROP_ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED -j DROP"
 
 
-def jump(target: str) -> UnconditionalRule:
-    return UnconditionalRule(Verdict.JUMP, target)
+def found(host: HostTables, *served: object) -> list[tuple[str, str, int]]:
+    """Return hook and cause of what is found, and how many virtual servers that is about."""
+    findings = find_drops(host, served)  # type: ignore[arg-type] # keys
+    return [(each.base.hook, each.end.why, each.number) for each in findings]
 
 
-def goto(target: str) -> UnconditionalRule:
-    return UnconditionalRule(Verdict.GOTO, target)
+def test_a_host_that_drops_nothing_of_services_is_fine() -> None:
+    assert find_drops(HostTables(), SERVED) == []
+    host = tables("-A INPUT -s 192.0.2.0/24 -j DROP", "-A INPUT -p udp -m udp --dport 69 -j DROP")
+    assert found(host, *SERVED) == []
+    assert found(host) == []
 
 
-class Ruleset:
-    """The chains of one table by name; `listed` are those that were asked for."""
-
-    def __init__(self, chains: Mapping[str, Sequence[UnconditionalRule]]) -> None:
-        self._chains = chains
-        self.listed: list[str] = []
-
-    def rules_of(self, name: ChainName) -> Sequence[UnconditionalRule]:
-        assert name[:2] == INPUT[:2]
-        self.listed.append(name.chain)
-        return self._chains.get(name.chain, ())
-
-    def found(self, *, policy_drops: bool = False) -> list[str]:
-        base = InputChain(INPUT, 0, policy_drops)
-        return [each.why for each in find_drops(Backend.NFTABLES, [base], self.rules_of)]
+@pytest.mark.parametrize("hook", ["INPUT", "FORWARD", "OUTPUT"])
+def test_a_policy_that_drops_is_found_at_each_hook(hook: str) -> None:
+    host = tables(**{hook: "DROP"})  # type: ignore[arg-type] # no chain is called `table`
+    assert found(host, *SERVED)[0] == (hook.lower(), "policy drop", 0)
+    assert found(host)[0] == (hook.lower(), "policy drop", 0)
 
 
-def found(
-    *rules: UnconditionalRule, policy_drops: bool = False, **chains: Sequence[UnconditionalRule]
-) -> list[str]:
-    return Ruleset({"input": rules} | chains).found(policy_drops=policy_drops)
+@pytest.mark.parametrize("table", ["raw", "mangle", "filter", "security"])
+def test_each_table_is_looked_at(table: str) -> None:
+    chain = "PREROUTING" if table == "raw" else "INPUT"
+    rule = f"-A {chain} -d 10.96.0.10/32 -j DROP"
+    host = tables(rule, table=TableName(Backend.LEGACY, "ip", table))
+    assert found(host, *SERVED) == [(chain.lower(), f"rule `{rule}` of chain {chain}", 1)]
 
 
-def test_a_chain_that_accepts_what_its_conditions_leave_is_no_finding() -> None:
-    assert found() == []
-    assert found(ACCEPT) == []
-    assert found(RETURN, DROP) == []
-
-
-def test_a_policy_that_drops_is_a_finding() -> None:
-    assert found(policy_drops=True) == ["policy drop"]
-    assert found(RETURN, ACCEPT, policy_drops=True) == ["policy drop"]
-
-
-def test_a_policy_that_drops_what_a_rule_accepts_before_is_no_finding() -> None:
-    assert found(ACCEPT, policy_drops=True) == []
-
-
-@pytest.mark.parametrize(("rule", "why"), [(DROP, "ends with drop"), (REJECT, "ends with reject")])
-@pytest.mark.parametrize("policy_drops", [False, True])
-def test_a_last_rule_that_drops_is_a_finding_whatever_the_policy(
-    rule: UnconditionalRule, why: str, *, policy_drops: bool
-) -> None:
-    assert found(rule, policy_drops=policy_drops) == [why]
-
-
-def test_what_follows_a_rule_for_all_packets_does_not_count() -> None:
-    assert found(ACCEPT, DROP) == []
-    assert found(REJECT, ACCEPT) == ["ends with reject"]
-
-
-@pytest.mark.parametrize("lead", [jump, goto])
-def test_a_chain_that_the_last_rule_leads_to_may_be_what_drops(
-    lead: Callable[[str], UnconditionalRule],
-) -> None:
-    why = "ends with drop in chain last, which it leads to"
-    assert found(lead("middle"), middle=[lead("last")], last=[DROP]) == [why]
-    assert found(lead("middle"), middle=[lead("last")], last=[ACCEPT]) == []
-    assert found(lead("gone")) == []
-
-
-def test_a_chain_that_is_jumped_to_on_the_way_may_be_what_drops() -> None:
-    why = ["ends with drop in chain first, which it leads to"]
-    assert found(jump("first"), jump("second"), first=[DROP], second=[RETURN]) == why
-    assert found(jump("first"), ACCEPT, first=[DROP]) == why
-
-
-def test_chains_on_the_way_are_not_listed_where_the_chain_itself_or_its_policy_says_enough() -> None:
-    for rules, policy_drops in (([jump("zones"), REJECT], False), ([jump("before"), jump("after")], True)):
-        ruleset = Ruleset({"input": rules})
-        assert ruleset.found(policy_drops=policy_drops)
-        assert set(ruleset.listed) == {"input"}
-
-
-def test_the_last_of_several_chains_is_looked_at_first() -> None:
-    ruleset = Ruleset({"input": [jump("services"), jump("last")], "services": [DROP], "last": [REJECT]})
-    assert ruleset.found() == ["ends with reject in chain last, which it leads to"]
-    assert "services" not in ruleset.listed
-
-
-def test_chains_that_lead_to_each_other_come_to_an_end() -> None:
-    assert found(jump("a"), a=[jump("b")], b=[jump("a")]) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "priority"),
-    [
-        (ChainName("inet", "ipvsproxy", "input"), -10),
-        (INPUT, 99),
-        (INPUT, 200),
-    ],
-)
-def test_the_own_table_and_what_comes_after_ipvs_are_no_findings(name: ChainName, priority: int) -> None:
-    chains = [InputChain(name, priority, policy_drops=True)]
-    assert list(find_drops(Backend.NFTABLES, chains, lambda _: ())) == []
-
-
-def test_every_base_chain_before_ipvs_is_a_finding_of_its_own() -> None:
-    chains = [
-        InputChain(ChainName("ip", "ipvsproxy", "input"), 98, policy_drops=True),
-        InputChain(INPUT, -400, policy_drops=True),
+def test_a_single_rule_that_certainly_matches_is_found_with_whom_it_hits() -> None:
+    rules = ("-A INPUT -d 10.96.0.10/32 -j REJECT", "-A INPUT -p udp -m udp --dport 53 -j DROP")
+    findings = find_drops(tables(*rules), SERVED)
+    assert [(each.served, each.end.rule and each.end.rule.text) for each in findings] == [
+        ((str(WEB),), rules[0]),
+        ((str(DNS),), rules[1]),
     ]
-    assert list(find_drops(Backend.NFTABLES, chains, lambda _: ())) == [
-        HostFirewallFinding(Backend.NFTABLES, "ip", "ipvsproxy", "input", 98, "policy drop"),
-        HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", -400, "policy drop"),
+    assert findings[0].command == "iptables-legacy -D INPUT -d 10.96.0.10/32 -j REJECT"
+
+
+def test_a_rule_in_a_chain_that_is_jumped_to_is_found_there() -> None:
+    rule = "-A CLOSED -d 10.96.0.0/16 -j DROP"
+    assert found(tables("-A INPUT -p tcp -j CLOSED", rule), *SERVED) == [
+        ("input", f"rule `{rule}` of chain CLOSED", 1)
     ]
 
 
-def test_a_finding_is_one_sentence_with_what_to_do() -> None:
-    finding = HostFirewallFinding(Backend.NFTABLES, *INPUT, 10, "policy drop")
-    assert str(finding) == (
-        "chain input of table inet filter (nftables, input hook, priority 10) drops what no rule of it accepts, "
-        "service traffic included: policy drop; accept traffic to service addresses and node ports there, "
-        "as in `nft insert rule inet filter input ip daddr SERVICE-CIDR accept`"
+def test_what_is_let_in_as_advised_is_no_finding_any_more() -> None:
+    assert found(tables("-A INPUT -d 10.96.0.0/16 -j ACCEPT", INPUT="DROP"), WEB, DNS) == []
+    some = tables("-A INPUT -d 10.96.0.0/16 -j ACCEPT", INPUT="DROP")
+    assert found(some, *SERVED) == [("input", "policy drop", 1)]
+    ports = (
+        "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A INPUT -d 10.96.0.0/16 -j ACCEPT",
+        "-A INPUT -p tcp -m tcp --dport 30000:32767 -j ACCEPT",
+    )
+    assert found(tables(*ports, INPUT="DROP"), *SERVED) == []
+    assert (
+        found(tables("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", FORWARD="DROP")) == []
     )
 
 
-@pytest.mark.parametrize(
-    ("backend", "name", "example"),
-    [
-        (
-            Backend.NFTABLES,
-            ChainName("ip6", "f", "in"),
-            "nft insert rule ip6 f in ip6 daddr SERVICE-CIDR accept",
-        ),
-        (Backend.NFTABLES, ChainName("ip", "filter", "INPUT"), "iptables -I INPUT -d SERVICE-CIDR -j ACCEPT"),
-        (
-            Backend.NFTABLES,
-            ChainName("ip6", "filter", "INPUT"),
-            "ip6tables -I INPUT -d SERVICE-CIDR -j ACCEPT",
-        ),
-        (
-            Backend.LEGACY,
-            ChainName("ip", "filter", "INPUT"),
-            "iptables-legacy -I INPUT -d SERVICE-CIDR -j ACCEPT",
-        ),
-        (
-            Backend.LEGACY,
-            ChainName("ip6", "filter", "INPUT"),
-            "ip6tables-legacy -I INPUT -d SERVICE-CIDR -j ACCEPT",
-        ),
-    ],
-)
-def test_what_to_do_is_said_for_the_program_that_made_the_chain(
-    backend: Backend, name: ChainName, example: str
-) -> None:
-    assert str(HostFirewallFinding(backend, *name, 0, "policy drop")).endswith(f", as in `{example}`")
+def test_the_advice_for_input_has_the_ports_of_health_checks() -> None:
+    (finding,) = find_drops(tables(INPUT="DROP"), SERVED)
+    assert finding.command == "iptables-legacy -I INPUT -d SERVICE-CIDR -j ACCEPT"
+    for words in ("health check node ports", "10256", "node ports"):
+        assert words in finding.mend
+    assert finding.meaning in str(finding)
+    assert finding.command in str(finding)
+
+
+def test_answers_are_judged_as_established_and_what_goes_to_endpoints_as_new() -> None:
+    assert found(tables(f"-A FORWARD {DROP_ESTABLISHED}"))[0][0] == "forward"
+    assert found(tables("-A FORWARD -p udp -j DROP"))[0][0] == "forward"
+    assert found(tables("-A FORWARD -p udp -j DROP"), WEB) == []
+    # What a process of the node is answered.
+    assert found(tables(f"-A INPUT {DROP_ESTABLISHED}"), WEB)[0][0] == "input"
+    assert found(tables("-A FORWARD -m conntrack --ctstate NEW -j DROP")) == []
+    assert found(tables("-A OUTPUT -m conntrack --ctstate NEW ! -o lo -j DROP"))[0][0] == "output"
+    mangle = TableName(Backend.LEGACY, "ip", "mangle")
+    assert found(tables(f"-A POSTROUTING {DROP_ESTABLISHED}", table=mangle))[0][0] == "postrouting"
+    assert found(tables(f"-A PREROUTING {DROP_ESTABLISHED}", table=mangle))[0][0] == "prerouting"
+
+
+def test_a_rule_that_may_accept_is_named_with_what_drops() -> None:
+    rule = "-A INPUT -s 192.0.2.0/24 -j ACCEPT"
+    (finding,) = find_drops(tables(rule, INPUT="DROP"), SERVED)
+    assert finding.undecided == (rule,)
+    assert rule in finding.meaning
+
+
+def test_tables_of_a_family_without_services_do_not_count() -> None:
+    of_ipv6 = tables(INPUT="DROP", table=LEGACY_FILTER._replace(family="ip6"))
+    assert found(of_ipv6, WEB) == []
+    assert found(of_ipv6, WEB6) == [("input", "policy drop", 0)]
+    assert len(found(joined(of_ipv6, tables(INPUT="DROP")), WEB, WEB6)) == 2
+
+
+def test_a_table_of_both_families_is_found_once() -> None:
+    base = BaseChain(TableName(Backend.NFTABLES, "inet", "filter"), "in", "input", 10, policy_drops=True)
+    (finding,) = find_drops(HostTables((base,), {}), (WEB, WEB6))
+    assert finding == HostFirewallFinding(base, End(Verdict.DROP, "in"))
+
+
+def nft(hook: str, family: str = "inet", rule: Rule | None = None) -> HostFirewallFinding:
+    base = BaseChain(TableName(Backend.NFTABLES, family, "filter"), "mine", hook, 0)
+    return HostFirewallFinding(base, End(Verdict.DROP, "mine", rule), number=1 if rule else 0)
+
+
+def test_the_command_that_mends_it_is_that_of_the_table() -> None:
+    assert nft("input").command == "nft insert rule inet filter mine ip daddr SERVICE-CIDR accept"
+    assert nft("input", "ip6").command == "nft insert rule ip6 filter mine ip6 daddr SERVICE-CIDR accept"
+    of_service = Condition(Field.DESTINATION_PORT, (80,))
+    assert nft("forward").command == "nft insert rule inet filter mine ct state established,related accept"
+    assert (
+        nft("input", rule=Rule(Verdict.DROP, (of_service,), handle=7)).command
+        == "nft delete rule inet filter mine handle 7"
+    )
+    of_nft = LEGACY_FILTER._replace(backend=Backend.IPTABLES_NFT, family="ip6")
+    (finding,) = find_drops(tables(FORWARD="DROP", table=of_nft), ())
+    assert finding.command == "ip6tables-nft -I FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    (finding,) = find_drops(tables(FORWARD="DROP", table=of_nft._replace(name="mangle")), ())
+    assert finding.command.startswith("ip6tables-nft -t mangle -I FORWARD ")

@@ -117,8 +117,14 @@ class TestRemoval:
         assert removal.chains == ("KUBE-PROXY-FIREWALL",)
         assert removal.jumps == (Jump("FORWARD", "KUBE-PROXY-FIREWALL", "1"),)
         assert removal.kept == {
-            "KUBE-FORWARD": "chain FORWARD drops what no rule accepts, and this one accepts answers of endpoints"
+            "KUBE-FORWARD": "chain FORWARD drops what no rule accepts, this one accepts answers of endpoints, "
+            "and the agent has no chain of its own there"
         }
+
+    def test_what_lets_answers_through_goes_once_the_agents_own_chain_does_it(self) -> None:
+        jumps = (("FORWARD", "IPVSPROXY-FORWARD"), ("FORWARD", "KUBE-FORWARD"))
+        removal = removal_of(table(FILTER, *jumps, drops=True))
+        assert (removal.chains, removal.kept) == (("KUBE-FORWARD",), {})
 
     def test_chains_that_lead_to_each_other_end(self) -> None:
         removal = removal_of(table(NAT, ("MINE", "KUBE-SERVICES"), ("KUBE-SERVICES", "KUBE-SERVICES")))

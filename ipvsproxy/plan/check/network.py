@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family, format_address
 from ipvsproxy.plan.check.finding import Check, Finding, Severity, unknown
+from ipvsproxy.plan.host_firewall import FORWARD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -42,24 +43,30 @@ class Bridge(NamedTuple):
     ipv6_filtered: bool
 
 
-def judge_host_firewall(drops: Sequence[HostFirewallFinding], unseen: Iterable[str]) -> list[Finding]:
-    """Judge what of the host's firewall drops at input; `unseen` are sentences about what could not be looked at."""
-    findings = [
-        Finding(
-            Check.HOST_FIREWALL,
-            Severity.WARNING,
-            drop.meaning,
-            drop.mend,
-            f"{drop.family} {drop.table} {drop.chain}",
-        )
-        for drop in drops
-    ]
+def judge_host_firewall(
+    drops: Sequence[HostFirewallFinding],
+    unseen: Iterable[str],
+    unmended: Sequence[str] = (),
+    *,
+    agent_mends: bool = False,
+) -> list[Finding]:
+    """Judge what of the host's firewall drops service traffic; `unseen` are sentences about what can't be looked at.
+
+    `unmended` are those of the agent about chains of its own that it could not make there. `agent_mends` says that no
+    agent was here yet, and that one would make these chains.
+    """
+    findings = [Finding(Check.HOST_FIREWALL, Severity.ERROR, each) for each in unmended]
+    for drop in drops:
+        about = f"{drop.base.table.family} {drop.base.table.name} {drop.base.chain}"
+        if agent_mends and drop.base.hook == FORWARD:
+            meaning = f"{drop.meaning}; the agent will accept these there, in a chain of its own"
+            findings.append(Finding(Check.HOST_FIREWALL, Severity.INFO, meaning, about=about))
+        else:
+            findings.append(Finding(Check.HOST_FIREWALL, Severity.WARNING, drop.meaning, drop.mend, about))
     findings += [unknown(Check.HOST_FIREWALL, each) for each in unseen]
     if not findings:
         return [
-            Finding(
-                Check.HOST_FIREWALL, Severity.OK, "no firewall of the host drops all that it does not know"
-            )
+            Finding(Check.HOST_FIREWALL, Severity.OK, "no firewall of the host drops traffic of all Services")
         ]
     return findings
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ipvsproxy.plan.check.finding import Check, Finding, Severity, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ipvsproxy.model.ipvs import VirtualServerKey
-    from ipvsproxy.plan.kube_proxy import Leftovers
+    from ipvsproxy.plan.kube_proxy import Leftovers, TableName
 
 CLEANUP: Final = "ipvsproxy cleanup --kube-proxy"
 
@@ -53,21 +53,38 @@ def judge_kube_proxy(process: int | None, *, in_use: bool) -> Finding:
 
 
 def judge_leftovers(
-    leftovers: Leftovers, virtual_servers: Collection[VirtualServerKey], *, running: bool
+    leftovers: Leftovers,
+    virtual_servers: Collection[VirtualServerKey],
+    kept: Mapping[tuple[TableName, str], str],
+    *,
+    running: bool,
 ) -> list[Finding]:
-    """Judge what kube-proxy left; `virtual_servers` are those that are its and not ours. `running`: it still is."""
+    """Judge what kube-proxy left; `virtual_servers` are those that are its and not ours. `running`: it still is.
+
+    `kept` are the chains that `cleanup --kube-proxy` leaves, each with the reason.
+    """
     findings = [unknown(Check.KUBE_PROXY_LEFTOVERS, each) for each in leftovers.unseen]
+    if not running:
+        findings += [
+            Finding(
+                Check.KUBE_PROXY_LEFTOVERS,
+                Severity.INFO,
+                f"chain {chain} of kube-proxy's, of {table}, stays: {reason}",
+                about=f"{table.family} {table.name} {chain}",
+            )
+            for (table, chain), reason in kept.items()
+        ]
+    going = leftovers.chains if running else [each for each in leftovers.chains if each not in kept]
     parts = [
-        _counted(len(leftovers.chains), "chain of iptables", "chains of iptables"),
+        _counted(len(going), "chain of iptables", "chains of iptables"),
         _counted(len(leftovers.ipsets), "ipset", "ipsets"),
         _counted(len(leftovers.tables), "nftables table", "nftables tables"),
         _counted(len(virtual_servers), "virtual server", "virtual servers"),
     ]
     there = ", ".join(part for part in parts if part)
     if not there:
-        return [
-            *findings,
-            Finding(Check.KUBE_PROXY_LEFTOVERS, Severity.OK, "nothing of kube-proxy's was found"),
+        return findings or [
+            Finding(Check.KUBE_PROXY_LEFTOVERS, Severity.OK, "nothing of kube-proxy's was found")
         ]
     if running:
         return [

@@ -30,7 +30,8 @@ from ipvsproxy.model.addresses import family, format_address, parse_network
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import ICMP, ICMPV6
-from ipvsproxy.plan.rules import Verdict
+from ipvsproxy.plan.host_rules import SOME_INTERFACE
+from ipvsproxy.plan.rules import ConnectionState, Verdict
 from ipvsproxy.plan.trace.shapes import LOOPBACK
 from ipvsproxy.plan.trace.table import HookPacket, Part
 from ipvsproxy.plan.trace.values import Answer, KernelReason, Outcome, SourceSeen, Stage, Step, Trace
@@ -51,7 +52,7 @@ _LOOPBACK_NETWORKS = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 def trace(packet: Packet, state: TracedState) -> Trace:
     """Follow the packet through the node."""
-    way = _Way(state, [])
+    way = _Way(state)
     from_process = packet.arrives_by is None
     source = way.source(packet) if from_process else packet.source
     if source is None:
@@ -63,7 +64,10 @@ def trace(packet: Packet, state: TracedState) -> Trace:
         packet.port,
         arrived_by=packet.arrives_by,
         masquerading=way.own_address(source),
+        # The route of what is for the node itself.
+        leaves_by=LOOPBACK if from_process and way.is_local(packet.destination) else None,
     )
+    way.sent = sent
     try:
         ends = way.leave(sent) if from_process else way.arrive(sent)
     except _StoppedError as stopped:
@@ -93,10 +97,13 @@ class _StoppedError(Exception):
 
 
 class _Way:
-    """The way of the packet as sent, or, once IPVS has it, of the packet to one real server; all add to `steps`."""
+    """The way of the packet as sent, or, once IPVS has it, of the packet to one real server; they share their steps."""
 
-    def __init__(self, state: TracedState, steps: list[Step], real_server: RealServer | None = None) -> None:
-        self.steps = steps
+    def __init__(
+        self, state: TracedState, first: _Way | None = None, real_server: RealServer | None = None
+    ) -> None:
+        self.sent: HookPacket | None = first.sent if first else None
+        self.steps: list[Step] = first.steps if first else []
         self._state = state
         self._real_server = real_server
 
@@ -104,7 +111,7 @@ class _Way:
         """Return what the kernel has a process send with: the destination itself, if that is of the node."""
         if packet.source is not None:
             source, reason = packet.source, KernelReason.SOURCE_GIVEN
-        elif self._is_local(packet.destination):
+        elif self.is_local(packet.destination):
             source, reason = packet.destination, KernelReason.SOURCE_OF_LOCAL
         else:
             own = self.own_address(packet.destination)
@@ -127,7 +134,7 @@ class _Way:
     def arrive(self, packet: HookPacket) -> list[_End]:
         """Follow a packet that arrives by an interface."""
         packet = self._pass(Stage.PREROUTING, packet)
-        if not self._is_local(packet.destination):
+        if not self.is_local(packet.destination):
             self._step(Stage.ROUTING, KernelReason.NOT_LOCAL, "routed elsewhere")
             return [Outcome.NOT_OURS]
         bound = packet.destination in self._state.bound
@@ -159,9 +166,9 @@ class _Way:
             self._step(Stage.IPVS, KernelReason.HASHED, "some clients are refused with an ICMP error", key)
             ends.append(Outcome.REFUSED)
         for server in servers:
-            way = _Way(self._state, self.steps, server)
+            way = _Way(self._state, self, server)
             way._step(Stage.IPVS, KernelReason.SCHEDULED, f"the destination becomes {server}", key)
-            follow = finish if self._is_local(server.address) else _Way._send_out
+            follow = finish if self.is_local(server.address) else _Way._send_out
             if self._state.unreached.get(server.address) is KernelReason.NO_ROUTE:
                 # IPVS asks for the route before it sends the packet on (__ip_vs_get_out_rt, ip_vs_xmit.c).
                 way._step(Stage.ROUTING, KernelReason.NO_ROUTE, "refused with an ICMP error")
@@ -175,19 +182,49 @@ class _Way:
 
     def _send_out(self, packet: HookPacket) -> _End:
         """Follow what IPVS sends to another host or a pod."""
-        packet = self._pass(Stage.OUTPUT, replace(packet, arrived_by=None), settled=True)
+        way = self._state.ways.get(packet.destination)
+        packet = replace(packet, arrived_by=None, leaves_by=way, local=False)
+        packet = self._pass(Stage.OUTPUT, packet, settled=True)
         packet = self._pass(Stage.POSTROUTING, packet)
         if self._state.unreached.get(packet.destination) is KernelReason.LINK_DOWN:
             self._step(Stage.POSTROUTING, KernelReason.LINK_DOWN, "dropped")
             return Outcome.DROPPED
+        self._return(packet, way)
         return self._answer(packet)
+
+    def _return(self, packet: HookPacket, way: str | None) -> None:
+        """Follow the answer to what IPVS sent to another host or a pod; _StoppedError if it does not come back."""
+        if self.sent is None:
+            return
+        arrives_by = self.sent.arrived_by
+        answer = replace(
+            packet,
+            source=packet.destination,
+            destination=packet.source,
+            source_port=packet.port,
+            is_answer=True,
+            mark=0,
+            state=ConnectionState.ESTABLISHED,
+            arrived_by=way or SOME_INTERFACE,
+            leaves_by=None,
+            local=packet.masqueraded or arrives_by is None,
+        )
+        self._pass(Stage.PREROUTING, answer)
+        # Behind connection tracking, which has taken back what was masqueraded.
+        answer = replace(answer, destination=self.sent.source, local=arrives_by is None)
+        if arrives_by is None:
+            self._pass(Stage.INPUT, answer)
+            return
+        answer = replace(answer, leaves_by=arrives_by)
+        self._pass(Stage.FORWARD, answer)
+        self._pass(Stage.POSTROUTING, answer)
 
     def _finish_input(self, packet: HookPacket) -> _End:
         return self._deliver(self._pass(Stage.INPUT, packet, Part.AFTER_IPVS))
 
     def _finish_output(self, packet: HookPacket) -> _End:
         packet = self._pass(Stage.OUTPUT, packet, Part.AFTER_IPVS)
-        if not self._is_local(packet.destination):
+        if not self.is_local(packet.destination):
             self._step(Stage.ROUTING, KernelReason.NOT_LOCAL, "routed elsewhere")
             return Outcome.NOT_OURS
         packet = self._pass(Stage.POSTROUTING, replace(packet, leaves_by=LOOPBACK))
@@ -224,7 +261,8 @@ class _Way:
             raise _StoppedError(Outcome.DROPPED if is_drop else Outcome.REFUSED)
         return passage.packet
 
-    def _is_local(self, address: Address) -> bool:
+    def is_local(self, address: Address) -> bool:
+        """Say whether the node takes what is sent to the address for its own."""
         return address in self._state.bound or address in self._state.own
 
     def _step(self, stage: Stage, reason: KernelReason, effect: str, *items: Item) -> None:

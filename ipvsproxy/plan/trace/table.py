@@ -11,9 +11,14 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never, cast
 
-from ipvsproxy.model.addresses import family, format_address
+from ipvsproxy.model.addresses import family, format_address, format_endpoint
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
+from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import source_list_chain
+from ipvsproxy.plan.host_firewall import IPVS, HostFirewallFinding
+from ipvsproxy.plan.host_rules import DROPS, BaseChain, HostTables, State, judge
+from ipvsproxy.plan.host_rules import Field as HostField
+from ipvsproxy.plan.host_rules import Verdict as HostVerdict
 from ipvsproxy.plan.rules import (
     ArrivesBy,
     AskSourceList,
@@ -23,6 +28,7 @@ from ipvsproxy.plan.rules import (
     Field,
     FieldsInSet,
     GoTo,
+    Hook,
     IsReset,
     KeepDestination,
     LeavesByOtherThan,
@@ -41,12 +47,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ipvsproxy.model.addresses import Address
-    from ipvsproxy.plan.rules import Chain, Hook, Match, Rule, Statement
+    from ipvsproxy.plan.host_rules import Known
+    from ipvsproxy.plan.rules import Chain, Match, Rule, Statement
 
 # NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC, linux/netfilter_ipv4.h.
 _NAT = {"prerouting": -100, "input": 100, "output": -100, "postrouting": 100}
-# Where IPVS takes new connections: ip_vs_ops4 and ip_vs_ops6, ip_vs_core.c.
-_IPVS = {"input": 99, "output": -98}
+
+
+_WITH_PORTS = frozenset(map(int, Protocol))
 
 
 class Part(enum.Enum):
@@ -63,6 +71,8 @@ class HookPacket:
 
     `arrived_by` is None for what the node itself sends, `leaves_by` for an interface that is not known, or not yet.
     `masquerading` is the address of the node that masquerading puts in the place of the source; None leaves the source.
+    `is_answer` says that an endpoint sends it to a client, whose `port` is not known. `local` says whether the
+    destination is of the node.
     """
 
     source: Address
@@ -77,6 +87,46 @@ class HookPacket:
     masqueraded: bool = False
     source_port: int = 0
     is_reset: bool = False
+    is_answer: bool = False
+    local: bool = True
+
+    @property
+    def sent_to(self) -> str:
+        """Return `ADDRESS:PORT/PROTOCOL`, of its destination."""
+        names = {int(protocol): protocol.name.lower() for protocol in Protocol}
+        return f"{format_endpoint(self.destination, self.port)}/{names.get(self.protocol, self.protocol)}"
+
+    @property
+    def known(self) -> dict[HostField, Known]:
+        """What is known of the packet to rules of the host's firewall."""
+        known: dict[HostField, Known] = {
+            HostField.FAMILY: family(self.source),
+            HostField.PROTOCOL: self.protocol,
+            HostField.SOURCE: self.source,
+            HostField.DESTINATION: self.destination,
+            HostField.STATE: State[self.state.name],
+            HostField.ARRIVES_BY: self.arrived_by or "",
+            HostField.DESTINATION_TYPE: "local" if self.local else "unicast",
+        }
+        if self.is_answer:
+            known[HostField.SOURCE_PORT] = self.source_port
+        elif self.protocol in _WITH_PORTS:
+            known[HostField.DESTINATION_PORT] = self.port
+        if self.leaves_by is not None:
+            known[HostField.LEAVES_BY] = self.leaves_by
+        return known
+
+
+class _Place(NamedTuple):
+    """A base chain at its hook, the agent's or the host's."""
+
+    hook: Hook
+    chain: Chain | BaseChain
+
+    @property
+    def place(self) -> int:
+        """The place among the chains of the hook."""
+        return _NAT[self.hook.name] if self.hook.type == "nat" else self.hook.priority
 
 
 class Passage(NamedTuple):
@@ -88,9 +138,17 @@ class Passage(NamedTuple):
 
 
 class FirewallTable:
-    """The rules and the elements of an nftables table; UnknownRuleError if a rule can't be followed."""
+    """The rules and the elements of an nftables table; UnknownRuleError if a rule can't be followed.
 
-    def __init__(self, chains: Sequence[Chain], elements: Iterable[SetElement]) -> None:
+    Beside it, the tables of the host's own firewall, whose chains may drop packets, and do nothing else here.
+    """
+
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        elements: Iterable[SetElement],
+        host: HostTables = HostTables(),  # noqa: B008 - it is immutable
+    ) -> None:
         """Check all rules and index all elements, once; a look-up costs the same then, however many there are.
 
         A source list among the elements whose chain is not given has the chain that it should have.
@@ -98,30 +156,71 @@ class FirewallTable:
         self._elements = _Elements(elements)
         self._chains = self._elements.chains | {chain.name: chain for chain in chains}
         check_chains(self._chains.values())
-        hooked = [(_place(chain.hook), chain.hook, chain) for chain in chains if chain.hook is not None]
-        hooked.sort(key=lambda entry: (entry[0], entry[1].priority))
-        self._at = {name: [entry for entry in hooked if entry[1].name == name] for name in HOOKS}
+        self._host = host
+        ours = [_Place(chain.hook, chain) for chain in chains if chain.hook is not None]
+        theirs = [_Place(Hook(each.type, each.hook, each.priority), each) for each in host.base_chains]
+        hooked = sorted((*ours, *theirs), key=lambda entry: (entry.place, entry.hook.priority))
+        self._at = {
+            name: [entry for entry in hooked if entry.hook.name == name] for name in (*HOOKS, Stage.FORWARD)
+        }
 
     def at_hook(
         self, hook: str, packet: HookPacket, part: Part = Part.ALL, *, settled: bool = False
     ) -> Passage:
-        """Lead a packet through the chains at prerouting, input, output or postrouting.
+        """Lead a packet through the chains at a hook: an answer through the host's chains alone.
 
         `settled` says that what chains of type nat decide here was decided before, at another hook or for an earlier
         packet.
         """
         steps: list[Step] = []
-        for place, (of_type, _, _), chain in self._at[hook]:
-            if part is not Part.ALL and (place < _IPVS[hook]) is not (part is Part.BEFORE_IPVS):
+        for entry in self._at[hook]:
+            if part is not Part.ALL and (entry.place < IPVS[hook]) is not (part is Part.BEFORE_IPVS):
                 continue
-            if of_type == "nat" and settled:
+            if entry.hook.type == "nat" and (settled or packet.is_answer):
                 continue
-            end, packet = self._follow(chain, Stage(hook), packet, steps)
+            if isinstance(entry.chain, BaseChain):
+                end: Verdict | SetDestination | KeepDestination | None = self._pass_host(
+                    entry.chain, packet, steps
+                )
+            elif packet.is_answer:
+                # The agent's own chains do nothing to a connection that was answered.
+                continue
+            else:
+                end, packet = self._follow(entry.chain, Stage(hook), packet, steps)
             if isinstance(end, SetDestination | KeepDestination) or end is Verdict.MASQUERADE:
                 settled = True
             elif end is not None:
                 return Passage(end, packet, tuple(steps))
         return Passage(None, packet, tuple(steps))
+
+    def _pass_host(self, base: BaseChain, packet: HookPacket, steps: list[Step]) -> Verdict | None:
+        """Lead a packet through a chain of the host's own firewall; return the verdict if that certainly drops it."""
+        if not base.table.has(family(packet.source)):
+            return None
+        judgement = judge(self._host, base, packet.known)
+        if judgement.passes:
+            return None
+        end, place = judgement.default, f"{base.chain} of {base.table}"
+        refuses = end.verdict is HostVerdict.REJECT
+        if judgement.drops:
+            served = () if packet.is_answer or not packet.local else (packet.sent_to,)
+            drop = HostFirewallFinding(base, end._replace(perhaps=None), served, len(served))
+            effect = "refused" if refuses else "dropped"
+            reason = f"the host's own firewall: {end.why}"
+            steps.append(Step(Stage(base.hook), reason, effect, place, host_drop=drop))
+            return Verdict.REJECT_WITH_ICMP if refuses else Verdict.DROP
+        rules = "; ".join(f"`{rule.text}`" for rule in judgement.undecided)
+        effect = "dropped" if end.verdict in DROPS else "passed"
+        steps.append(
+            Step(
+                Stage(base.hook),
+                f"the host's own firewall has rules that could not be judged: {rules}",
+                f"{effect}, unless one of these does otherwise",
+                place,
+                undecided=True,
+            )
+        )
+        return None
 
     def _follow(
         self, chain: Chain, stage: Stage, packet: HookPacket, steps: list[Step]
@@ -191,10 +290,6 @@ class FirewallTable:
 def _list_behind(items: Sequence[SetElement]) -> str:
     """Return the name of the source list that a packet is led to by the last element."""
     return cast("str", items[-1].fields[-1])
-
-
-def _place(hook: Hook) -> int:
-    return _NAT[hook.name] if hook.type == "nat" else hook.priority
 
 
 def _is_named(interface: str | None, pattern: str) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.model.items import Item
+    from ipvsproxy.plan.host_firewall import HostFirewallFinding
     from ipvsproxy.plan.trace.table import FirewallTable
 
 
@@ -50,7 +51,7 @@ class TracedState(NamedTuple):
     family that is no loopback address is the source of what the node sends to others. `listening` are the protocols and
     ports that processes of the node listen on, at all addresses. `full` are the real servers that have as many
     connections as they may have. `unreached` are the addresses of real servers that the node can't send to, and why:
-    NO_ROUTE or LINK_DOWN.
+    NO_ROUTE or LINK_DOWN. `ways` are the interfaces by which the node reaches real servers, as far as they are known.
     """
 
     table: FirewallTable
@@ -60,6 +61,7 @@ class TracedState(NamedTuple):
     listening: AbstractSet[tuple[int, int]] = frozenset()
     full: AbstractSet[tuple[VirtualServerKey, RealServer]] = frozenset()
     unreached: Mapping[Address, KernelReason] = {}
+    ways: Mapping[Address, str] = {}
 
 
 class Outcome(enum.StrEnum):
@@ -97,6 +99,7 @@ class Stage(enum.StrEnum):
     IPVS = "IPVS"
     OUTPUT = "output"
     POSTROUTING = "postrouting"
+    FORWARD = "forward"
     NODE = "node"
 
 
@@ -128,7 +131,8 @@ class Step(NamedTuple):
 
     `reason` is the duty of the rule of `chain`, or what the kernel itself goes by, with chain "". `effect` is what
     became of the packet. `items` are the entries of sets and tables behind it. Once IPVS has put in a real server, each
-    of them is followed, and `real_server` says which.
+    of them is followed, and `real_server` says which. `host_drop` is the chain of the host's own firewall that
+    drops the packet here; `undecided` says that it can't be told whether one does.
     """
 
     stage: Stage
@@ -137,6 +141,8 @@ class Step(NamedTuple):
     chain: str = ""
     items: tuple[Item, ...] = ()
     real_server: RealServer | None = None
+    host_drop: HostFirewallFinding | None = None
+    undecided: bool = False
 
     def __str__(self) -> str:
         """Return one line: `STAGE, chain CHAIN: REASON (ITEMS): EFFECT`."""
@@ -157,3 +163,14 @@ class Trace(NamedTuple):
     steps: tuple[Step, ...]
     outcome: Outcome
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def undecided(self) -> tuple[Step, ...]:
+        """The chains of the host's own firewall that may make another end of it, each once."""
+        steps = (step._replace(real_server=None) for step in self.steps if step.undecided)
+        return tuple(dict.fromkeys(steps))
+
+    @property
+    def host_drops(self) -> tuple[HostFirewallFinding, ...]:
+        """The chains of the host's own firewall that drop it for certain, each once."""
+        return tuple(dict.fromkeys(step.host_drop for step in self.steps if step.host_drop))

@@ -16,13 +16,15 @@ from ipvsproxy.plan.check.network import (
     judge_ipv6,
     judge_node_ports,
 )
-from ipvsproxy.plan.host_firewall import Backend, HostFirewallFinding
+from ipvsproxy.plan.host_firewall import find_drops
 from tests.builders import address, addresses, networks
+from tests.host_tables import tables
 
 if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
 
-DROP = HostFirewallFinding(Backend.NFTABLES, "inet", "filter", "input", 0, "policy drop")
+(DROP,) = find_drops(tables(INPUT="DROP"), ())
+(DROPS_ANSWERS,) = find_drops(tables(FORWARD="DROP"), ())
 SHARED = [address("198.51.100.1")]
 LOOSE, STRICT = Arp(0, 0, ()), Arp(1, 2, ())
 BRIDGE = Bridge("cni0", networks("10.244.1.0/24", "fd00:1::/64"), 2, ipv4_filtered=False, ipv6_filtered=True)
@@ -30,9 +32,23 @@ BRIDGE = Bridge("cni0", networks("10.244.1.0/24", "fd00:1::/64"), 2, ipv4_filter
 
 def test_a_firewall_that_drops_has_the_words_of_the_log_and_of_dump() -> None:
     (found,) = judge_host_firewall([DROP], [])
-    assert (found.severity, found.about) == (Severity.WARNING, "inet filter input")
+    assert (found.severity, found.about) == (Severity.WARNING, "ip filter INPUT")
     assert str(DROP).startswith(found.meaning)
-    assert found.mend in str(DROP)
+    assert found.mend.startswith(DROP.command)
+
+
+def test_answers_that_an_agent_would_accept_are_no_warning_before_there_is_one() -> None:
+    (before,) = judge_host_firewall([DROPS_ANSWERS], [], agent_mends=True)
+    (after,) = judge_host_firewall([DROPS_ANSWERS], [])
+    (input_,) = judge_host_firewall([DROP], [], agent_mends=True)
+    assert (before.severity, before.mend) == (Severity.INFO, "")
+    assert (after.severity, after.mend) == (Severity.WARNING, DROPS_ANSWERS.command)
+    assert input_.severity is Severity.WARNING
+
+
+def test_a_chain_that_the_agent_could_not_make_is_an_error() -> None:
+    (found,) = judge_host_firewall([], [], ["the chain can't be made: no program"])
+    assert (found.severity, found.meaning) == (Severity.ERROR, "the chain can't be made: no program")
 
 
 def test_a_firewall_that_could_not_be_seen_is_unknown_and_not_fine() -> None:

@@ -33,17 +33,30 @@ def test_what_is_left_is_counted_and_of_a_running_kube_proxy_it_is_no_fault() ->
     left = Leftovers(
         ("KUBE-CLUSTER-IP",), ((NAT, "KUBE-SERVICES"), (NAT, "KUBE-MARK-MASQ")), (("ip", "kube-proxy"),)
     )
-    (found,) = judge_leftovers(left, [key("10.96.0.1")], running=False)
+    (found,) = judge_leftovers(left, [key("10.96.0.1")], {}, running=False)
     there = "2 chains of iptables, 1 ipset, 1 nftables table, 1 virtual server"
     assert (found.severity, found.meaning.partition(":")[0]) == (Severity.WARNING, f"kube-proxy left {there}")
-    (found,) = judge_leftovers(left, [key("10.96.0.1")], running=True)
+    (found,) = judge_leftovers(left, [key("10.96.0.1")], {}, running=True)
     assert (found.severity, found.meaning) == (Severity.INFO, f"of the kube-proxy that runs: {there}")
 
 
 def test_nothing_left_is_fine_as_far_as_it_could_be_seen() -> None:
-    assert [each.severity for each in judge_leftovers(Leftovers(), [], running=False)] == [Severity.OK]
-    unseen = judge_leftovers(Leftovers(unseen=("no ipsets",)), [], running=False)
-    assert [each.severity for each in unseen] == [Severity.UNKNOWN, Severity.OK]
+    assert [each.severity for each in judge_leftovers(Leftovers(), [], {}, running=False)] == [Severity.OK]
+    unseen = judge_leftovers(Leftovers(unseen=("no ipsets",)), [], {}, running=False)
+    assert [each.severity for each in unseen] == [Severity.UNKNOWN]
+
+
+def test_what_the_clean_up_leaves_is_told_and_never_a_warning() -> None:
+    left = Leftovers(chains=((NAT, "KUBE-SERVICES"), (NAT, "KUBE-MARK-MASQ")))
+    kept = {(NAT, "KUBE-MARK-MASQ"): "chain MINE leads to it"}
+    found = judge_leftovers(left, [], kept, running=False)
+    assert [each.severity for each in found] == [Severity.WARNING, Severity.INFO]
+    assert "1 chain of iptables" in found[0].meaning
+    assert "chain MINE leads to it" in found[1].meaning
+    (only,) = judge_leftovers(Leftovers(chains=((NAT, "KUBE-MARK-MASQ"),)), [], kept, running=False)
+    assert only.severity is Severity.INFO
+    (running,) = judge_leftovers(left, [], kept, running=True)
+    assert "2 chains of iptables" in running.meaning
 
 
 def test_each_port_that_is_held_is_a_warning() -> None:
