@@ -225,7 +225,8 @@ def advice(
     if not certain:
         yield "look at what could not be followed: it may drop the packet"
     for drop in situation.traced.host_drops:
-        yield f"so that it passes {drop.base}: `{drop.command}`, and the same in the configuration of that firewall"
+        command = drop.command.replace("SERVICE-CIDR", format_address(situation.key.address))
+        yield f"so that it passes {drop.base}: `{command}`, and the same in the configuration of that firewall"
     if not situation.traced.host_drops:
         yield from _by_outcome(situation, mending=bool(differences), certain=certain)
 
