@@ -17,7 +17,7 @@ from netns_tests.host_firewalls import COMMANDS, DOCKER, NFTABLES, UFW, restore
 from netns_tests.servers import Servers
 from netns_tests.test_least_privileges import AgentInContainer
 from netns_tests.topology import SERVICE_CIDRS, Kind
-from netns_tests.traffic import NoAnswerError
+from netns_tests.traffic import NoAnswerError, Target
 from netns_tests.traffic import request as ask
 
 if TYPE_CHECKING:
@@ -168,3 +168,52 @@ def test_a_firewall_that_accepts_known_connections_is_left_as_it_is(
         assert ask(cluster["client"], service.target(family)).server in PODS
     assert dumped(cluster) == []
     assert firewall.shown(cluster) == before
+
+
+KUBE_PROXYS = """\
+*filter
+:KUBE-FORWARD - [0:0]
+-I FORWARD -j KUBE-FORWARD
+-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"""
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_what_kube_proxy_brought_goes_without_a_gap_and_check_has_nothing_to_say_of_it(
+    cluster: Cluster, service: ServiceUnderTest, variant: str
+) -> None:
+    firewall = Firewall(variant)
+    firewall.set_up(cluster)
+    for command in COMMANDS.values():
+        cluster.node.namespace.run(f"{command}-{variant}-restore", "--noflush", stdin=KUBE_PROXYS)
+    cluster.agent.start()
+    assert_answered(cluster, service)
+    await_chains(cluster, firewall)
+    assert cluster.agent.cleanup("--kube-proxy", "--yes").returncode == 0
+    assert "KUBE-FORWARD" not in firewall.shown(cluster)
+    assert_answered(cluster, service)
+    found = json.loads(cluster.agent.ask("check", "-o", "json").stdout)["findings"]
+    concerned = {"host-firewall", "kube-proxy-leftovers", "agent-warning"}
+    assert {(each["check"], each["severity"]) for each in found if each["check"] in concerned} == {
+        ("host-firewall", "ok"),
+        ("kube-proxy-leftovers", "ok"),
+    }
+
+
+def test_the_agents_chain_accepts_no_connection_that_the_firewall_would_not(
+    cluster: Cluster, service: ServiceUnderTest
+) -> None:
+    firewall = Firewall("nft")
+    firewall.set_up(cluster)
+    cluster.agent.start()
+    await_chains(cluster, firewall)
+    pod = cluster.endpoint("web-1", Family.IPV4).address
+    with pytest.raises(NoAnswerError):
+        ask(cluster["outside"], Target(pod, 8080), patience=0.5)
+    assert_answered(cluster, service)
+    counted = cluster.node.namespace.run("iptables-nft", "-L", "IPVSPROXY-FORWARD", "-v", "-x", "-n")
+    # Packets to services do not pass the forward hook: IPVS sends them on by the output hook.
+    marked = [line for line in counted.splitlines() if "mark match" in line]
+    assert [line.split()[0] for line in marked] == ["0"]

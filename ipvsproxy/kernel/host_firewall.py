@@ -163,6 +163,7 @@ class HostFirewallReader:
             name = TableName(Backend.LEGACY, family, table)
             try:
                 saved = parse_save(self._iptables.save(name), table)
+                rules = saved.rules
             except (FirewallError, ValueError, OSError) as error:
                 return reads, [
                     (
@@ -174,7 +175,7 @@ class HostFirewallReader:
                 BaseChain(name, chain, chain.lower(), HOOKS[table][chain], drops)
                 for chain, drops in saved.policies.items()
             ]
-            reads.append(_Read(name, base_chains, saved.rules))
+            reads.append(_Read(name, base_chains, rules))
         return reads, []
 
 

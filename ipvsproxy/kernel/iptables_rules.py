@@ -103,9 +103,10 @@ class SavedTable(NamedTuple):
     def parse(self, line: str) -> Iterator[Rule]:
         """Yield the rule of a line, if it decides anything."""
         _, _, *options = shlex.split(line)
-        for index, option in enumerate(options):
-            if option in {"-j", "-g"}:
-                target = options[index + 1]
+        for index, (before, option, target) in enumerate(
+            zip(["", *options], options, options[1:], strict=False)
+        ):
+            if option in {"-j", "-g"} and before != "--comment":
                 conditions = tuple(_conditions(options[:index]))
                 if target in self.lines:
                     verdict = Verdict.JUMP if option == "-j" else Verdict.GOTO
@@ -126,7 +127,7 @@ def parse_save(text: str, table: str) -> SavedTable:
             if chain in HOOKS[table]:
                 policies[chain] = policy == "DROP"
         elif line.startswith("-A "):
-            lines[line.split(maxsplit=2)[1]].append(line)
+            lines.setdefault(line.split(maxsplit=2)[1], []).append(line)
     if not policies:
         raise ValueError(f"there is no table {table}")
     return SavedTable(policies, lines)

@@ -280,7 +280,8 @@ def advice(
 
 def _past_the_host_firewall(situation: Situation) -> Iterator[str]:
     for drop in situation.traced.host_drops:
-        yield f"so that it passes {drop.base}: `{drop.command}`, and the same in the configuration of that firewall"
+        command = drop.command.replace("SERVICE-CIDR", format_address(situation.key.address))
+        yield f"so that it passes {drop.base}: `{command}`, and the same in the configuration of that firewall"
 
 
 def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ipvsproxy.plan.forwarding import find_missing, find_ours
 from ipvsproxy.plan.host_firewall import find_drops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from structlog.typing import FilteringBoundLogger
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.plan.forwarding import Accepting, Leftover
     from ipvsproxy.plan.host_firewall import HostFirewallFinding
+    from ipvsproxy.plan.host_rules import HostTables
 
 T = TypeVar("T")
+
+_REFUSALS = (OSError, FirewallError, KernelUnavailableError)
 
 
 class Forwarding(Protocol):
@@ -130,37 +133,40 @@ class HostFirewallWatch:
         self._tell(before)
 
     def _mend(self, found: HostFirewall) -> tuple[bool, tuple[str, ...]]:
-        """Make the chain where it is missing, or remove it if it is not wanted; say what was done and what failed."""
-        changed = False
-        failed: list[str] = []
+        """Make the chain where it is missing, or remove it if it is not wanted; say whether, and what failed."""
         bit = self._accepted_bit()
-        if bit is not None:
-            for missing in find_missing(found.tables, bit):
-                try:
-                    self._forwarding.accept(missing, bit)
-                except (OSError, FirewallError, KernelUnavailableError) as error:
-                    failed.append(
-                        f"{missing} can't be made, so answers of endpoints are dropped there: {error}"
-                    )
-                else:
-                    changed = True
-                    again = str(missing) in self._state.chains
-                    write = self._log.warning if again else self._log.info
-                    write(
-                        "host firewall accepts answers again" if again else "host firewall accepts answers",
-                        chain=str(missing),
-                        because=f"{missing.base} drops what nothing accepts",
-                    )
-            return changed, tuple(failed)
-        for ours in find_ours(found.tables):
+        tried = list(self._withdraw(found.tables) if bit is None else self._accept(found.tables, bit))
+        failed = tuple(each for each in tried if each)
+        return len(failed) < len(tried), failed
+
+    def _accept(self, tables: HostTables, bit: int) -> Iterator[str]:
+        """Make the chains; yield for each why it could not be made, "" if it was."""
+        for missing in find_missing(tables, bit):
+            try:
+                self._forwarding.accept(missing, bit)
+            except _REFUSALS as error:
+                yield f"{missing} can't be made, so answers of endpoints are dropped there: {error}"
+            else:
+                self._tell_made(missing)
+                yield ""
+
+    def _withdraw(self, tables: HostTables) -> Iterator[str]:
+        """Remove the chains; yield for each why it could not be removed, "" if it was."""
+        for ours in find_ours(tables):
             try:
                 self._forwarding.remove(ours)
-            except (OSError, FirewallError, KernelUnavailableError) as error:
-                failed.append(f"{ours} can't be removed: {error}")
+            except _REFUSALS as error:
+                yield f"{ours} can't be removed: {error}"
             else:
-                changed = True
                 self._log.info("chain removed from the host firewall", chain=str(ours))
-        return changed, tuple(failed)
+                yield ""
+
+    def _tell_made(self, made: Accepting) -> None:
+        because = f"{made.base} drops what nothing accepts"
+        if str(made) in self._state.chains:
+            self._log.warning("host firewall accepts answers again", chain=str(made), because=because)
+        else:
+            self._log.info("host firewall accepts answers", chain=str(made), because=because)
 
     def _tell(self, before: State) -> None:
         for finding in _new(self._state.findings, before.findings):

@@ -65,6 +65,7 @@ def test_a_table_that_iptables_saves_is_read(policy: str, *, drops: bool) -> Non
             (Condition(Field.STATE, (State.RELATED, State.ESTABLISHED, State.DNAT), inside=False),),
         ),
         ("-m mark --mark 0x1", (Condition(Field.MARK, (Masked(0xFFFFFFFF, 1),)),)),
+        ('-m comment --comment "-j"', ()),
         # The same word of another module means another thing.
         ("-m connmark --mark 0x1", (UNKNOWN, UNKNOWN)),
         ("-m set --match-set web dst", (UNKNOWN, UNKNOWN)),
