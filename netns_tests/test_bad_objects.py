@@ -147,10 +147,13 @@ def test_an_address_with_a_virtual_server_of_somebody_else_is_theirs_until_that_
     )
     put(service(102, HTTP, ADMIN, external_ips=(theirs.address,)), slice_of(102, ports=(HTTP, ADMIN)))
     cluster.await_complaints(
-        of_service(102, "spec.externalIPs", f"virtual server {theirs.address}:80/tcp is not ipvsproxy's"),
-        of_service(
-            102, "spec.externalIPs", f"{theirs.address} carries a virtual server that is not ipvsproxy's"
-        ),
+        *(
+            of_service(102, "spec.externalIPs", reason)._replace(foreign=True)
+            for reason in (
+                f"virtual server {theirs.address}:80/tcp is not ipvsproxy's",
+                f"{theirs.address} carries a virtual server that is not ipvsproxy's",
+            )
+        )
     )
     cluster.await_answer("outside", theirs, "web-1")
     others.delete_virtual_server(cluster.host, theirs)
