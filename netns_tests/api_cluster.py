@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ipvsproxy.observe.agent_socket import ask_report
+from ipvsproxy.reconcile.planning import FOREIGN
 from netns_tests import manifests, others
 from netns_tests.bare_node import REPOSITORY, Node
 from netns_tests.cluster import TOPOLOGY
@@ -24,7 +25,7 @@ from netns_tests.traffic import Answer, Target, failure_of
 from tests.api_server_state import EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from ipvsproxy.model.addresses import Family
@@ -37,16 +38,16 @@ HTTP = manifests.Port("http", 80, HTTP_PORT)
 
 
 class Complaint(NamedTuple):
-    """What the agent says is wrong with an object: in `dump`, and with the object's uid in an Event."""
+    """What the agent says is wrong with an object: in `dump`, and with the object's uid in an Event.
+
+    `foreign` if somebody else's virtual server is the reason.
+    """
 
     kind: str
     name: str
     field: str
     reason: str
-
-    def __str__(self) -> str:
-        """Return the note of an Event."""
-        return f"{self.field}: {self.reason}" if self.field else self.reason
+    foreign: bool = False
 
 
 class ApiCluster:
@@ -132,7 +133,7 @@ class ApiCluster:
     def complaints(self) -> set[Complaint]:
         """Return all that the agent says is wrong with objects, to whoever asks it on its socket."""
         return {
-            Complaint(each.kind, each.name, each.field, each.reason)
+            Complaint(each.kind, each.name, each.field, each.reason, each.foreign)
             for each in ask_report(self.node.run_directory).rejections
         }
 
@@ -158,10 +159,10 @@ class ApiCluster:
         return False
 
     def await_complaints(self, *expected: Complaint) -> None:
-        """Wait until these, and no others, are what the agent says, and until each has its one Event."""
+        """Wait until these, and no others, are what the agent says, and until each field of them has its Event."""
         _await_equal(self.complaints, set(expected), "what the agent says of objects")
         for kind, name in {each[:2] for each in expected}:
-            notes = sorted(str(each) for each in expected if each[:2] == (kind, name))
+            notes = _notes(each for each in expected if each[:2] == (kind, name))
             _await_equal(functools.partial(self.notes, kind, name), notes, f"the Events about {kind} {name}")
 
     def await_answer(self, origin: str, target: Target, pod: str) -> None:
@@ -173,6 +174,15 @@ def answerer(origin: Host, target: Target, patience: float = 1.0) -> str:
     """Return the name of the server that answers a new connection, or what the client meets instead."""
     met = failure_of(origin, target, patience)
     return met.server if isinstance(met, Answer) else met
+
+
+def _notes(complaints: Iterable[Complaint]) -> list[str]:
+    """Return the notes of the Events about one object: one for each field and kind of reason."""
+    reasons: dict[tuple[str, bool], list[str]] = {}
+    for each in sorted(complaints):
+        reasons.setdefault((each.field, each.foreign), []).append(each.reason)
+    told = {place: FOREIGN if place[1] else "; ".join(every) for place, every in reasons.items()}
+    return sorted(f"{field}: {note}" if field else note for (field, _), note in told.items())
 
 
 def uid(kind: str, name: str) -> str:

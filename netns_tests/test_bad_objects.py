@@ -148,7 +148,9 @@ def test_a_virtual_server_of_somebody_else_at_an_address_of_an_interface_keeps_i
     )
     put(service(102, HTTP, ADMIN, external_ips=(theirs.address,)), slice_of(102, ports=(HTTP, ADMIN)))
     cluster.await_complaints(
-        of_service(102, "spec.externalIPs", f"virtual server {theirs.address}:80/tcp is not ipvsproxy's")
+        of_service(
+            102, "spec.externalIPs", f"virtual server {theirs.address}:80/tcp is not ipvsproxy's"
+        )._replace(foreign=True)
     )
     ours = theirs._replace(port=ADMIN.port)
     cluster.await_answer("outside", ours, "web-2")

@@ -35,10 +35,11 @@ class PlanChange(NamedTuple):
 
 
 # Virtual servers differ from node to node, and an Event is for all of them.
-_FOREIGN = (
+FOREIGN = (
     "virtual servers that ipvsproxy did not make are in its place: `ipvsproxy dump` on the node that reports this "
     "names them, and `ipvsproxy explain` says what to do"
 )
+"""What is told where somebody else's virtual servers are the reason: these differ by node, an Event does not."""
 
 
 class Planner:
@@ -148,7 +149,7 @@ class Planner:
             if foreign and explained:
                 self._withheld.add(service)
             else:
-                reason = _FOREIGN if foreign else "; ".join(each.reason for each in group)
+                reason = FOREIGN if foreign else "; ".join(each.reason for each in group)
                 tell(self._log, self._hooks.rejected, group[0]._replace(reason=reason))
 
     def _plan_service(self, key: ObjectKey, state: ServiceState, touched: Touched) -> None:
