@@ -121,7 +121,7 @@ def test_nft_takes_the_rules_of_every_setting(node: NftNode, settings: FirewallS
         'add element inet ipvsproxy service-addresses-ipv4 { 10.0.0.1 comment "mine" }',
         "add element inet ipvsproxy service-ports-ipv4 { 10.0.0.1 . icmp . 0 }",
         "add element inet ipvsproxy allowed-sources-ipv4 { 10.0.0.1 . tcp . 80 . 10.0.0.0-10.0.0.2 }",
-        'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 }',
+        'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 . 80 }',
         "add map inet ipvsproxy extra { type ipv4_addr : ipv4_addr; elements = { 10.0.0.1 : 10.0.0.2 }; }",
     ],
 )

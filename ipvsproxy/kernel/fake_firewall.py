@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from ipvsproxy.kernel.interface import FirewallError, FirewallState
 from ipvsproxy.model.addresses import Network
-from ipvsproxy.model.firewall import FirewallSet
+from ipvsproxy.model.firewall import EXCLUSIVE_SETS, FirewallSet
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import FirewallSettings
-from ipvsproxy.plan.rules import MAPS, SETS, FieldType
+from ipvsproxy.plan.rules import MAP_KEY, SETS, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -209,12 +209,12 @@ def _check(table: _Table, elements: Collection[SetElement]) -> None:
 def _check_room(present: Iterable[SetElement], add: Collection[SetElement]) -> None:
     """Raise FirewallError if something else is where one of the elements is to be."""
     # Sets and maps in which one element can stand in the way of another, by what these have in common.
-    added = {(element.set, element.fields[:-1]) for element in add if element.set in _EXCLUSIVE}
+    added = {_place(element) for element in add if element.set in EXCLUSIVE_SETS}
     if not added:
         return
     taken: dict[tuple[object, ...], set[SetElement]] = {}
     for element in (*present, *add):
-        place = (element.set, element.fields[:-1])
+        place = _place(element)
         if place in added:
             others = taken.setdefault(place, set())
             if any(_exclude(element, other) for other in others):
@@ -222,7 +222,9 @@ def _check_room(present: Iterable[SetElement], add: Collection[SetElement]) -> N
             others.add(element)
 
 
-_EXCLUSIVE = MAPS | {each for each in FirewallSet if FieldType.NETWORK in SETS[each]}
+def _place(element: SetElement) -> tuple[FirewallSet, tuple[object, ...]]:
+    """Return what elements of a set in which they may exclude each other have in common."""
+    return element.set, element.fields[:MAP_KEY]
 
 
 def _exclude(element: SetElement, other: SetElement) -> bool:

@@ -127,9 +127,10 @@ def _port_and_network(element: Any) -> tuple[Address, Protocol, int, Network]:  
     return (parse_address(address), _PROTOCOLS[protocol], int(port), _network(network))
 
 
-def _port_to_address(element: Any) -> tuple[Address, Protocol, int, Address]:  # noqa: ANN401 - any JSON
+def _port_to_port(element: Any) -> tuple[Address, Protocol, int, Address, int]:  # noqa: ANN401 - any JSON
     port, destination = element
-    return (*_port(port), parse_address(destination))
+    address, number = destination["concat"]
+    return (*_port(port), parse_address(address), int(number))
 
 
 def _network(value: Any) -> Network:  # noqa: ANN401 - any JSON
@@ -153,6 +154,7 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.LOCAL_PORTS: _port,
     FirewallSet.RESTRICTED_PORTS: _port,
     FirewallSet.ALLOWED_SOURCES: _port_and_network,
-    FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_address,
+    FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_port,
+    FirewallSet.OUTSIDE_DESTINATIONS: _port_to_port,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
 }

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from ipvsproxy.model.addresses import Family, Network, family, format_address
-from ipvsproxy.model.firewall import FirewallSet, set_name
+from ipvsproxy.model.addresses import Family, family, format_address
+from ipvsproxy.model.firewall import MAPS, FirewallSet, set_name
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.rules import (
-    MAPS,
+    MAP_KEY,
     SETS,
     ArrivesBy,
     ClearMark,
@@ -79,7 +79,7 @@ def table_text(chains: Sequence[Chain]) -> str:
 def _declaration(each: FirewallSet, of: Family, name: str) -> str:
     types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
     if each in MAPS:
-        return f"map {name} {{ type {' . '.join(types[:-1])} : {types[-1]}; }}"
+        return f"map {name} {{ type {' . '.join(types[:MAP_KEY])} : {' . '.join(types[MAP_KEY:])}; }}"
     flags = " flags interval;" if FieldType.NETWORK in SETS[each] else ""
     return f"set {name} {{ type {' . '.join(types)};{flags} }}"
 
@@ -119,10 +119,11 @@ def _element(fields: ElementFields) -> str:
             return f"{format_address(address)} . {format_address(other)}"
         case (address, protocol, port):
             return f"{format_address(address)} . {protocol:d} . {port}"
-        case (address, protocol, port, last):
-            # A network in a set, or the address that a map leads to.
-            value = f". {last}" if isinstance(last, Network) else f": {format_address(last)}"
-            return f"{format_address(address)} . {protocol:d} . {port} {value}"
+        case (address, protocol, port, network):
+            return f"{format_address(address)} . {protocol:d} . {port} . {network}"
+        case (address, protocol, port, destination, other_port):
+            key = f"{format_address(address)} . {protocol:d} . {port}"
+            return f"{key} : {format_address(destination)} . {other_port}"
         case _:
             assert_never(fields)
 
@@ -191,7 +192,7 @@ def _statement(statement: Statement) -> str:
         case ClearMark(bit):
             return f"meta mark set meta mark & {_ALL_BITS ^ 1 << bit:#010x}"
         case SetDestination(of, fields, each):
-            return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
+            return f"dnat {_HEADER[of]} addr . port to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
         case KeepDestination(of):
             return f"dnat {_HEADER[of]} to {_HEADER[of]} daddr"
         case _:

@@ -13,7 +13,7 @@ from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.words import flags_of
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
-from ipvsproxy.plan.services import PlannedVirtualServer
+from ipvsproxy.plan.services import PlannedVirtualServer, Redirect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,7 +110,7 @@ def _read(service: str, reported: ReportedVirtualServer) -> Iterator[DesiredVirt
     serving = {place: each for place, each in endpoints.items() if each.serves}
     real_servers = tuple(sorted(real_server(each) for each in serving.values()))
     local = tuple(place[0] for place, each in serving.items() if each.may_be_local)
-    in_cluster, sources = reported.in_cluster_destination, reported.allowed_sources
+    redirect, sources = reported.redirect, reported.allowed_sources
     for address, draining in ((each.address, each.draining) for each in reported.addresses):
         virtual_server = VirtualServer(
             VirtualServerKey(parse_address(address), Protocol[reported.protocol], reported.port),
@@ -124,8 +124,8 @@ def _read(service: str, reported: ReportedVirtualServer) -> Iterator[DesiredVirt
             local,
             AddressKind[reported.kind.name],
             reported.traffic_policy,
-            reported.endpoints_elsewhere,
-            parse_address(in_cluster) if in_cluster else None,
+            reported.only_remote_endpoints,
+            Redirect(redirect.clients, parse_address(redirect.address), redirect.port) if redirect else None,
             None if sources is None else tuple(map(parse_network, sources)),
             reported.drain_timeout_seconds,
         )

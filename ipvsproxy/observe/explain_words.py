@@ -10,6 +10,7 @@ from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.observe.explain_schema import EndpointState
+from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.explain_schema import ExplainedEndpoint
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.observe.traced import KernelState
+    from ipvsproxy.plan.services import Redirect
     from ipvsproxy.plan.trace.values import Step, Trace
 
 _OUTCOMES = {
@@ -94,9 +96,10 @@ def open_to(sources: Sequence[Network]) -> str:
     return f"its loadBalancerSourceRanges let in {listed(map(str, sources), 'and')} only"
 
 
-def in_cluster(cluster_ip: Address) -> str:
-    """Say where clients inside the cluster are sent."""
-    return f"clients inside the cluster are sent on to the ClusterIP {format_address(cluster_ip)}"
+def redirected(redirect: Redirect) -> str:
+    """Say which clients are sent to the ClusterIP."""
+    place = format_endpoint(redirect.address, redirect.port)
+    return f"clients {redirect.clients} the cluster are sent on to the ClusterIP, {place}"
 
 
 def listed(texts: Iterable[str], word: str) -> str:
@@ -178,6 +181,8 @@ def _nobody_serves(situation: Situation) -> str:
     if desired is None:
         return f"{name} has no real server that takes new connections"
     reasons = sorted(set(desired.excluded.values()))
+    if situation.decided_by(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS):
+        reasons = reasons or [EndpointReason.NOT_LOCAL_EXTERNALLY]
     if not desired.endpoints:
         return f"Service {desired.service} has no endpoints for this port"
     if not reasons:

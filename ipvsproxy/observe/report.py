@@ -169,7 +169,7 @@ def _virtual_server(
     service, slices = state
     port, decisions = endpoints_behind(planned, service, slices, context) if service else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
-    sources = planned.allowed_sources
+    sources, redirect = planned.allowed_sources, planned.redirect
     return schema.ReportedVirtualServer(
         addresses,
         key.port,
@@ -182,8 +182,10 @@ def _virtual_server(
         timeout,
         # Rounded up: 0 means that nothing drains.
         math.ceil(planned.drain_timeout),
-        planned.elsewhere,
-        format_address(planned.in_cluster) if planned.in_cluster else None,
+        planned.only_remote_endpoints,
+        schema.Redirect(redirect.clients, format_address(redirect.address), redirect.port)
+        if redirect
+        else None,
         None if sources is None else [str(network) for network in sources],
         _endpoints(planned, decisions),
     )

@@ -93,7 +93,7 @@ class Pair(NamedTuple):
             reported.port_name if reported else None,
             reported.kind if reported else None,
             reported.traffic_policy if reported else None,
-            reported.in_cluster_destination if reported else None,
+            reported.redirect if reported else None,
             reported.allowed_sources if reported else None,
             reported.drain_timeout_seconds if reported else None,
             format_address(key.address),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ipvsproxy.model.addresses import Family, format_address, parse_address
-from ipvsproxy.model.firewall import FirewallSet
-from ipvsproxy.model.ipvs import RealServer
+from ipvsproxy.model.firewall import MAPS
+from ipvsproxy.model.ipvs import RealServer, VirtualServerKey
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.firewall import ruleset
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.nft import FoundTable
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer
     from ipvsproxy.observe.desired import DesiredVirtualServer
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.firewall import FirewallSettings
@@ -74,8 +74,9 @@ def keys_met(key: VirtualServerKey, elements: Iterable[SetElement]) -> Iterator[
     """Yield what clients connect to, and what the table sends some of them to instead."""
     yield key
     for element in elements:
-        if element.set is FirewallSet.IN_CLUSTER_DESTINATIONS and element.fields[:3] == key:
-            yield key._replace(address=element.fields[-1])  # type: ignore[arg-type] # an address, as FirewallSet says
+        if element.set in MAPS and element.fields[:3] == key:
+            address, port = cast("tuple[Address, int]", element.fields[3:])
+            yield VirtualServerKey(address, key.protocol, port)
 
 
 def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualServerKey]:
@@ -83,10 +84,10 @@ def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualS
     yield key
     text = format_address(key.address)
     for reported in (each for service in report.services for each in service.virtual_servers):
-        instead, texts = reported.in_cluster_destination, [each.address for each in reported.addresses]
+        redirect, texts = reported.redirect, [each.address for each in reported.addresses]
         asked = text in texts and (reported.port, reported.protocol) == (key.port, key.protocol.name)
-        if instead and asked:
-            yield key._replace(address=parse_address(instead))
+        if redirect and asked:
+            yield VirtualServerKey(parse_address(redirect.address), key.protocol, redirect.port)
 
 
 def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState, list[str]]:

@@ -37,12 +37,13 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.LOCAL_PORTS: _PORT_FIELDS,
     FirewallSet.RESTRICTED_PORTS: _PORT_FIELDS,
     FirewallSet.ALLOWED_SOURCES: (*_PORT_FIELDS, FieldType.NETWORK),
-    FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS),
+    FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
+    FirewallSet.OUTSIDE_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
 }
 
-MAPS = frozenset({FirewallSet.IN_CLUSTER_DESTINATIONS})
-"""The sets that are maps: an element's last field is what the others lead to, and the others lead to one only."""
+MAP_KEY = len(_PORT_FIELDS)
+"""How many fields of a map's element lead to the others."""
 
 
 class Field(enum.Enum):
@@ -178,7 +179,7 @@ class ClearMark:
 
 @dataclass(frozen=True, slots=True)
 class SetDestination:
-    """Give the connection the destination address that the family's map has for these fields of its first packet.
+    """Give the connection the address and port that the family's map has for these fields of its first packet.
 
     The end of the packet's way through the chain; without such an element, the packet goes on with the next rule.
     """

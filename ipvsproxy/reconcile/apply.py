@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.interface import FirewallError, Flow, KernelError, KernelUnavailableError
-from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
+from ipvsproxy.model.firewall import MAPS, PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
@@ -194,10 +194,13 @@ class Applier:
                 outcome.stale_flows.add(Flow(virtual_server.key))
 
     def _change_elements(self, add: list[SetElement], removable: list[SetElement], outcome: Outcome) -> None:
+        # A map has one value for a key: the old one can't wait.
+        replaced = {(element.set, element.fields[:3]) for element in add if element.set in MAPS}
         remove = [
             element
             for element in removable
-            if element.fields not in outcome.failures and not self._is_needed(element)
+            if (element.set, element.fields[:3]) in replaced
+            or (element.fields[:3] not in outcome.failures and not self._is_needed(element))
         ]
         if not add and not remove:
             return
@@ -225,9 +228,9 @@ class Applier:
         """
         if element.set is FirewallSet.SERVICE_ADDRESSES:
             return element.fields[0] in self._stuck_addresses
-        if element.set not in PORT_SETS:
+        if element.set not in PORT_SETS and element.set not in MAPS:
             return False
-        key = VirtualServerKey(*element.fields)
+        key = VirtualServerKey(*element.fields[:3])
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
         if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
             return found is not None
@@ -275,7 +278,7 @@ class Applier:
         """Yield the UDP flows that went to a real server which is deleted, by all addresses that lead to it."""
         key, real_server = removal.virtual_server.key, removal.real_server
         if key.protocol is Protocol.UDP and real_server:
-            for each in (key, *self._desired.diverted_to(key)):
+            for each in (key, *self._desired.redirected_to(key)):
                 yield Flow(each, real_server[:2])
 
     def _create_virtual_servers(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import Address, Family, Network
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.rules import MAPS, SETS, FieldType
+from ipvsproxy.plan.rules import MAP_KEY, SETS, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def side_by_side(elements: Iterable[SetElement]) -> frozenset[SetElement]:
 
 
 def _in_the_way(other: SetElement, element: SetElement) -> bool:
-    if (other.set, other.fields[:-1]) != (element.set, element.fields[:-1]):
+    if (other.set, other.fields[:MAP_KEY]) != (element.set, element.fields[:MAP_KEY]) or other == element:
         return False
     last, others_last = element.fields[-1], other.fields[-1]
     if isinstance(last, Network) and isinstance(others_last, Network):

@@ -11,9 +11,8 @@ from hypothesis import given
 
 from ipvsproxy.kernel.nft_listing import parse_listing
 from ipvsproxy.model.addresses import Network, format_address
-from ipvsproxy.model.firewall import FirewallSet, SetElement
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.rules import MAPS
 from tests.builders import address, key
 from tests.kernel.contract_firewall import (
     ADDRESS,
@@ -125,8 +124,14 @@ def test_a_single_ipv6_address_is_a_network() -> None:
 
 def test_a_map_has_pairs() -> None:
     listing = parse(
-        a_map("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
-        a_map("in-cluster-destinations-ipv6", [{"concat": ["2001:db8::1", 6, 80]}, "fd00:96::1"]),
+        a_map(
+            "in-cluster-destinations-ipv4",
+            [{"concat": ["203.0.113.1", 6, 80]}, {"concat": ["10.96.0.1", 80]}],
+        ),
+        a_map(
+            "in-cluster-destinations-ipv6",
+            [{"concat": ["2001:db8::1", 6, 80]}, {"concat": ["fd00:96::1", 80]}],
+        ),
     )
     assert listing.elements == {redirection("10.96.0.1"), redirection("fd00:96::1", of="2001:db8::1")}
     assert not listing.strange
@@ -143,7 +148,7 @@ def listed(element: SetElement) -> object:
         else:
             fields.append(format_address(field) if isinstance(field, bytes) else int(field))
     if element.set in MAPS:
-        return [{"concat": fields[:-1]}, fields[-1]]
+        return [{"concat": fields[:3]}, {"concat": fields[3:]}]
     return fields[0] if len(fields) == 1 else {"concat": fields}
 
 
@@ -182,10 +187,11 @@ def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement
         ("allowed-sources-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
         ("in-cluster-destinations-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}]),
+        ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, {"range": ["::", "::1"]}]),
         (
             "in-cluster-destinations-ipv4",
-            [{"elem": {"val": {"concat": ["203.0.113.1", 6, 80]}}}, "10.96.0.1"],
+            [{"elem": {"val": {"concat": ["203.0.113.1", 6, 80]}}}, {"concat": ["10.96.0.1", 80]}],
         ),
         ("somebodys", "10.96.0.1"),
     ],

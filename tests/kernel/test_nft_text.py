@@ -57,8 +57,10 @@ DECLARATIONS = """\
 \tset restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
 \tset allowed-sources-ipv4 { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval; }
 \tset allowed-sources-ipv6 { type ipv6_addr . inet_proto . inet_service . ipv6_addr; flags interval; }
-\tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }
-\tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; }
+\tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+\tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+\tmap outside-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+\tmap outside-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 \tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
 \tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
 """
@@ -145,11 +147,11 @@ def test_matches(match: Match, text: str) -> None:
         (GoTo("side"), "goto side"),
         (
             SetDestination(Family.IPV4, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
-            "dnat ip to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
+            "dnat ip addr . port to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
         ),
         (
             SetDestination(Family.IPV6, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
-            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
+            "dnat ip6 addr . port to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
         ),
         (KeepDestination(Family.IPV4), "dnat ip to ip daddr"),
         (KeepDestination(Family.IPV6), "dnat ip6 to ip6 daddr"),
@@ -198,7 +200,7 @@ def test_elements_are_added_before_they_are_deleted_so_that_they_are_there() -> 
 def test_networks_and_what_a_map_leads_to_come_last() -> None:
     assert add_text([allowed("10.0.0.0/8"), redirection("10.96.0.1")]) == (
         "add element inet ipvsproxy allowed-sources-ipv4 { 203.0.113.1 . 6 . 80 . 10.0.0.0/8 }\n"
-        "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 }\n"
+        "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 . 80 }\n"
     )
 
 

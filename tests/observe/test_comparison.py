@@ -10,10 +10,16 @@ from hypothesis import assume, given, strategies
 from ipvsproxy.kernel.interface import FirewallState
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
-from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, TrafficPolicy
+from ipvsproxy.model.objects import Clients, ObjectKey, Protocol, ServiceOptions, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
-from ipvsproxy.observe.schema import ActualRealServer, Difference, RealServerState, VirtualServerState
+from ipvsproxy.observe.schema import (
+    ActualRealServer,
+    Difference,
+    RealServerState,
+    Redirect,
+    VirtualServerState,
+)
 from ipvsproxy.observe.selection import Selection
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.diff import Actual, KnownElements, diff
@@ -235,7 +241,8 @@ def test_a_virtual_server_has_what_its_service_says_of_it() -> None:
         "203.0.113.2:30080": ("nodePort", TrafficPolicy.LOCAL),
     }
     load_balancer, node_port = shown["192.0.2.10:80"], shown["203.0.113.1:30080"]
-    assert (load_balancer.in_cluster_destination, node_port.in_cluster_destination) == ("10.96.0.3", None)
+    assert {load_balancer.redirect, node_port.redirect} == {Redirect(Clients.INSIDE, "10.96.0.3", 80)}
+    assert shown["10.96.0.3:80"].redirect is None
     assert (load_balancer.allowed_sources, node_port.allowed_sources) == (["198.51.100.0/24"], None)
     assert {each.drain_timeout_seconds for each in shown.values()} == {900}
 

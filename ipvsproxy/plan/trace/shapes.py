@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.model.firewall import MAPS
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
-    MAPS,
+    MAP_KEY,
     SETS,
     ArrivesBy,
     ClearMark,
@@ -162,7 +163,7 @@ def _problems_of_statement(statement: Statement, matches: Sequence[Match], hook:
         if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
             yield "only a nat chain at prerouting or output settles the destination"
         if isinstance(statement, SetDestination) and (
-            statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:-1])
+            statement.map not in MAPS or not _comparable(statement.fields, SETS[statement.map][:MAP_KEY])
         ):
             yield f"{statement.map} is no map, or one of other fields than {statement!r}"
 

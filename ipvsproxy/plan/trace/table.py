@@ -11,9 +11,10 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never, cast
 
-from ipvsproxy.model.addresses import Network, family, format_address
+from ipvsproxy.model.addresses import Network, family, format_endpoint
+from ipvsproxy.model.firewall import MAPS
 from ipvsproxy.plan.rules import (
-    MAPS,
+    MAP_KEY,
     ArrivesBy,
     ClearMark,
     ConnectionIs,
@@ -204,10 +205,10 @@ def _apply(  # noqa: PLR0911 - one for each shape
         case ClearMark(bit):
             return replace(packet, mark=packet.mark & ~(1 << bit)), f"mark cleared (bit {bit})"
         case SetDestination():
-            destination = cast("Address", items[-1].fields[-1])
+            destination, port = cast("tuple[Address, int]", items[-1].fields[MAP_KEY:])
             return (
-                replace(packet, destination=destination),
-                f"the destination becomes {format_address(destination)}",
+                replace(packet, destination=destination, port=port),
+                f"the destination becomes {format_endpoint(destination, port)}",
             )
         case KeepDestination():
             return packet, "the destination stays"
@@ -226,8 +227,8 @@ class _Elements:
             if isinstance(last, Network):
                 self._networks.setdefault((element.set, tuple(first)), []).append((last, element))
             else:
-                fields = first if element.set in MAPS else element.fields
-                self._exact[element.set, tuple(fields)] = element
+                fields = element.fields[:MAP_KEY] if element.set in MAPS else element.fields
+                self._exact[element.set, fields] = element
 
     def find(self, where: FieldsInSet | SetDestination, packet: HookPacket) -> SetElement | None:
         """Return the element that the packet's fields are, are in if it ends in a network, or lead to in a map."""
