@@ -253,7 +253,7 @@ TABLE = (
         row("client node-a outside", CLUSTER_IP, REFUSED),
     ),
     section(
-        "internalTrafficPolicy Local says nothing about traffic from outside",
+        "internalTrafficPolicy Local says nothing about addresses for clients outside",
         load_balancer("web-1", "web-3", internal_traffic_policy=LOCAL),
         row("client", CLUSTER_IP, by("web-1", seeing=OWN)),
         row("client outside", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
@@ -297,11 +297,11 @@ TABLE = (
         row("outside", CLUSTER_IP, by("web-1 web-2 web-3", seeing=NODE)),
     ),
     section(
-        "externalTrafficPolicy Local: a node port has the endpoints of its node, for everybody",
+        "externalTrafficPolicy Local: pods and the node get all endpoints at the node's own node ports, too",
         load_balancer("web-1", "web-2", "web-3", external_traffic_policy=LOCAL),
-        row("client web-4", (NODE_PORT, GATEWAY_NODE_PORT), by("web-1 web-2", seeing=OWN)),
-        row("web-1", NODE_PORT, by("web-2", seeing=OWN) & by("web-1", seeing=NODE)),
-        row("node-a", NODE_PORT, by("web-1 web-2", seeing=NODE)),
+        row("client", (NODE_PORT, GATEWAY_NODE_PORT), by("web-1 web-2 web-3", seeing=OWN)),
+        row("web-1", NODE_PORT, by("web-2 web-3", seeing=OWN) & by("web-1", seeing=NODE)),
+        row("node-a", (NODE_PORT, GATEWAY_NODE_PORT), by("web-1 web-2 web-3", seeing=NODE)),
     ),
     section(
         "externalTrafficPolicy Local: pods of other nodes are inside the cluster, too",
@@ -311,15 +311,68 @@ TABLE = (
     section(
         "externalTrafficPolicy Local: none here but some elsewhere, dropped",
         load_balancer("web-3", external_traffic_policy=LOCAL),
-        row("outside stranger node-b", FROM_OUTSIDE, DROPPED),
-        row("client", NODE_PORT, DROPPED),
-        row("client", SERVICE_ADDRESSES, by("web-3", seeing=OWN)),
-        row("node-a", SERVICE_ADDRESSES, by("web-3", seeing=NODE)),
+        row("outside stranger node-b", (*FROM_OUTSIDE, GATEWAY_NODE_PORT), DROPPED),
+        row("client", (*EVERY_ADDRESS, GATEWAY_NODE_PORT), by("web-3", seeing=OWN)),
+        row("node-a", (*EVERY_ADDRESS, GATEWAY_NODE_PORT), by("web-3", seeing=NODE)),
     ),
     section(
-        "externalTrafficPolicy Local: the node itself is dropped at a node port that only other nodes serve",
-        load_balancer("web-3", external_traffic_policy=LOCAL),
-        row("node-a", NODE_PORT, DROPPED),
+        "both policies Local: each kind of client has its own endpoints, and inside they are all, but by the clusterIP",
+        load_balancer(
+            "web-1", "web-2", "web-3", external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL
+        ),
+        row("outside stranger node-b", FROM_OUTSIDE, by("web-1 web-2", seeing=OWN)),
+        row("client", FROM_OUTSIDE, by("web-1 web-2 web-3", seeing=OWN)),
+        row("web-1", FROM_OUTSIDE, by("web-2 web-3", seeing=OWN) & by("web-1", seeing=NODE)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-2 web-3", seeing=NODE)),
+        row("client", CLUSTER_IP, by("web-1 web-2", seeing=OWN)),
+        row("node-a outside", CLUSTER_IP, by("web-1 web-2", seeing=NODE)),
+    ),
+    section(
+        "both policies Local: none here but some elsewhere",
+        load_balancer("web-3", external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL),
+        row("outside stranger node-b", FROM_OUTSIDE, DROPPED),
+        row("client", FROM_OUTSIDE, by("web-3", seeing=OWN)),
+        row("node-a", FROM_OUTSIDE, by("web-3", seeing=NODE)),
+        row("client node-a outside", CLUSTER_IP, REFUSED),
+    ),
+    section(
+        "both policies Local: those of this node that terminate, for clients outside and at the clusterIP",
+        load_balancer(
+            terminating("web-1"), "web-3", external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL
+        ),
+        row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("client", FROM_OUTSIDE, by("web-3", seeing=OWN)),
+        row("client", CLUSTER_IP, by("web-1", seeing=OWN)),
+    ),
+    section(
+        "both policies Local: hints choose among all endpoints, and say nothing about those of this node",
+        load_balancer(
+            hinted("web-1", zones=("zone-b",)),
+            hinted("web-3", zones=("zone-a",)),
+            internal_traffic_policy=LOCAL,
+            external_traffic_policy=LOCAL,
+        ),
+        row("client", CLUSTER_IP, by("web-1", seeing=OWN)),
+        row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("client", FROM_OUTSIDE, by("web-3", seeing=OWN)),
+    ),
+    section(
+        "both policies Local: none anywhere, refused",
+        load_balancer(unready("web-1"), external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL),
+        row("outside node-b client node-a", EVERY_ADDRESS, REFUSED),
+    ),
+    section(
+        "both policies Local: the ranges hold for everybody",
+        load_balancer(
+            "web-1",
+            "web-3",
+            source_ranges=OUTSIDE_ONLY,
+            external_traffic_policy=LOCAL,
+            internal_traffic_policy=LOCAL,
+        ),
+        row("outside", LOAD_BALANCER_IP, by("web-1", seeing=OWN)),
+        row("stranger client node-a", LOAD_BALANCER_IP, DROPPED),
+        row("stranger", EXTERNAL_IP, by("web-1", seeing=OWN)),
     ),
     section(
         "externalTrafficPolicy Local: none anywhere, refused",
@@ -330,9 +383,8 @@ TABLE = (
         "externalTrafficPolicy Local: those of this node that terminate rather than others that are ready",
         load_balancer(terminating("web-1"), "web-3", external_traffic_policy=LOCAL),
         row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
-        row("client", NODE_PORT, by("web-1", seeing=OWN)),
-        row("client", SERVICE_ADDRESSES, by("web-3", seeing=OWN)),
-        row("node-a", SERVICE_ADDRESSES, by("web-3", seeing=NODE)),
+        row("client", EVERY_ADDRESS, by("web-3", seeing=OWN)),
+        row("node-a", EVERY_ADDRESS, by("web-3", seeing=NODE)),
     ),
     section(
         "externalTrafficPolicy Local: what serves elsewhere while it terminates is some elsewhere",
@@ -349,8 +401,9 @@ TABLE = (
     section(
         "externalTrafficPolicy Local: of a Service of type NodePort",
         node_port("web-1", "web-3", external_traffic_policy=LOCAL),
-        row("outside client", NODE_PORT, by("web-1", seeing=OWN)),
-        row("client", CLUSTER_IP, by("web-1 web-3", seeing=OWN)),
+        row("outside node-b", NODE_PORT, by("web-1", seeing=OWN)),
+        row("client", (CLUSTER_IP, NODE_PORT), by("web-1 web-3", seeing=OWN)),
+        row("node-a", NODE_PORT, by("web-1 web-3", seeing=NODE)),
     ),
     section(
         "externalTrafficPolicy Local: of external IPs of a Service of type ClusterIP",
@@ -428,17 +481,6 @@ TABLE = (
         row("client", CLUSTER_IP, by("web-3", seeing=OWN)),
     ),
     section(
-        "hints say nothing about a policy Local",
-        load_balancer(
-            hinted("web-1", zones=("zone-b",)),
-            hinted("web-3", zones=("zone-a",)),
-            internal_traffic_policy=LOCAL,
-            external_traffic_policy=LOCAL,
-        ),
-        row("client", CLUSTER_IP, by("web-1", seeing=OWN)),
-        row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
-    ),
-    section(
         "hints say nothing about endpoints that serve while they terminate",
         cluster_ip(
             terminating("web-1", zones=("zone-b",)),
@@ -472,8 +514,11 @@ TABLE = (
     ),
     section(
         "masqueradeAll is about clusterIPs: externalTrafficPolicy Local keeps the client's address",
-        load_balancer("web-1", external_traffic_policy=LOCAL),
+        load_balancer("web-1", "web-3", external_traffic_policy=LOCAL),
         row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("client", FROM_OUTSIDE, by("web-1 web-3", seeing=OWN)),
+        row("client", CLUSTER_IP, by("web-1 web-3", seeing=NODE)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
         environment=MASQUERADE_ALL,
     ),
     section(
@@ -487,8 +532,22 @@ TABLE = (
     section(
         "without a clusterCIDR externalTrafficPolicy Local keeps addresses, and the node gets all endpoints",
         load_balancer("web-1", "web-3", external_traffic_policy=LOCAL),
-        row("outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
-        row("node-a", EXTERNAL_IPS, by("web-1 web-3", seeing=NODE)),
+        row("outside client", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
+        environment=NO_CLUSTER_CIDR,
+    ),
+    section(
+        "without a clusterCIDR and with both policies Local, too",
+        load_balancer("web-1", "web-3", external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL),
+        row("outside client", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
+        environment=NO_CLUSTER_CIDR,
+    ),
+    section(
+        "without a clusterCIDR pods count as clients outside where only other nodes serve",
+        load_balancer("web-3", external_traffic_policy=LOCAL),
+        row("outside client", FROM_OUTSIDE, DROPPED),
+        row("node-a", FROM_OUTSIDE, by("web-3", seeing=NODE)),
         environment=NO_CLUSTER_CIDR,
     ),
     section(
@@ -515,9 +574,24 @@ TABLE = (
     section(
         "detect-local mode InterfaceNamePrefix: what comes by such an interface is inside the cluster",
         load_balancer("web-1", "web-3", external_traffic_policy=LOCAL),
-        row("web-2", EXTERNAL_IPS, by("web-1 web-3", seeing=OWN)),
-        row("client outside", EXTERNAL_IPS, by("web-1", seeing=OWN)),
-        row("node-a", EXTERNAL_IPS, by("web-1 web-3", seeing=NODE)),
+        row("web-2", FROM_OUTSIDE, by("web-1 web-3", seeing=OWN)),
+        row("client outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
+        environment=INTERFACE_PREFIX,
+    ),
+    section(
+        "detect-local mode InterfaceNamePrefix: what comes by another interface is outside, with both policies Local",
+        load_balancer("web-1", "web-3", external_traffic_policy=LOCAL, internal_traffic_policy=LOCAL),
+        row("web-2", FROM_OUTSIDE, by("web-1 web-3", seeing=OWN)),
+        row("client outside", FROM_OUTSIDE, by("web-1", seeing=OWN)),
+        row("node-a", FROM_OUTSIDE, by("web-1 web-3", seeing=NODE)),
+        environment=INTERFACE_PREFIX,
+    ),
+    section(
+        "detect-local mode InterfaceNamePrefix: only what comes by such an interface is served by other nodes",
+        load_balancer("web-3", external_traffic_policy=LOCAL),
+        row("web-2", FROM_OUTSIDE, by("web-3", seeing=OWN)),
+        row("client outside", FROM_OUTSIDE, DROPPED),
         environment=INTERFACE_PREFIX,
     ),
     # Firewall

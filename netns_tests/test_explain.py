@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from ipvsproxy.cli.main import main
-from ipvsproxy.model.addresses import Family
+from ipvsproxy.model.addresses import Family, format_endpoint, parse_address
 from ipvsproxy.model.objects import ServiceType, TrafficPolicy
 from netns_tests import others, tables
 from netns_tests.addressing import Via
@@ -217,11 +217,12 @@ def test_under_the_policy_local_outside_clients_are_dropped_and_pods_are_sent_to
     ) in outside.stdout
     inside = explained(cluster, "client", target)
     cluster_ip = service.target(family)
-    assert f"clients inside the cluster are sent on to the ClusterIP {cluster_ip.address}" in inside["about"]
+    place = format_endpoint(parse_address(cluster_ip.address), cluster_ip.port)
+    assert f"clients inside the cluster are sent on to the ClusterIP, {place}" in inside["about"]
     redirection = inside["steps"][0]
     assert (redirection["chain"], redirection["effect"]) == (
         "destinations",
-        f"the destination becomes {cluster_ip.address}",
+        f"the destination becomes {place}",
     )
     assert inside["result"] == (
         f"answered by {endpoint(cluster, 'web-3', family)}, seeing "

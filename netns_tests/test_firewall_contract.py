@@ -129,7 +129,7 @@ def test_nft_takes_the_rules_of_every_setting(node: NftNode, settings: FirewallS
         f"flush chain inet ipvsproxy {NODE_ALONE[1].name}",
         "add set inet ipvsproxy sources-ipv4-0 { type ipv4_addr; flags interval; }",
         "add chain inet ipvsproxy sources-ipv4-0",
-        'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 }',
+        'add element inet ipvsproxy in-cluster-destinations-ipv4 { 10.0.0.1 . tcp . 80 comment "x" : 10.0.0.2 . 80 }',
         "add map inet ipvsproxy extra { type ipv4_addr : ipv4_addr; elements = { 10.0.0.1 : 10.0.0.2 }; }",
     ],
 )

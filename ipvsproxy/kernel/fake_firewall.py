@@ -13,7 +13,7 @@ from ipvsproxy.kernel.interface import FirewallError, FirewallState
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SourceList
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import NODE_ALONE, FirewallSettings
-from ipvsproxy.plan.rules import SETS, FieldType
+from ipvsproxy.plan.rules import MAP_KEY, SETS, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -212,12 +212,12 @@ def _check(table: _Table, elements: Collection[SetElement]) -> None:
 
 def _check_room(present: Iterable[SetElement], add: Collection[SetElement]) -> None:
     """Raise FirewallError if a key of a map, of one of the elements that are to be added, has another value."""
-    added = {(element.set, element.fields[:-1]) for element in add if element.set in MAPS}
+    added = {(element.set, element.fields[:MAP_KEY]) for element in add if element.set in MAPS}
     if not added:
         return
     taken: dict[tuple[object, ...], SetElement] = {}
     for element in (*present, *add):
-        place = (element.set, element.fields[:-1])
+        place = (element.set, element.fields[:MAP_KEY])
         if place in added and taken.setdefault(place, element) != element:
             raise FirewallError(f"Error: Could not process rule: File exists: {element}")
 

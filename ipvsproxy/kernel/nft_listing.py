@@ -179,9 +179,10 @@ def _port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any 
     return (parse_address(address), _PROTOCOLS[protocol], int(port))
 
 
-def _port_to_address(element: Any) -> tuple[Address, Protocol, int, Address]:  # noqa: ANN401 - any JSON
+def _port_to_port(element: Any) -> tuple[Address, Protocol, int, Address, int]:  # noqa: ANN401 - any JSON
     port, destination = element
-    return (*_port(port), parse_address(destination))
+    address, number = destination["concat"]
+    return (*_port(port), parse_address(address), int(number))
 
 
 def _port_to_list(element: Any) -> tuple[Address, Protocol, int, str]:  # noqa: ANN401 - any JSON
@@ -212,6 +213,7 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.MASQUERADED_PORTS: _port,
     FirewallSet.LOCAL_PORTS: _port,
     FirewallSet.RESTRICTED_PORTS: _port_to_list,
-    FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_address,
+    FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_port,
+    FirewallSet.OUTSIDE_DESTINATIONS: _port_to_port,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
 }

@@ -13,6 +13,7 @@ from ipvsproxy.model.addresses import Family, format_address
 from ipvsproxy.model.firewall import MAPS, SourceList, set_name
 from ipvsproxy.plan.firewall import NODE_ALONE, TABLE, source_list_chain
 from ipvsproxy.plan.rules import (
+    MAP_KEY,
     SETS,
     ArrivesBy,
     AskSourceList,
@@ -85,7 +86,7 @@ def table_text(chains: Sequence[Chain]) -> str:
 def _declaration(each: FirewallSet, of: Family, name: str) -> str:
     types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
     if each in MAPS:
-        return f"map {name} {{ type {' . '.join(types[:-1])} : {types[-1]}; }}"
+        return f"map {name} {{ type {' . '.join(types[:MAP_KEY])} : {' . '.join(types[MAP_KEY:])}; }}"
     return f"set {name} {{ type {' . '.join(types)}; }}"
 
 
@@ -177,9 +178,11 @@ def _element(fields: ElementFields) -> str:
             return f"{format_address(address)} . {format_address(other)}"
         case (address, protocol, port):
             return f"{format_address(address)} . {protocol:d} . {port}"
-        case (address, protocol, port, value):
-            target = f"jump {value}" if isinstance(value, str) else format_address(value)
-            return f"{format_address(address)} . {protocol:d} . {port} : {target}"
+        case (address, protocol, port, source_list):
+            return f"{format_address(address)} . {protocol:d} . {port} : jump {source_list}"
+        case (address, protocol, port, destination, other_port):
+            key = f"{format_address(address)} . {protocol:d} . {port}"
+            return f"{key} : {format_address(destination)} . {other_port}"
         case _:
             assert_never(fields)
 
@@ -252,7 +255,7 @@ def _statement(statement: Statement) -> str:  # noqa: PLR0911 - one for each sha
         case AskSourceList(of, fields, each):
             return f"{_fields(fields, of)} vmap @{SET_NAMES[each, of]}"
         case SetDestination(of, fields, each):
-            return f"dnat {_HEADER[of]} to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
+            return f"dnat {_HEADER[of]} addr . port to {_fields(fields, of)} map @{SET_NAMES[each, of]}"
         case KeepDestination(of):
             return f"dnat {_HEADER[of]} to {_HEADER[of]} daddr"
         case _:

@@ -21,14 +21,15 @@ class FirewallSet(enum.StrEnum):
     SERVICE_ADDRESSES holds (address,) of the addresses that answer on service ports only. SERVICE_PORTS holds ports and
     is the kernel's record of the virtual servers that are ours; the sets of ports below hold parts of it.
     PORTS_WITHOUT_ENDPOINTS: nobody serves, and clients are refused. PORTS_WITHOUT_LOCAL_ENDPOINTS: only other nodes
-    serve, and externalTrafficPolicy Local drops what comes here. MASQUERADED_PORTS: reached from outside under
+    serve, and externalTrafficPolicy Local drops clients outside. MASQUERADED_PORTS: reached from outside under
     externalTrafficPolicy Cluster, all traffic to them is masqueraded. LOCAL_PORTS: reached from outside under
     externalTrafficPolicy Local, clients keep their address. RESTRICTED_PORTS is a map, and holds (address,
     protocol, port, name): only sources of the source list with this name may use the port. SOURCE_LISTS holds
     (source list,): the lists that exist, each of which is a set and a chain of its own in nftables.
-    IN_CLUSTER_DESTINATIONS is a map, and holds (address, protocol, port, address): clients inside the cluster that
-    connect to the port are sent to the second address, a ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the
-    endpoints that may run on this node, so that one that reaches itself is recognised.
+    IN_CLUSTER_DESTINATIONS and OUTSIDE_DESTINATIONS are maps, and hold (address, protocol, port, address, port):
+    clients inside the cluster, or clients outside, that connect to the first port are sent to the second one, at the
+    Service's ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that
+    one that reaches itself is recognised.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
@@ -40,6 +41,7 @@ class FirewallSet(enum.StrEnum):
     RESTRICTED_PORTS = "restricted-service-ports"
     SOURCE_LISTS = "source-lists"
     IN_CLUSTER_DESTINATIONS = "in-cluster-destinations"
+    OUTSIDE_DESTINATIONS = "outside-destinations"
     LOCAL_ENDPOINTS = "local-endpoints"
 
 
@@ -53,8 +55,10 @@ PORT_SETS = (
 """The sets of (address, protocol, port)."""
 
 
-MAPS = frozenset({FirewallSet.RESTRICTED_PORTS, FirewallSet.IN_CLUSTER_DESTINATIONS})
-"""The sets that are maps: an element's last field is what its port leads to, and a port leads to one thing only."""
+MAPS = frozenset(
+    {FirewallSet.RESTRICTED_PORTS, FirewallSet.IN_CLUSTER_DESTINATIONS, FirewallSet.OUTSIDE_DESTINATIONS}
+)
+"""The sets that are maps from (address, protocol, port) to what else an element has, of which there is one only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,7 +105,7 @@ ElementFields: TypeAlias = (
     tuple[Address]
     | tuple[Address, Address]
     | tuple[Address, Protocol, int]
-    | tuple[Address, Protocol, int, Address]
+    | tuple[Address, Protocol, int, Address, int]
     | tuple[Address, Protocol, int, str]
     | tuple[SourceList]
 )
@@ -126,10 +130,13 @@ class SetElement(NamedTuple):
         return first.name if isinstance(first, SourceList) else set_name(self.set, family(first))
 
     def __str__(self) -> str:
-        """Return the element as nft(8) writes it: `10.96.0.1 . tcp . 80`, or `192.0.2.1 . tcp . 80 : 10.96.0.1`."""
+        """Return the element as nft(8) writes it.
+
+        That is `10.96.0.1 . tcp . 80`, or `192.0.2.1 . tcp . 80 : 10.96.0.1 . 80` in a map.
+        """
         texts = [_text(field) for field in self.fields]
         if self.set in MAPS:
-            return f"{' . '.join(texts[:-1])} : {texts[-1]}"
+            return f"{' . '.join(texts[:3])} : {' . '.join(texts[3:])}"
         return " . ".join(texts)
 
 

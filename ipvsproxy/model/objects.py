@@ -46,6 +46,13 @@ class ServiceType(enum.StrEnum):
     EXTERNAL_NAME = "ExternalName"
 
 
+class Clients(enum.StrEnum):
+    """Who connects to an address for clients outside the cluster: pods and processes of the node are inside."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+
 class TrafficPolicy(enum.StrEnum):
     """A Service's spec.internalTrafficPolicy or spec.externalTrafficPolicy."""
 

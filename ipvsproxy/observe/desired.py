@@ -14,7 +14,7 @@ from ipvsproxy.model.objects import AddressKind, Protocol
 from ipvsproxy.observe.words import flags_of
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
-from ipvsproxy.plan.services import PlannedVirtualServer
+from ipvsproxy.plan.services import PlannedVirtualServer, Redirect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -120,7 +120,7 @@ def _read(
     serving = {place: each for place, each in endpoints.items() if each.serves}
     real_servers = tuple(sorted(real_server(each) for each in serving.values()))
     local = tuple(place[0] for place, each in serving.items() if each.may_be_local)
-    in_cluster = reported.in_cluster_destination
+    redirect = reported.redirect
     for address, draining in ((each.address, each.draining) for each in reported.addresses):
         virtual_server = VirtualServer(
             VirtualServerKey(parse_address(address), Protocol[reported.protocol], reported.port),
@@ -134,8 +134,8 @@ def _read(
             local,
             AddressKind[reported.kind.name],
             reported.traffic_policy,
-            reported.endpoints_elsewhere,
-            parse_address(in_cluster) if in_cluster else None,
+            reported.only_remote_endpoints,
+            Redirect(redirect.clients, parse_address(redirect.address), redirect.port) if redirect else None,
             sources,
             reported.drain_timeout_seconds,
         )

@@ -158,8 +158,8 @@ def _about(situation: Situation) -> Iterator[str]:
         yield words.whose(asked)
         if asked.planned.allowed_sources is not None:
             yield words.open_to(asked.planned.allowed_sources)
-        if asked.planned.in_cluster is not None:
-            yield words.in_cluster(asked.planned.in_cluster)
+        if asked.planned.redirect is not None:
+            yield words.redirected(asked.planned.redirect)
     elif key in kernel.virtual_servers and not kernel.owns(key):
         yield f"{describe(key)} is somebody else's: ipvsproxy did not make it and leaves it alone"
     found = kernel.found(situation.met)

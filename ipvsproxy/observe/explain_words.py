@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.explain_schema import ExplainedEndpoint
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.observe.traced import KernelState
+    from ipvsproxy.plan.services import Redirect
     from ipvsproxy.plan.trace.values import Step, Trace
 
 _OUTCOMES = {
@@ -115,9 +116,10 @@ def open_to(sources: SourceList) -> str:
     return f"its loadBalancerSourceRanges let in {listed(map(str, sources.networks), 'and')} only{node}"
 
 
-def in_cluster(cluster_ip: Address) -> str:
-    """Say where clients inside the cluster are sent."""
-    return f"clients inside the cluster are sent on to the ClusterIP {format_address(cluster_ip)}"
+def redirected(redirect: Redirect) -> str:
+    """Say which clients are sent to the ClusterIP."""
+    place = format_endpoint(redirect.address, redirect.port)
+    return f"clients {redirect.clients} the cluster are sent on to the ClusterIP, {place}"
 
 
 def foreign_remedy(key: VirtualServerKey | None = None) -> str:
@@ -211,6 +213,8 @@ def _nobody_serves(situation: Situation) -> str:
     if desired is None:
         return f"{name} has no real server that takes new connections"
     reasons = sorted(set(desired.excluded.values()))
+    if situation.decided_by(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS):
+        reasons = reasons or [EndpointReason.NOT_LOCAL_EXTERNALLY]
     if not desired.endpoints:
         if desired.reported.without_endpoints:
             return f"Service {desired.service}: {desired.reported.without_endpoints}"

@@ -193,7 +193,7 @@ def _virtual_server(
 ) -> schema.ReportedVirtualServer:
     port, decisions = behind.of(planned) if behind else (None, [])
     key, scheduler, flags, timeout, _ = planned.virtual_server
-    sources = planned.allowed_sources
+    sources, redirect = planned.allowed_sources, planned.redirect
     why_none = ""
     if port and not decisions:
         why_none = why_no_endpoint(family(key.address), slices, port.name, port.protocol)
@@ -209,8 +209,10 @@ def _virtual_server(
         timeout,
         # Rounded up: 0 means that nothing drains.
         math.ceil(planned.drain_timeout),
-        planned.elsewhere,
-        format_address(planned.in_cluster) if planned.in_cluster else None,
+        planned.only_remote_endpoints,
+        schema.Redirect(redirect.clients, format_address(redirect.address), redirect.port)
+        if redirect
+        else None,
         sources.name if sources else None,
         _endpoints(planned, decisions),
         why_none or None,

@@ -9,7 +9,7 @@ import enum
 
 import msgspec
 
-from ipvsproxy.model.objects import ServiceType, TrafficPolicy
+from ipvsproxy.model.objects import Clients, ServiceType, TrafficPolicy
 
 SCHEMA_VERSION = 1
 
@@ -118,6 +118,14 @@ class ReportedAddress(Schema, frozen=True):
     draining: list[DrainingRealServer]
 
 
+class Redirect(Schema, frozen=True):
+    """Which clients, inside or outside the cluster, are sent to the ClusterIP instead, and where that is."""
+
+    clients: Clients
+    address: str
+    port: int
+
+
 class ReportedVirtualServer(Schema, frozen=True):
     """A virtual server as it should be, at each of its addresses; see `plan.services.PlannedVirtualServer`.
 
@@ -136,8 +144,8 @@ class ReportedVirtualServer(Schema, frozen=True):
     flags: list[str]
     persistence_timeout_seconds: int
     drain_timeout_seconds: int
-    endpoints_elsewhere: bool
-    in_cluster_destination: str | None
+    only_remote_endpoints: bool
+    redirect: Redirect | None
     source_list: str | None
     endpoints: list[ReportedEndpoint]
     without_endpoints: str | None = None
@@ -323,18 +331,18 @@ class VirtualServer(Schema, frozen=True):
     """A virtual server.
 
     What its Service says of it, up to `drain_timeout_seconds`, is None where no Service is known to ask for it.
-    `in_cluster_destination` is also None without one, and `source_list` where every source is let in; otherwise it is
-    the name of one of the dump's `source_lists`. `without_endpoints` is why no endpoint belongs to it, although its
-    Service has some; None otherwise. `statistics` is None if they were not asked for, or the kernel has no such virtual
-    server. `sets` are the nftables sets that have its address and port. `differences` and `failures` are those of the
-    dump about it, its address and its elements, but for differences of a real server.
+    `redirect` is also None without one, and `source_list` where every source is let in; otherwise it is the name of one
+    of the dump's `source_lists`. `without_endpoints` is why no endpoint belongs to it, although its Service has some;
+    None otherwise. `statistics` is None if they were not asked for, or the kernel has no such virtual server. `sets`
+    are the nftables sets that have its address and port. `differences` and `failures` are those of the dump about it,
+    its address and its elements, but for differences of a real server.
     """
 
     service: str | None
     port_name: str | None
     kind: AddressKindName | None
     traffic_policy: TrafficPolicy | None
-    in_cluster_destination: str | None
+    redirect: Redirect | None
     source_list: str | None
     without_endpoints: str | None
     drain_timeout_seconds: int | None

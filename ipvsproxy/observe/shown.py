@@ -93,7 +93,7 @@ class Pair(NamedTuple):
             reported.port_name if reported else None,
             reported.kind if reported else None,
             reported.traffic_policy if reported else None,
-            reported.in_cluster_destination if reported else None,
+            reported.redirect if reported else None,
             reported.source_list if reported else None,
             reported.without_endpoints if reported else None,
             reported.drain_timeout_seconds if reported else None,

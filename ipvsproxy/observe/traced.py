@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.addresses import Family, format_address, parse_address
-from ipvsproxy.model.firewall import FirewallSet
-from ipvsproxy.model.ipvs import RealServer
+from ipvsproxy.model.ipvs import RealServer, VirtualServerKey
 from ipvsproxy.model.objects import AddressKind
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.firewall import ruleset
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ipvsproxy.kernel.routes import Route
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SetElement
-    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import RealServerStatus, VirtualServer
     from ipvsproxy.observe.desired import DesiredVirtualServer
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.firewall import FirewallSettings
@@ -107,8 +106,9 @@ def keys_met(key: VirtualServerKey, elements: Iterable[SetElement]) -> Iterator[
     """Yield what clients connect to, and what the table sends some of them to instead."""
     yield key
     for element in elements:
-        if element.set is FirewallSet.IN_CLUSTER_DESTINATIONS and element.fields[:3] == key:
-            yield key._replace(address=element.fields[-1])  # type: ignore[arg-type] # an address, as FirewallSet says
+        match element.fields:
+            case (address, protocol, port, target, number) if (address, protocol, port) == key:
+                yield VirtualServerKey(target, protocol, number)
 
 
 def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualServerKey]:
@@ -116,10 +116,10 @@ def keys_wanted(key: VirtualServerKey, report: AgentReport) -> Iterator[VirtualS
     yield key
     text = format_address(key.address)
     for reported in (each for service in report.services for each in service.virtual_servers):
-        instead, texts = reported.in_cluster_destination, [each.address for each in reported.addresses]
+        redirect, texts = reported.redirect, [each.address for each in reported.addresses]
         asked = text in texts and (reported.port, reported.protocol) == (key.port, key.protocol.name)
-        if instead and asked:
-            yield key._replace(address=parse_address(instead))
+        if redirect and asked:
+            yield VirtualServerKey(parse_address(redirect.address), key.protocol, redirect.port)
 
 
 def endpoints_of(keys: Collection[VirtualServerKey], report: AgentReport) -> set[Address]:

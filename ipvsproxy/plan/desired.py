@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.objects import AddressKind, TrafficPolicy
+from ipvsproxy.model.ipvs import VirtualServerKey
+from ipvsproxy.model.objects import AddressKind, Clients, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.services import FIELDS, NOTHING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.firewall import SourceList
-    from ipvsproxy.model.ipvs import VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import VirtualServer
     from ipvsproxy.model.objects import ObjectKey
     from ipvsproxy.plan.node import Dependency
     from ipvsproxy.plan.services import PlannedVirtualServer, ServicePlan
@@ -37,8 +38,8 @@ class Touched:
     """What a change may have altered in the kernel: the part of the state that has to be compared.
 
     `services` holds those that claim a virtual server which has another owner now, `service_addresses` the addresses
-    that a Service asks for now and none did before, or the reverse. `redirected` are the virtual servers whose clients
-    inside the cluster were sent to a ClusterIP, and are not any more.
+    that a Service asks for now and none did before, or the reverse. `redirected` are the virtual servers of which
+    other clients than before are sent to a ClusterIP.
     """
 
     virtual_servers: set[VirtualServerKey] = field(default_factory=set)
@@ -167,13 +168,17 @@ class Desired:
                 self._settle(key, touched)
         return touched
 
-    def diverted_to(
+    def redirected_to(
         self, keys: AbstractSet[VirtualServerKey]
     ) -> Iterator[tuple[VirtualServerKey, VirtualServerKey]]:
-        """Yield the virtual servers whose clients inside the cluster are sent to one of these, each with that one."""
+        """Yield the virtual servers of which some clients are sent to one of these instead, each with that one."""
         for owner in {self._owners[key] for key in keys if key in self._owners}:
             for each, planned in self._plans[owner].virtual_servers.items():
-                if planned.in_cluster and (target := each._replace(address=planned.in_cluster)) in keys:
+                redirect = planned.redirect
+                if redirect is None:
+                    continue
+                target = VirtualServerKey(redirect.address, each.protocol, redirect.port)
+                if target in keys:
                     yield each, target
 
     def depending_on(self, facts: Dependency) -> list[ObjectKey]:
@@ -254,7 +259,7 @@ class Desired:
         if after == before:
             return
         touched.virtual_servers.add(key)
-        if before and before.in_cluster and (after is None or after.in_cluster != before.in_cluster):
+        if before and before.redirect != (after.redirect if after else None):
             touched.redirected.add(key)
         if after is None:
             del self._planned[key]
@@ -273,6 +278,12 @@ class Desired:
             return True
         return kind is not AddressKind.NODE_PORT and key.address in self._closed_addresses
 
+
+DESTINATIONS = {
+    Clients.INSIDE: FirewallSet.IN_CLUSTER_DESTINATIONS,
+    Clients.OUTSIDE: FirewallSet.OUTSIDE_DESTINATIONS,
+}
+"""The map that leads clients to the ClusterIP."""
 
 _OWNED_AS = {
     AddressKind.CLUSTER_IP: "whose clusterIP it is",
@@ -293,18 +304,16 @@ def elements_of(planned: PlannedVirtualServer) -> Iterator[SetElement]:
     yield SetElement(FirewallSet.SERVICE_PORTS, key)
     if planned.kind is not AddressKind.NODE_PORT:
         yield SetElement(FirewallSet.SERVICE_ADDRESSES, (key.address,))
-    if not planned.virtual_server.real_servers:
-        missing = (
-            FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS
-            if planned.elsewhere and planned.kind is not AddressKind.CLUSTER_IP
-            else FirewallSet.PORTS_WITHOUT_ENDPOINTS
-        )
-        yield SetElement(missing, key)
+    if planned.only_remote_endpoints and planned.kind is not AddressKind.CLUSTER_IP:
+        yield SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, key)
+    elif not planned.virtual_server.real_servers:
+        yield SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key)
     if planned.kind is not AddressKind.CLUSTER_IP:
         is_local = planned.policy is TrafficPolicy.LOCAL
         yield SetElement(FirewallSet.LOCAL_PORTS if is_local else FirewallSet.MASQUERADED_PORTS, key)
-    if planned.in_cluster is not None:
-        yield SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key, planned.in_cluster))
+    if planned.redirect is not None:
+        clients, address, port = planned.redirect
+        yield SetElement(DESTINATIONS[clients], (*key, address, port))
     if planned.allowed_sources is not None:
         yield SetElement(FirewallSet.SOURCE_LISTS, (planned.allowed_sources,))
         yield leading_to(planned.allowed_sources, key)

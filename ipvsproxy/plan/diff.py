@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipvsproxy.model.firewall import MAPS, FirewallSet
+from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ipvsproxy.model.addresses import Address, Holding
-    from ipvsproxy.model.firewall import ElementFields, SetElement
+    from ipvsproxy.model.firewall import ElementFields
     from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
     from ipvsproxy.plan.desired import Desired, Touched
 
@@ -176,7 +176,15 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
         and (other := actual.elements.value(element.set, element.fields[:3]))
         and other not in desired.elements
     }
-    remove_elements: list[SetElement] = []
+    remove_elements = [
+        element
+        for element in (map(_masqueraded_meanwhile, add_elements) if edits else ())
+        if element
+        and element.fields in actual.virtual_servers
+        and element not in actual.elements
+        and element not in desired.elements
+    ]
+    add_elements += remove_elements
     for element in touched.elements | set(_left_behind(desired, actual, touched)):
         if element in actual.elements and (
             element not in desired.elements or guards(element, actual.elsewhere)
@@ -209,6 +217,17 @@ def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator
             left = actual.elements.value(FirewallSet.RESTRICTED_PORTS, key)
             if left:
                 yield left
+
+
+def _masqueraded_meanwhile(element: SetElement) -> SetElement | None:
+    """Return what has a port masqueraded while other clients than before are sent to its ClusterIP; None otherwise.
+
+    Until both virtual servers are edited, clients outside may get endpoints of other nodes from either.
+    """
+    match element:
+        case SetElement(of, (address, protocol, port, _, _)) if of in MAPS:
+            return SetElement(FirewallSet.MASQUERADED_PORTS, (address, protocol, port))
+    return None
 
 
 def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:

@@ -8,14 +8,15 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
 
     from another host or a pod                         from a process of the node
              |                                                      |
-    prerouting -150   drop who may not come,           output -150  drop who may not come,
-             |        mark to be masqueraded                |       mark to be masqueraded
+    prerouting -150   drop who may not come, and       output -150  drop who may not come,
+             |        what only others serve,               |       mark to be masqueraded
+             |        mark to be masqueraded                |
              |                                              |
     prerouting -110   send pods to the ClusterIP,      output -110  send to the ClusterIP,
-             |        keep the destination                  |       keep the destination
+             |        or clients outside,                   |       keep the destination
+             |        keep the destination                  |
              |                                              |
-    input -10   refuse what nobody serves,             output -99   refuse what nobody serves,
-             |  drop what only others serve,                |       drop what only others serve
+    input -10   refuse what nobody serves,             output -99   refuse what nobody serves
              |  refuse all but service ports                |
              |                                              |
     input 99    IPVS chooses a real server             output -98   IPVS chooses a real server
@@ -28,10 +29,11 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
 What a process of the node sends to a service address and IPVS does not take, for want of a virtual server, comes back
 through the loopback interface and meets prerouting and input like everything else.
 
-Connections that were answered are settled: their packets pass. Sources are dropped and packets are marked for all others,
-also for those that conntrack does not know (NOTRACK, or packets that fit no connection). What is refused before IPVS is
-what conntrack calls `new`: IPVS itself knows the rest, and a guard behind it, at input 100, closes what it leaves. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with
-net.ipv4.vs.conntrack=1 only.
+Connections that were answered are settled: their packets pass. Sources are dropped and packets are marked for all
+others, also for those that conntrack does not know (NOTRACK, or packets that fit no connection). What is refused before
+IPVS is what conntrack calls `new`: IPVS itself knows the rest, and a guard behind it, at input 100, closes what it
+leaves. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with net.ipv4.vs.conntrack=1
+only.
 """
 
 from __future__ import annotations
@@ -183,13 +185,6 @@ _END_WHAT_IS_NOT_SERVED = (
     *_for_each_family(
         "refuse service ports without endpoints", _SERVICE_PORT, FirewallSet.PORTS_WITHOUT_ENDPOINTS, _REFUSE
     ),
-    # Without an answer, so that clients try again: by then their load balancer knows which nodes to send them to.
-    *_for_each_family(
-        "drop what only other nodes serve",
-        _SERVICE_PORT,
-        FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
-        Verdict.DROP,
-    ),
 )
 
 # Other programs redirect what comes to any local address of the node: the CNI plugin portmap for hostPorts, Docker for
@@ -297,14 +292,43 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         Chain(
             "prerouting",
             Hook("filter", "prerouting", -150),
-            (_NOT_ANSWERED, *_DROP_OTHER_SOURCES, *_marking(settings, prerouting=True)),
+            (
+                _NOT_ANSWERED,
+                *_DROP_OTHER_SOURCES,
+                # Without an answer, so that clients try again: by then their load balancer knows which nodes to send
+                # them to. Clients inside the cluster are served by other nodes' endpoints.
+                *(
+                    Rule(
+                        "drop what only other nodes serve",
+                        (
+                            *_outside(settings.pods, family),
+                            FieldsInSet(family, _SERVICE_PORT, FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS),
+                        ),
+                        Verdict.DROP,
+                    )
+                    for family in Family
+                ),
+                *_marking(settings, prerouting=True),
+            ),
         ),
         # Before the routing decision. A nat chain sees a connection's first packet; the others follow it.
         Chain(
             "destinations",
             Hook("nat", "prerouting", _BEFORE_OTHERS),
             (
-                *(_redirection(family, pod) for family in Family for pod in _of_pods(settings.pods, family)),
+                *(
+                    _redirect_inside(family, pod)
+                    for family in Family
+                    for pod in _of_pods(settings.pods, family)
+                ),
+                *(
+                    Rule(
+                        "send clients outside the cluster to the ClusterIP",
+                        _outside(settings.pods, family),
+                        SetDestination(family, _SERVICE_PORT, FirewallSet.OUTSIDE_DESTINATIONS),
+                    )
+                    for family in Family
+                ),
                 *_KEEP_FROM_OTHERS,
             ),
         ),
@@ -330,7 +354,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         Chain(
             "destinations-of-processes",
             Hook("nat", "output", _BEFORE_OTHERS),
-            (*(_redirection(family) for family in Family), *_KEEP_FROM_OTHERS),
+            (*(_redirect_inside(family) for family in Family), *_KEEP_FROM_OTHERS),
         ),
         Chain("ending", Hook("filter", "output", -99), (_ONLY_NEW, *_END_WHAT_IS_NOT_SERVED)),
         # After IPVS has put in the real server. Packets of a connection whose source is settled do not come here.
@@ -386,8 +410,6 @@ def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
         )
         if settings.masquerade_all:
             yield Rule("masquerade all traffic to services", to_other_port, mark)
-            for pod in pods if prerouting else ():
-                yield Rule("masquerade pods' traffic to services", (pod, to_local_port), mark)
         elif pods:
             # In output no packet has arrived by an interface, a pod's least of all.
             outside = (
@@ -396,10 +418,15 @@ def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
             yield Rule("masquerade sources outside the cluster's pods", (*outside, *to_other_port), mark)
 
 
-def _redirection(family: Family, *matches: Match) -> Rule:
+def _redirect_inside(family: Family, *matches: Match) -> Rule:
     """Return the rule by which externalTrafficPolicy Local is for outside clients only."""
     redirect = SetDestination(family, _SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
     return Rule("send clients inside the cluster to the ClusterIP", matches, redirect)
+
+
+def _outside(pods: PodNetworks | PodInterfaces, family: Family) -> tuple[SourceIn | ArrivesBy, ...]:
+    """Return the matches that all hold in prerouting unless the packet is a pod's."""
+    return tuple(replace(pod, inside=False) for pod in _of_pods(pods, family))
 
 
 def _of_pods(pods: PodNetworks | PodInterfaces, family: Family) -> tuple[SourceIn | ArrivesBy, ...]:

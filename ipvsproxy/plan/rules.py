@@ -36,10 +36,14 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.MASQUERADED_PORTS: _PORT_FIELDS,
     FirewallSet.LOCAL_PORTS: _PORT_FIELDS,
     FirewallSet.RESTRICTED_PORTS: (*_PORT_FIELDS, FieldType.SOURCE_LIST),
-    FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS),
+    FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
+    FirewallSet.OUTSIDE_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
 }
 """The fields of the sets' elements. Source lists are not among these sets: each is a set and a chain of its own."""
+
+MAP_KEY = len(_PORT_FIELDS)
+"""How many fields of a map's element lead to the others."""
 
 
 class Field(enum.Enum):
@@ -200,7 +204,7 @@ class ClearMark:
 
 @dataclass(frozen=True, slots=True)
 class SetDestination:
-    """Give the connection the destination address that the family's map has for these fields of its first packet.
+    """Give the connection the address and port that the family's map has for these fields of its first packet.
 
     The end of the packet's way through the chain; without such an element, the packet goes on with the next rule.
     """

@@ -9,6 +9,9 @@ Each port of a Service gets a virtual server at each of these, with or without e
 | every status.loadBalancer.ingress IP | port | by externalTrafficPolicy |
 | every externalIP that is allowed | port | by externalTrafficPolicy |
 
+Under externalTrafficPolicy Local, clients inside the cluster get all endpoints at the last three as well: nftables
+sends them to the ClusterIP, or clients outside, if the ClusterIP has this node's endpoints only (`Redirect`).
+
 Headless Services and those of type ExternalName have none. No load balancer's or external IP takes over an address of
 a node's, a pod's or the API server's.
 """
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ipvsproxy.model.addresses import Family, family, format_address, format_endpoint
 from ipvsproxy.model.ipvs import RealServer, ServiceFlag, VirtualServer, VirtualServerKey
-from ipvsproxy.model.objects import AddressKind, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, Clients, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.endpoints import EndpointReason, EndpointsByPort, answers, decide_endpoints
 from ipvsproxy.plan.node import Dependency, Reservation
@@ -72,21 +75,29 @@ class HealthCheck(NamedTuple):
     uid: str = ""
 
 
+class Redirect(NamedTuple):
+    """Which clients are sent on to another virtual server, and its address and port."""
+
+    clients: Clients
+    address: Address
+    port: int
+
+
 class PlannedVirtualServer(NamedTuple):
     """A virtual server as it should be, and what its traffic meets.
 
-    `local_endpoints` are the endpoints behind it that may run on this node. `policy` is the traffic policy. `elsewhere`
-    says that endpoints answer which it leaves out, being on other nodes. `in_cluster` is the ClusterIP that clients
-    inside the cluster are sent to instead. `allowed_sources` None lets every source in. A real server that leaves may
-    keep its connections for `drain_timeout` seconds.
+    `local_endpoints` are the endpoints behind it that may run on this node. `policy` is the traffic policy.
+    `only_remote_endpoints` says that the policy is Local and endpoints serve, but none of this node. `redirect` says
+    which clients are sent to the ClusterIP instead. `allowed_sources` None lets every source in. A real server that
+    leaves may keep its connections for `drain_timeout` seconds.
     """
 
     virtual_server: VirtualServer
     local_endpoints: tuple[Address, ...] = ()
     kind: AddressKind = AddressKind.CLUSTER_IP
     policy: TrafficPolicy = TrafficPolicy.CLUSTER
-    elsewhere: bool = False
-    in_cluster: Address | None = None
+    only_remote_endpoints: bool = False
+    redirect: Redirect | None = None
     allowed_sources: SourceList | None = None
     drain_timeout: float = 0.0
 
@@ -304,7 +315,8 @@ class _Planning:
             if not number or key in self.virtual_servers:
                 continue
             if self._size < MAXIMUM_SERVERS:
-                planned = backends.plan(key, kind, cluster_ip, self._sources_of(kind, address))
+                at_cluster_ip = (cluster_ip, port.port)
+                planned = backends.plan(key, kind, at_cluster_ip, self._sources_of(kind, address))
                 self.virtual_servers[key] = planned
                 self._size += 1 + len(planned.virtual_server.real_servers)
                 self._decided[key] = backends.decided(kind)
@@ -375,9 +387,12 @@ class _Backends:
         return self._decided[not_local]
 
     def plan(
-        self, key: VirtualServerKey, kind: AddressKind, cluster_ip: Address, sources: SourceList | None
+        self, key: VirtualServerKey, kind: AddressKind, at_cluster_ip: Place, sources: SourceList | None
     ) -> PlannedVirtualServer:
-        """Plan the virtual server at an address of this kind, which `sources` may use."""
+        """Plan the virtual server at an address of this kind, which `sources` may use.
+
+        `at_cluster_ip` is where the same port is inside.
+        """
         service, options = self._service, self._service.options
         real_servers, local_endpoints = self._choose(kind)
         scheduler, flags = _balancing(service, self._context)
@@ -391,14 +406,16 @@ class _Backends:
         drain_timeout = options.drain_timeout
         if drain_timeout is None:
             drain_timeout = self._context.settings.drain_timeout
-        is_local = _not_local(service, kind) is not None
+        policy = _policy(service, kind)
         return PlannedVirtualServer(
             virtual_server,
             local_endpoints,
             kind,
-            TrafficPolicy.LOCAL if is_local else TrafficPolicy.CLUSTER,
-            elsewhere=is_local and not real_servers and self._answer_anywhere(),
-            in_cluster=cluster_ip if is_local and kind in _DIVERTED else None,
+            policy,
+            only_remote_endpoints=policy is TrafficPolicy.LOCAL
+            and not self._serve_here(kind)
+            and self._answer_anywhere(),
+            redirect=_redirect(service, kind, at_cluster_ip),
             allowed_sources=sources,
             drain_timeout=drain_timeout,
         )
@@ -424,6 +441,11 @@ class _Backends:
                 tuple(each.address for each in serving if each.may_be_local),
             )
         return self._chosen[not_local]
+
+    def _serve_here(self, kind: AddressKind) -> bool:
+        """Say whether endpoints of this node serve under a policy Local."""
+        has_them = AddressKind.CLUSTER_IP if _has_all_endpoints(self._service) else kind
+        return bool(self._choose(has_them)[0])
 
     def _answer_anywhere(self) -> bool:
         return any(
@@ -454,15 +476,33 @@ def _balancing(service: Service, context: Context) -> tuple[str, int]:
     return scheduler, flags
 
 
-# Under externalTrafficPolicy Local, clients inside the cluster that use these get what the ClusterIP has. A node port
-# is one node's by its meaning, and has that node's endpoints for everybody.
-_DIVERTED = frozenset({AddressKind.LOAD_BALANCER_IP, AddressKind.EXTERNAL_IP})
+def _policy(service: Service, kind: AddressKind) -> TrafficPolicy:
+    """Return the traffic policy for an address of this kind."""
+    if kind is AddressKind.CLUSTER_IP:
+        return service.internal_traffic_policy
+    return service.external_traffic_policy
+
+
+def _has_all_endpoints(service: Service) -> bool:
+    """Say whether addresses for clients outside have all endpoints, though their policy is Local.
+
+    One of two virtual servers has all endpoints, for clients inside, and one those of this node, for clients outside.
+    That is the ClusterIP's and the other's, or the other way round where the ClusterIP's policy is Local, too.
+    """
+    return TrafficPolicy.LOCAL is service.internal_traffic_policy is service.external_traffic_policy
+
+
+def _redirect(service: Service, kind: AddressKind, at_cluster_ip: Place) -> Redirect | None:
+    """Return which clients the ClusterIP's virtual server is for, of those that connect to an address of this kind."""
+    if kind is AddressKind.CLUSTER_IP or service.external_traffic_policy is TrafficPolicy.CLUSTER:
+        return None
+    return Redirect(Clients.OUTSIDE if _has_all_endpoints(service) else Clients.INSIDE, *at_cluster_ip)
 
 
 def _not_local(service: Service, kind: AddressKind) -> EndpointReason | None:
-    """Return what excludes the endpoints of other nodes; None if the traffic policy is Cluster."""
+    """Return what excludes the endpoints of other nodes; None if the virtual server may have all."""
+    if _policy(service, kind) is TrafficPolicy.CLUSTER:
+        return None
     if kind is AddressKind.CLUSTER_IP:
-        is_local = service.internal_traffic_policy is TrafficPolicy.LOCAL
-        return EndpointReason.NOT_LOCAL_INTERNALLY if is_local else None
-    is_local = service.external_traffic_policy is TrafficPolicy.LOCAL
-    return EndpointReason.NOT_LOCAL_EXTERNALLY if is_local else None
+        return EndpointReason.NOT_LOCAL_INTERNALLY
+    return None if _has_all_endpoints(service) else EndpointReason.NOT_LOCAL_EXTERNALLY

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.interface import UNREACHABLE, FirewallError, KernelError
-from ipvsproxy.model.firewall import PORT_SETS, FirewallSet, SetElement
+from ipvsproxy.model.firewall import MAPS, PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
@@ -223,10 +223,13 @@ class Applier:
         self, add: list[SetElement], removable: list[SetElement], outcome: Outcome, *, alone: bool = False
     ) -> None:
         """Change elements; a source list that is not light is only added `alone`, and put off otherwise."""
+        # A map has one value for a key: the old one can't wait.
+        replaced = {(element.set, element.fields[:3]) for element in add if element.set in MAPS}
         remove = [
             element
             for element in removable
-            if element.fields not in outcome.failures and not self._is_needed(element)
+            if (element.set, element.fields[:3]) in replaced
+            or (element.fields[:3] not in outcome.failures and not self._is_needed(element))
         ]
         known = self._actual.elements
         add, remove, put_off = with_source_lists(add, remove, known, self._desired, any_list=alone)
@@ -270,7 +273,7 @@ class Applier:
         """
         if element.set is FirewallSet.SERVICE_ADDRESSES:
             return element.fields[0] in self._stuck_addresses
-        if element.set not in PORT_SETS and element.set is not FirewallSet.RESTRICTED_PORTS:
+        if element.set not in PORT_SETS and element.set not in MAPS:
             return False
         key = VirtualServerKey(*element.fields[:3])
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)

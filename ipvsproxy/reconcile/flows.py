@@ -81,4 +81,4 @@ class Flows:
     ) -> Iterator[tuple[VirtualServerKey, VirtualServerKey]]:
         """Yield what clients send to, and which of these virtual servers has it then."""
         yield from ((key, key) for key in keys)
-        yield from self._desired.diverted_to(keys)
+        yield from self._desired.redirected_to(keys)

@@ -79,7 +79,7 @@ class Planner:
         self._health_checks: dict[ObjectKey, HealthCheck] = {}
         self._rejections: dict[ObjectKey, frozenset[Rejection]] = {}
         self._withheld: set[ObjectKey] = set()
-        self._elsewhere: dict[ObjectKey, frozenset[str]] = {}
+        self._without_local: dict[ObjectKey, frozenset[str]] = {}
 
     @property
     def context(self) -> Context:
@@ -165,17 +165,17 @@ class Planner:
                 self._health_checks[key] = plan.health_check
             else:
                 del self._health_checks[key]
-        self._count_elsewhere(key, plan)
+        self._count_without_local(key, plan)
 
-    def _count_elsewhere(self, key: ObjectKey, plan: ServicePlan) -> None:
+    def _count_without_local(self, key: ObjectKey, plan: ServicePlan) -> None:
         policies = frozenset(
             "internal" if planned.kind is AddressKind.CLUSTER_IP else "external"
             for planned in plan.virtual_servers.values()
-            if planned.elsewhere
+            if planned.only_remote_endpoints
         )
-        before = self._elsewhere.pop(key, None)
+        before = self._without_local.pop(key, None)
         if before:
             self.without_local_endpoints.subtract(before)
         if policies:
             self.without_local_endpoints.update(policies)
-            self._elsewhere[key] = policies
+            self._without_local[key] = policies

@@ -159,7 +159,8 @@ class Resync:
                 seen = found[key]._replace(real_servers=tuple(status.real_server for status in statuses))
                 planned = desired.virtual_servers.get(key)
                 if planned and (
-                    planned.elsewhere or _leads_to(planned.virtual_server, desired.service_addresses)
+                    planned.only_remote_endpoints
+                    or _leads_to(planned.virtual_server, desired.service_addresses)
                 ):
                     self.suspects.add(desired.owners[key])
                 wanted = planned.virtual_server if planned else None

@@ -47,8 +47,8 @@ def restriction(to: SetElement, of: str = "203.0.113.1") -> SetElement:
     return SetElement(FirewallSet.RESTRICTED_PORTS, (*key(of), to.set_name))
 
 
-def redirection(to: str, of: str = "203.0.113.1") -> SetElement:
-    return SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key(of), address(to)))
+def redirection(to: str, of: str = "203.0.113.1", port: int = 80) -> SetElement:
+    return SetElement(FirewallSet.IN_CLUSTER_DESTINATIONS, (*key(of), address(to), port))
 
 
 INSIDE = listing("10.0.0.0/8", "192.0.2.1/32", "192.0.2.2/31", "128.0.0.0/2")
@@ -78,6 +78,11 @@ EACH_SHAPE = frozenset(
         redirection("10.96.0.1"),
         redirection("10.96.0.1", of="203.0.113.2"),
         redirection("fd00:96::1", of="fd00:1::1"),
+        *(
+            SetElement(FirewallSet.OUTSIDE_DESTINATIONS, (*key(of, 30080, each), address(to), 80))
+            for of, to in (("198.51.100.1", "10.96.0.1"), ("2001:db8::1", "fd00:96::1"))
+            for each in Transport
+        ),
         *(
             SetElement(each, key(to, 30000, Transport.SCTP))
             for each in (

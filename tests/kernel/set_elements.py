@@ -10,7 +10,7 @@ from ipvsproxy.model.addresses import Address, Family, Network
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import NODE_ALONE
-from ipvsproxy.plan.rules import SETS, FieldType
+from ipvsproxy.plan.rules import MAP_KEY, SETS, FieldType
 from ipvsproxy.plan.source_ranges import separate_networks
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def side_by_side(elements: Iterable[SetElement]) -> frozenset[SetElement]:
 
 
 def _in_the_way(other: SetElement, element: SetElement) -> bool:
-    return element.set in MAPS and (other.set, other.fields[:-1]) == (element.set, element.fields[:-1])
+    same_key = (other.set, other.fields[:MAP_KEY]) == (element.set, element.fields[:MAP_KEY])
+    return element.set in MAPS and same_key and other != element
 
 
 ELEMENTS_SIDE_BY_SIDE = st.lists(ANY_ELEMENT, max_size=30).map(side_by_side)

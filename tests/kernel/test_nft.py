@@ -129,7 +129,7 @@ def test_a_key_of_a_map_is_free_before_it_gets_another_value(nft: Nft, table: Nf
     table.change([redirection("10.96.0.2")], [redirection("10.96.0.1")])
     (transaction,) = nft.transactions
     assert [line.partition(" ")[0] for line in transaction.splitlines()] == ["add", "delete", "add"]
-    assert transaction.endswith(" { 203.0.113.1 . 6 . 80 : 10.96.0.2 }\n")
+    assert transaction.endswith(" { 203.0.113.1 . 6 . 80 : 10.96.0.2 . 80 }\n")
 
 
 def test_other_settings_are_installed_next_time_and_no_sooner(nft: Nft, table: NftTable) -> None:

@@ -196,8 +196,14 @@ def test_source_lists_are_not_part_of_the_digest_but_those_that_are_always_there
 def test_a_map_has_pairs() -> None:
     listing = parse(
         a_map("restricted-service-ports-ipv4", port_to({"jump": {"target": LIST.name}})),
-        a_map("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
-        a_map("in-cluster-destinations-ipv6", [{"concat": ["2001:db8::1", 6, 80]}, "fd00:96::1"]),
+        a_map(
+            "in-cluster-destinations-ipv4",
+            [{"concat": ["203.0.113.1", 6, 80]}, {"concat": ["10.96.0.1", 80]}],
+        ),
+        a_map(
+            "in-cluster-destinations-ipv6",
+            [{"concat": ["2001:db8::1", 6, 80]}, {"concat": ["fd00:96::1", 80]}],
+        ),
     )
     assert listing.elements == {
         restriction(SetElement(FirewallSet.SOURCE_LISTS, (LIST,))),
@@ -225,7 +231,8 @@ def objects_for(element: SetElement) -> list[dict[str, Any]]:
     if element.set is FirewallSet.RESTRICTED_PORTS:
         fields[-1] = {"jump": {"target": fields[-1]}}
     if element.set in MAPS:
-        return [a_map(element.set_name, [{"concat": fields[:-1]}, fields[-1]])]
+        value = fields[-1] if len(fields) == 4 else {"concat": fields[3:]}
+        return [a_map(element.set_name, [{"concat": fields[:3]}, value])]
     return [a_set(element.set_name, fields[0] if len(fields) == 1 else {"concat": fields})]
 
 
@@ -258,10 +265,11 @@ def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement
         ("sources-ipv4-0", "10.96.0.1"),
         ("in-cluster-destinations-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}]),
+        ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, "10.96.0.1"]),
         ("in-cluster-destinations-ipv4", [{"concat": ["203.0.113.1", 6, 80]}, {"range": ["::", "::1"]}]),
         (
             "in-cluster-destinations-ipv4",
-            [{"elem": {"val": {"concat": ["203.0.113.1", 6, 80]}}}, "10.96.0.1"],
+            [{"elem": {"val": {"concat": ["203.0.113.1", 6, 80]}}}, {"concat": ["10.96.0.1", 80]}],
         ),
         ("somebodys", "10.96.0.1"),
     ],

@@ -66,8 +66,10 @@ DECLARATIONS = """\
 \tset local-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
 \tmap restricted-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service : verdict; }
 \tmap restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service : verdict; }
-\tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr; }
-\tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr; }
+\tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+\tmap in-cluster-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+\tmap outside-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+\tmap outside-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 \tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
 \tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
 \tset sources-and-node-ipv4-e3b0c44298fc1c149afbf4c8996fb924 { type ipv4_addr; flags interval; }
@@ -159,11 +161,11 @@ def test_matches(match: Match, text: str) -> None:
         ),
         (
             SetDestination(Family.IPV4, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
-            "dnat ip to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
+            "dnat ip addr . port to ip daddr . meta l4proto . th dport map @in-cluster-destinations-ipv4",
         ),
         (
             SetDestination(Family.IPV6, SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS),
-            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
+            "dnat ip6 addr . port to ip6 daddr . meta l4proto . th dport map @in-cluster-destinations-ipv6",
         ),
         (KeepDestination(Family.IPV4), "dnat ip to ip daddr"),
         (KeepDestination(Family.IPV6), "dnat ip6 to ip6 daddr"),
@@ -213,7 +215,7 @@ def test_what_a_map_leads_to_comes_last() -> None:
     name = WITH_NODE.set_name
     assert add_text([restriction(WITH_NODE), redirection("10.96.0.1")]) == (
         f"add element inet ipvsproxy restricted-service-ports-ipv4 {{ 203.0.113.1 . 6 . 80 : jump {name} }}\n"
-        "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 }\n"
+        "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 . 80 }\n"
     )
 
 

@@ -11,7 +11,7 @@ from ipvsproxy.kernel.interface import FirewallState
 from ipvsproxy.model.addresses import Holding
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServerStatus, ServiceFlag
-from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, TrafficPolicy
+from ipvsproxy.model.objects import Clients, ObjectKey, Protocol, ServiceOptions, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.comparison import Comparison
 from ipvsproxy.observe.schema import (
@@ -19,6 +19,7 @@ from ipvsproxy.observe.schema import (
     Difference,
     DifferenceKind,
     RealServerState,
+    Redirect,
     VirtualServerState,
 )
 from ipvsproxy.observe.selection import Selection
@@ -243,7 +244,8 @@ def test_a_virtual_server_has_what_its_service_says_of_it() -> None:
         "203.0.113.2:30080": ("nodePort", TrafficPolicy.LOCAL),
     }
     load_balancer, node_port = shown["192.0.2.10:80"], shown["203.0.113.1:30080"]
-    assert (load_balancer.in_cluster_destination, node_port.in_cluster_destination) == ("10.96.0.3", None)
+    assert {load_balancer.redirect, node_port.redirect} == {Redirect(Clients.INSIDE, "10.96.0.3", 80)}
+    assert shown["10.96.0.3:80"].redirect is None
     name = source_list("198.51.100.0/24").name
     assert (load_balancer.source_list, node_port.source_list) == (name, None)
     assert compare(report_of(asking), kernel_of(asking)).source_lists == {name: ["198.51.100.0/24"]}

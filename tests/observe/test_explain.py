@@ -222,7 +222,7 @@ class TestAbout:
                 "with externalTrafficPolicy Local"
             ),
             "its loadBalancerSourceRanges let in 192.0.2.0/24 and 198.51.100.0/24 only",
-            f"clients inside the cluster are sent on to the ClusterIP {SERVICE}",
+            f"clients inside the cluster are sent on to the ClusterIP, {SERVICE}:80",
         ]
         assert "nobody may connect" in self.sentences(balancer(LOCAL, source_ranges=()), BALANCER)[1]
 
@@ -269,7 +269,7 @@ class TestSteps:
     def test_a_redirected_packet_meets_the_virtual_server_of_the_cluster_ip(self) -> None:
         served = balancer(THERE, external=TrafficPolicy.LOCAL)
         told_ = told(key(BALANCER), kernel_state(served), report_of(served))
-        assert told_.steps[0].effect == f"the destination becomes {SERVICE}"
+        assert told_.steps[0].effect == f"the destination becomes {SERVICE}:80"
         assert [(each.address, each.state) for each in told_.endpoints] == [(THERE, EndpointState.ANSWERS)]
 
     def test_a_rule_that_drops_behind_ipvs_is_why_nobody_answers(self) -> None:

@@ -8,11 +8,19 @@ import msgspec
 import pytest
 
 from ipvsproxy.model.firewall import FirewallSet, SetElement
-from ipvsproxy.model.objects import ObjectKey, Protocol, ServiceOptions, ServiceType, SlicePort, TrafficPolicy
+from ipvsproxy.model.objects import (
+    Clients,
+    ObjectKey,
+    Protocol,
+    ServiceOptions,
+    ServiceType,
+    SlicePort,
+    TrafficPolicy,
+)
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.desired import desired_virtual_servers, firewall_settings
 from ipvsproxy.observe.report import WAITING, NotProgrammed, build_report
-from ipvsproxy.observe.schema import AgentReport, DrainingRealServer, WatchInfo
+from ipvsproxy.observe.schema import AgentReport, DrainingRealServer, Redirect, WatchInfo
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import FirewallSettings, PodInterfaces, PodNetworks
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
@@ -129,11 +137,10 @@ def test_a_service_has_a_virtual_server_for_each_kind_of_address_and_node_ports_
         ("externalIP", ["198.51.100.7"], 80, "http"),
         ("nodePort", ["203.0.113.1", "203.0.113.2"], 30080, "http"),
     ]
-    assert [(each.traffic_policy, each.in_cluster_destination) for each in found.virtual_servers] == [
+    redirect = Redirect(Clients.INSIDE, "10.96.0.1", 80)
+    assert [(each.traffic_policy, each.redirect) for each in found.virtual_servers] == [
         (TrafficPolicy.CLUSTER, None),
-        (TrafficPolicy.LOCAL, "10.96.0.1"),
-        (TrafficPolicy.LOCAL, "10.96.0.1"),
-        (TrafficPolicy.LOCAL, None),
+        *[(TrafficPolicy.LOCAL, redirect)] * 3,
     ]
 
 
@@ -176,8 +183,14 @@ REASONS = [
 def test_each_kind_of_address_has_the_reasons_of_its_own_traffic_policy(
     policy: TrafficPolicy, behind: tuple[Endpoint, ...], reasons: list[EndpointReason]
 ) -> None:
-    found = only_service(report_of(state(load_balancer(internal=policy, external=policy), http(*behind))))
-    shown = {each.kind: [endpoint.reason for endpoint in each.endpoints] for each in found.virtual_servers}
+    internally, externally_ = (
+        only_service(report_of(state(each, http(*behind))))
+        for each in (load_balancer(internal=policy), load_balancer(external=policy))
+    )
+    shown = {
+        each.kind: [endpoint.reason for endpoint in each.endpoints]
+        for each in (*internally.virtual_servers[:1], *externally_.virtual_servers[1:])
+    }
     externally = {EndpointReason.NOT_LOCAL_INTERNALLY: EndpointReason.NOT_LOCAL_EXTERNALLY}
     elsewhere = [externally.get(reason, reason) for reason in reasons]
     assert shown == {

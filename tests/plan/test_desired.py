@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServer
-from ipvsproxy.model.objects import AddressKind, ObjectKey, ServiceType, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, Clients, ObjectKey, ServiceType, TrafficPolicy
 from ipvsproxy.plan.desired import Desired, elements_of
 from ipvsproxy.plan.node import Dependency
-from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, ServicePlan, plan_service
+from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, Redirect, ServicePlan, plan_service
 from tests.builders import (
     NODE,
     WEB,
@@ -222,13 +222,26 @@ class TestElements:
         }
 
     def test_under_a_policy_local_it_is_not_and_the_cluster_uses_the_cluster_ip(self) -> None:
-        planned = self.EXTERNAL._replace(policy=TrafficPolicy.LOCAL, in_cluster=address("10.96.0.1"))
+        planned = self.EXTERNAL._replace(
+            policy=TrafficPolicy.LOCAL, redirect=Redirect(Clients.INSIDE, address("10.96.0.1"), 8080)
+        )
         assert elements(planned) == {
             FirewallSet.SERVICE_PORTS: self.PORT,
             FirewallSet.SERVICE_ADDRESSES: ["203.0.113.1"],
             FirewallSet.LOCAL_PORTS: self.PORT,
-            FirewallSet.IN_CLUSTER_DESTINATIONS: ["203.0.113.1 . tcp . 80 : 10.96.0.1"],
+            FirewallSet.IN_CLUSTER_DESTINATIONS: ["203.0.113.1 . tcp . 80 : 10.96.0.1 . 8080"],
         }
+
+    def test_under_two_policies_local_clients_outside_use_the_cluster_ip(self) -> None:
+        redirect = Redirect(Clients.OUTSIDE, address("10.96.0.1"), 8080)
+        found = elements(self.EXTERNAL._replace(policy=TrafficPolicy.LOCAL, redirect=redirect))
+        assert found[FirewallSet.OUTSIDE_DESTINATIONS] == ["203.0.113.1 . tcp . 80 : 10.96.0.1 . 8080"]
+        assert FirewallSet.IN_CLUSTER_DESTINATIONS not in found
+
+    def test_clients_outside_are_dropped_though_the_virtual_server_has_endpoints_of_other_nodes(self) -> None:
+        found = elements(self.EXTERNAL._replace(policy=TrafficPolicy.LOCAL, only_remote_endpoints=True))
+        assert found[FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS] == self.PORT
+        assert FirewallSet.PORTS_WITHOUT_ENDPOINTS not in found
 
     def test_a_node_port_is_at_an_address_that_is_neither_guarded_nor_bound(self) -> None:
         planned = self.EXTERNAL._replace(kind=AddressKind.NODE_PORT)
@@ -241,13 +254,13 @@ class TestElements:
         empty = virtual_server(key("203.0.113.1"))
         nobody = self.EXTERNAL._replace(virtual_server=empty, policy=TrafficPolicy.LOCAL)
         assert elements(nobody)[FirewallSet.PORTS_WITHOUT_ENDPOINTS] == self.PORT
-        others = elements(nobody._replace(elsewhere=True))
+        others = elements(nobody._replace(only_remote_endpoints=True))
         assert others[FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS] == self.PORT
         assert FirewallSet.PORTS_WITHOUT_ENDPOINTS not in others
 
     def test_a_cluster_ip_without_local_endpoints_refuses(self) -> None:
         cluster_ip = PlannedVirtualServer(
-            virtual_server(key("10.96.0.1")), policy=TrafficPolicy.LOCAL, elsewhere=True
+            virtual_server(key("10.96.0.1")), policy=TrafficPolicy.LOCAL, only_remote_endpoints=True
         )
         assert FirewallSet.PORTS_WITHOUT_ENDPOINTS in elements(cluster_ip)
 
@@ -277,7 +290,7 @@ class TestElements:
         assert lists[0] in desired.replace(ObjectKey("default", "shop"), NOTHING).elements
 
 
-def test_the_virtual_servers_that_are_diverted_to_a_cluster_ip_are_known() -> None:
+def test_the_virtual_servers_that_are_redirected_to_a_cluster_ip_are_known() -> None:
     value = service(
         "10.96.0.1",
         ports=(port(80, "a"), port(81, "b")),
@@ -286,10 +299,10 @@ def test_the_virtual_servers_that_are_diverted_to_a_cluster_ip_are_known() -> No
     )
     desired = Desired()
     desired.replace(WEB, plan_service(value, [], CONTEXT))
-    assert list(desired.diverted_to({key("10.96.0.1", 81)})) == [
+    assert list(desired.redirected_to({key("10.96.0.1", 81)})) == [
         (key("203.0.113.1", 81), key("10.96.0.1", 81))
     ]
-    assert list(desired.diverted_to({key("203.0.113.1", 81), key("10.96.0.9", 81)})) == []
+    assert list(desired.redirected_to({key("203.0.113.1", 81), key("10.96.0.9", 81)})) == []
 
 
 def test_services_are_found_by_what_their_plans_depend_on() -> None:

@@ -191,9 +191,9 @@ def test_a_key_of_a_map_that_gets_another_value_loses_the_old_one_in_the_same_tr
     moved = external(TrafficPolicy.LOCAL)
     operations = change(moved, moved._replace(cluster_ips=(address("10.96.0.2"),)))
     of = FirewallSet.IN_CLUSTER_DESTINATIONS
-    assert [str(each) for each in operations.replaced_elements] == ["203.0.113.1 . tcp . 80 : 10.96.0.1"]
+    assert [str(each) for each in operations.replaced_elements] == ["203.0.113.1 . tcp . 80 : 10.96.0.1 . 80"]
     assert [str(each) for each in operations.add_elements if each.set is of] == [
-        "203.0.113.1 . tcp . 80 : 10.96.0.2"
+        "203.0.113.1 . tcp . 80 : 10.96.0.2 . 80"
     ]
 
 

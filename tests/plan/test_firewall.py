@@ -86,13 +86,14 @@ IPVS_AT_INPUT = 99
 
 # Service ports without endpoints, without any of this node, and of a Service that lets no source in.
 NOBODYS, OTHERS, CLOSED = 81, 82, 83
-NODE_PORT, LOCAL_NODE_PORT, NOBODYS_NODE_PORT, OTHERS_NODE_PORT = range(30000, 30004)
+NODE_PORT, LOCAL_NODE_PORT, NOBODYS_NODE_PORT, OTHERS_NODE_PORT, TURNED_NODE_PORT = range(30000, 30005)
 
 
 def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
     service, local, cluster, restricted, pod, *_, node = hosts
     others = {key(local, OTHERS), key(node, OTHERS_NODE_PORT)}
-    local_ports = others | {key(local), key(local, CLOSED), key(node, LOCAL_NODE_PORT)}
+    local_ports = others | {key(local), key(local, CLOSED)}
+    local_ports |= {key(node, LOCAL_NODE_PORT), key(node, TURNED_NODE_PORT)}
     without_endpoints = {key(service, NOBODYS), key(node, NOBODYS_NODE_PORT)}
     masqueraded = {key(cluster), key(restricted), key(node, NODE_PORT), key(node, NOBODYS_NODE_PORT)}
     sources = source_list(SOURCES[hosts], of=family(address(node)), admits_node=True)
@@ -110,8 +111,9 @@ def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
         },
         FirewallSet.SOURCE_LISTS: {(sources,), (NOBODY[sources.family],)},
         FirewallSet.IN_CLUSTER_DESTINATIONS: {
-            (*key(local, port), address(service)) for port in (80, NOBODYS, OTHERS, CLOSED)
+            (*key(local, port), address(service), port) for port in (80, NOBODYS, OTHERS, CLOSED)
         },
+        FirewallSet.OUTSIDE_DESTINATIONS: {(*key(node, TURNED_NODE_PORT), address(service), 80)},
         FirewallSet.LOCAL_ENDPOINTS: {(address(each), address(each)) for each in (pod, node)},
     }
 
@@ -201,13 +203,10 @@ class TestMarking:
         assert not marked("prerouting", Packet(hosts.outside, hosts.pod), settings)
 
     @pytest.mark.parametrize("settings", ALL_SETTINGS[1::2])
-    def test_pods_that_are_to_be_sent_to_a_cluster_ip_are_masqueraded_on_request_too(
+    def test_pods_that_use_a_port_of_the_policy_local_keep_their_address_all_the_same(
         self, hosts: Hosts, settings: FirewallSettings
     ) -> None:
-        mark, redirected_to = at("prerouting", Packet(hosts.pod, hosts.local, arrives_by="cali1"), settings)[
-            1:
-        ]
-        assert (mark == BIT_14) is (redirected_to == hosts.service)
+        assert not marked("prerouting", Packet(hosts.pod, hosts.local, arrives_by="cali1"), settings)
 
     @pytest.mark.parametrize("settings", ALL_SETTINGS)
     def test_a_process_of_the_node_that_has_a_service_address_for_its_source_is_masqueraded(
@@ -302,6 +301,21 @@ class TestRedirecting:
         for settings in ALL_SETTINGS:
             process = Packet(hosts.local, hosts.local, arrives_by="")
             assert at("output", process, settings) == Passage(None, BIT_14, hosts.service)
+
+    def test_clients_outside_are_sent_there_where_the_roles_are_turned_round(self, hosts: Hosts) -> None:
+        for settings, packet in (
+            (NETWORKS, Packet(hosts.outside, hosts.node, TURNED_NODE_PORT)),
+            (INTERFACES, Packet(hosts.pod, hosts.node, TURNED_NODE_PORT, arrives_by="eth0")),
+            (UNKNOWN_PODS, Packet(hosts.pod, hosts.node, TURNED_NODE_PORT)),
+        ):
+            assert at("prerouting", packet, settings) == Passage(None, 0, hosts.service)
+        pod = Packet(hosts.pod, hosts.node, TURNED_NODE_PORT)
+        assert at("prerouting", pod) == Passage(None, 0)
+        by_interface = Packet(hosts.outside, hosts.node, TURNED_NODE_PORT, arrives_by="cali1")
+        assert at("prerouting", by_interface, INTERFACES) == Passage(None, 0)
+        for settings in ALL_SETTINGS:
+            process = Packet(hosts.node, hosts.node, TURNED_NODE_PORT, arrives_by="")
+            assert at("output", process, settings) == Passage(None, BIT_14)
 
     def test_outside_clients_are_not(self, hosts: Hosts) -> None:
         assert at("prerouting", Packet(hosts.outside, hosts.local)) == Passage(None, 0)
@@ -408,10 +422,24 @@ class TestRefusing:
                 packet = Packet(source, destination, port)
                 assert at("output", packet).verdict is Verdict.REJECT_WITH_RESET
 
-    def test_ports_that_only_other_nodes_serve_are_dropped_before_ipvs_sees_them(self, hosts: Hosts) -> None:
-        assert at("input", Packet(hosts.outside, hosts.local, OTHERS)).verdict is Verdict.DROP
-        assert at("input", Packet(hosts.outside, hosts.node, OTHERS_NODE_PORT)).verdict is Verdict.DROP
-        assert at("output", Packet(hosts.node, hosts.node, OTHERS_NODE_PORT)).verdict is Verdict.DROP
+    def test_ports_that_only_other_nodes_serve_are_dropped_for_clients_outside(self, hosts: Hosts) -> None:
+        for destination, port in ((hosts.local, OTHERS), (hosts.node, OTHERS_NODE_PORT)):
+            for state in (ConnectionState.NEW, *UNKNOWN):
+                packet = Packet(hosts.outside, destination, port, state=state)
+                assert at("prerouting", packet).verdict is Verdict.DROP
+            by_interface = Packet(hosts.pod, destination, port, arrives_by="eth0")
+            assert at("prerouting", by_interface, INTERFACES).verdict is Verdict.DROP
+            assert (
+                at("prerouting", Packet(hosts.pod, destination, port), UNKNOWN_PODS).verdict is Verdict.DROP
+            )
+
+    def test_they_are_not_for_pods_and_processes_of_the_node(self, hosts: Hosts) -> None:
+        for destination, port in ((hosts.local, OTHERS), (hosts.node, OTHERS_NODE_PORT)):
+            assert at("prerouting", Packet(hosts.pod, destination, port)).verdict is None
+            by_interface = Packet(hosts.outside, destination, port, arrives_by="cali1")
+            assert at("prerouting", by_interface, INTERFACES).verdict is None
+            for settings in ALL_SETTINGS:
+                assert at("output", Packet(hosts.node, destination, port), settings).verdict is None
 
     def test_node_ports_are_left_to_ipvs(self, hosts: Hosts) -> None:
         for port in (NODE_PORT, LOCAL_NODE_PORT):

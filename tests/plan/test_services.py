@@ -11,6 +11,7 @@ from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.ipvs import ServiceFlag
 from ipvsproxy.model.objects import (
     AddressKind,
+    Clients,
     EndpointSlice,
     Protocol,
     ServiceOptions,
@@ -20,7 +21,7 @@ from ipvsproxy.model.objects import (
 )
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.node import Dependency, Reservation
-from ipvsproxy.plan.services import MAXIMUM_SERVERS, NOTHING, EndpointsBehind, HealthCheck
+from ipvsproxy.plan.services import MAXIMUM_SERVERS, NOTHING, EndpointsBehind, HealthCheck, Redirect
 from ipvsproxy.plan.source_ranges import MAXIMUM_NETWORKS, NOBODY
 from tests.builders import (
     NODE,
@@ -216,27 +217,55 @@ class TestExternalTrafficPolicyLocal:
             "203.0.113.9:80/tcp": ["10.244.0.1:8080"],
         }
 
-    def test_clients_inside_the_cluster_are_sent_to_the_cluster_ip_but_not_from_node_ports(self) -> None:
-        found = {value.kind: value.in_cluster for value in balanced(external=LOCAL).virtual_servers.values()}
-        assert found == {
+    def test_clients_inside_the_cluster_are_sent_to_the_port_of_the_cluster_ip(self) -> None:
+        redirect = Redirect(Clients.INSIDE, address("10.96.0.10"), 80)
+        assert redirects(balanced(external=LOCAL)) == {
             AddressKind.CLUSTER_IP: None,
-            AddressKind.NODE_PORT: None,
-            AddressKind.LOAD_BALANCER_IP: address("10.96.0.10"),
-            AddressKind.EXTERNAL_IP: address("10.96.0.10"),
+            AddressKind.NODE_PORT: redirect,
+            AddressKind.LOAD_BALANCER_IP: redirect,
+            AddressKind.EXTERNAL_IP: redirect,
         }
-        assert {value.in_cluster for value in balanced().virtual_servers.values()} == {None}
+        assert set(redirects(balanced()).values()) == {None}
+        assert set(redirects(balanced(internal=LOCAL)).values()) == {None}
+
+    def test_with_both_policies_local_the_roles_are_turned_round(self) -> None:
+        planned = balanced(external=LOCAL, internal=LOCAL)
+        redirect = Redirect(Clients.OUTSIDE, address("10.96.0.10"), 80)
+        assert redirects(planned) == {
+            AddressKind.CLUSTER_IP: None,
+            AddressKind.NODE_PORT: redirect,
+            AddressKind.LOAD_BALANCER_IP: redirect,
+            AddressKind.EXTERNAL_IP: redirect,
+        }
+        for each in planned.virtual_servers.values():
+            assert each.policy is LOCAL
+            assert len(each.virtual_server.real_servers) == (1 if each.kind is AddressKind.CLUSTER_IP else 2)
+
+    def test_with_both_policies_local_it_is_told_that_only_others_answer(self) -> None:
+        value = service("10.96.0.10", external=LOCAL, internal=LOCAL, external_ips=("203.0.113.9",))
+        planned = plan(value, endpoint_slice(THERE)).virtual_servers
+        assert planned[key("203.0.113.9")].only_remote_endpoints
+        assert planned[key("203.0.113.9")].virtual_server.real_servers
+        assert planned[key("10.96.0.10")].only_remote_endpoints
+        assert not plan(value, BOTH).virtual_servers[key("203.0.113.9")].only_remote_endpoints
 
     def test_without_local_endpoints_it_is_told_whether_others_answer(self) -> None:
         value = service("10.96.0.10", external=LOCAL, external_ips=("203.0.113.9",))
         at = key("203.0.113.9")
         leaving = endpoint("10.244.1.1", ready=False, terminating=True)
-        assert plan(value, endpoint_slice(THERE)).virtual_servers[at].elsewhere
-        assert plan(value, endpoint_slice(leaving)).virtual_servers[at].elsewhere
-        assert not plan(value, BOTH).virtual_servers[at].elsewhere
-        assert not plan(value).virtual_servers[at].elsewhere
+        assert plan(value, endpoint_slice(THERE)).virtual_servers[at].only_remote_endpoints
+        assert plan(value, endpoint_slice(leaving)).virtual_servers[at].only_remote_endpoints
+        assert not plan(value, BOTH).virtual_servers[at].only_remote_endpoints
+        assert not plan(value).virtual_servers[at].only_remote_endpoints
         assert (
-            not plan(value, endpoint_slice(endpoint("10.244.1.1", ready=False))).virtual_servers[at].elsewhere
+            not plan(value, endpoint_slice(endpoint("10.244.1.1", ready=False)))
+            .virtual_servers[at]
+            .only_remote_endpoints
         )
+
+
+def redirects(planned: ServicePlan) -> dict[AddressKind, Redirect | None]:
+    return {value.kind: value.redirect for value in planned.virtual_servers.values()}
 
 
 def test_source_ranges_are_for_the_load_balancers_address_only() -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from ipvsproxy.model.addresses import format_address, parse_network
-from ipvsproxy.model.objects import AddressKind, Protocol, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, Clients, Protocol, TrafficPolicy
 from ipvsproxy.plan.desired import elements_of
 from ipvsproxy.plan.firewall import ICMP, ICMPV6, FirewallSettings, PodInterfaces, PodNetworks, ruleset
-from ipvsproxy.plan.services import PlannedVirtualServer
+from ipvsproxy.plan.services import PlannedVirtualServer, Redirect
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.table import FirewallTable
 from ipvsproxy.plan.trace.values import Answer, KernelReason, Outcome, Packet, SourceSeen, TracedState
@@ -91,27 +91,32 @@ def cluster_ip(hosts: Hosts, *servers: RealServer, protocol: Protocol = Protocol
 
 
 def balancer(
-    hosts: Hosts, policy: TrafficPolicy, *servers: str, elsewhere: bool = False, sources: str | None = None
+    hosts: Hosts, policy: TrafficPolicy, *servers: str, only_remote: bool = False, sources: str | None = None
 ) -> PlannedVirtualServer:
     return PlannedVirtualServer(
         virtual_server(key(hosts.balancer_ip), *map(real_server, servers)),
         kind=AddressKind.LOAD_BALANCER_IP,
         policy=policy,
-        elsewhere=elsewhere,
-        in_cluster=address(hosts.cluster_ip) if policy is TrafficPolicy.LOCAL else None,
+        only_remote_endpoints=only_remote,
+        redirect=to_cluster_ip(hosts) if policy is TrafficPolicy.LOCAL else None,
         allowed_sources=None if sources is None else source_list(sources, of=parse_network(sources).family),
     )
 
 
 def node_port(
-    hosts: Hosts, policy: TrafficPolicy, *servers: str, elsewhere: bool = False
+    hosts: Hosts, policy: TrafficPolicy, *servers: str, only_remote: bool = False
 ) -> PlannedVirtualServer:
     return PlannedVirtualServer(
         virtual_server(key(hosts.node, 30080), *map(real_server, servers)),
         kind=AddressKind.NODE_PORT,
         policy=policy,
-        elsewhere=elsewhere,
+        only_remote_endpoints=only_remote,
+        redirect=to_cluster_ip(hosts) if policy is TrafficPolicy.LOCAL else None,
     )
+
+
+def to_cluster_ip(hosts: Hosts) -> Redirect:
+    return Redirect(Clients.INSIDE, address(hosts.cluster_ip), 80)
 
 
 def from_pod(hosts: Hosts, to: str, port: int = 80, protocol: int = Protocol.TCP) -> Packet:
@@ -281,7 +286,7 @@ def local_balancer(hosts: Hosts, *here: str) -> TracedState:
     """Return the state with a load balancer's address, with these endpoints, and a ClusterIP, with other two."""
     return state(
         hosts,
-        balancer(hosts, TrafficPolicy.LOCAL, *here, elsewhere=not here),
+        balancer(hosts, TrafficPolicy.LOCAL, *here, only_remote=not here),
         cluster_ip(hosts, real_server(hosts.neighbour), real_server(hosts.remote)),
     )
 
@@ -301,7 +306,7 @@ class TestNodePort:
     def test_under_the_policy_local_without_endpoints_here_outside_clients_are_dropped(
         self, hosts: Hosts
     ) -> None:
-        found_by = state(hosts, node_port(hosts, TrafficPolicy.LOCAL, elsewhere=True))
+        found_by = state(hosts, node_port(hosts, TrafficPolicy.LOCAL, only_remote=True))
         assert trace(from_outside(hosts, hosts.node, 30080), found_by).outcome is Outcome.DROPPED
 
     def test_the_nodes_own_ports_stay_what_they_are(self, hosts: Hosts) -> None:

@@ -49,7 +49,7 @@ OUTSIDE, NODE = "192.0.2.1", "198.51.100.1"
 PORT = (Field.DESTINATION, Field.PROTOCOL, Field.DESTINATION_PORT)
 REDIRECT = SetDestination(Family.IPV4, PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
 REDIRECTED = SetElement(
-    FirewallSet.IN_CLUSTER_DESTINATIONS, (address(SERVICE), Protocol.TCP, 80, address(OTHER_SERVICE))
+    FirewallSet.IN_CLUSTER_DESTINATIONS, (address(SERVICE), Protocol.TCP, 80, address(OTHER_SERVICE), 80)
 )
 
 
@@ -309,7 +309,7 @@ class TestWay:
         assert "prerouting" not in {step.stage for step in found.steps}
         # and so is what IPVS sends on.
         element = SetElement(
-            FirewallSet.IN_CLUSTER_DESTINATIONS, (address(REMOTE), Protocol.TCP, 8080, address(POD))
+            FirewallSet.IN_CLUSTER_DESTINATIONS, (address(REMOTE), Protocol.TCP, 8080, address(POD), 8080)
         )
         table = FirewallTable([chain("output", -100, rule(REDIRECT), of_type="nat")], [element])
         for sent in (FROM_OUTSIDE, FROM_PROCESS):

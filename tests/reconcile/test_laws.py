@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,6 +152,17 @@ class Laws(RuleBasedStateMachine):
         value = endpoint_slice(*endpoints, of=name, name=f"{name.name}-1", ports=ports)
         self.slices[name] = value
         self.world.put(value)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        internal=st.sampled_from(TrafficPolicy),
+        external=st.sampled_from(TrafficPolicy),
+    )
+    def change_policies(self, name: ObjectKey, internal: TrafficPolicy, external: TrafficPolicy) -> None:
+        if value := self.services.get(name):
+            self.put_service(
+                value._replace(internal_traffic_policy=internal, external_traffic_policy=external)
+            )
 
     @rule(value=NODES)
     def put_node(self, value: Node) -> None:
@@ -326,8 +338,13 @@ class Laws(RuleBasedStateMachine):
 
     def _check_masquerading(self) -> None:
         """No reply may leave with a pod's address: what other nodes answer from outside is masqueraded."""
-        for at, places in self.weights.items():
-            if at.address in EXTERNAL and at not in self.foreign and at in self.present:
+        redirected = dict(_redirected_outside(self.elements))
+        for at in self.present - self.foreign.keys():
+            if (
+                at.address in EXTERNAL
+                and SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, at) not in self.elements
+            ):
+                places = self.weights.get(redirected.get(at, at), {})
                 remote = [place for place, weight in places.items() if weight and place[0] != LOCAL_POD]
                 if remote:
                     assert SetElement(FirewallSet.MASQUERADED_PORTS, at) in self.elements, "masqueraded"
@@ -392,6 +409,15 @@ def _recorded(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
     return {VirtualServerKey(*each.fields) for each in elements if each.set is FirewallSet.SERVICE_PORTS}
 
 
+def _redirected_outside(
+    elements: Iterable[SetElement],
+) -> Iterator[tuple[VirtualServerKey, VirtualServerKey]]:
+    for each in elements:
+        match each:
+            case SetElement(FirewallSet.OUTSIDE_DESTINATIONS, (address, protocol, port, target, number)):
+                yield VirtualServerKey(address, protocol, port), VirtualServerKey(target, protocol, number)
+
+
 def _restricted(elements: Iterable[SetElement]) -> set[VirtualServerKey]:
     return {
         VirtualServerKey(*each.fields[:3]) for each in elements if each.set is FirewallSet.RESTRICTED_PORTS
@@ -408,3 +434,21 @@ def _two_networks_are_many() -> Iterator[None]:
 
 TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=100, stateful_step_count=25)
+
+
+def test_the_laws_hold_while_each_policy_changes_to_each_other_one() -> None:
+    laws = Laws()
+    laws.begin()
+    laws.put_slice(NAMES[0], [endpoint(PODS[0], node=NODE), endpoint(PODS[1], node="node-b")])
+    web = service(
+        CLUSTER_IPS[0],
+        of=NAMES[0],
+        kind=ServiceType.LOAD_BALANCER,
+        ports=(port(443, node_port=80),),
+        load_balancer_ips=(EXTERNAL_IPS[0],),
+    )
+    for before, after in itertools.permutations(itertools.product(TrafficPolicy, repeat=2), 2):
+        for internal, external in (before, after):
+            laws.put_service(web._replace(internal_traffic_policy=internal, external_traffic_policy=external))
+            laws.check_the_order()
+    laws.teardown()

@@ -12,6 +12,7 @@ from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.model.firewall import MAPS, named_source_list
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.rules import (
+    MAP_KEY,
     SETS,
     ArrivesBy,
     AskSourceList,
@@ -179,19 +180,23 @@ def _problems_of_statement(  # noqa: C901 - one for each shape
         if statement is Verdict.REJECT_WITH_RESET and ProtocolIs(Protocol.TCP) not in matches:
             yield "only TCP knows a reset"
     elif isinstance(statement, AskSourceList):
-        if not _is_map_of(FieldType.SOURCE_LIST, statement):
+        if not _is_map_to(statement, FieldType.SOURCE_LIST):
             yield f"{statement.map} is no map of source lists, or one of other fields than {statement!r}"
     elif isinstance(statement, SetDestination | KeepDestination):
         if hook.type != "nat" or hook.name not in {"prerouting", "output"}:
             yield "only a nat chain at prerouting or output settles the destination"
-        if isinstance(statement, SetDestination) and not _is_map_of(FieldType.ADDRESS, statement):
+        if isinstance(statement, SetDestination) and not _is_map_to(
+            statement, FieldType.ADDRESS, FieldType.PORT
+        ):
             yield f"{statement.map} is no map, or one of other fields than {statement!r}"
 
 
-def _is_map_of(value: FieldType, statement: SetDestination | AskSourceList) -> bool:
-    """Say whether the statement asks a map with values of the type for fields that it has."""
-    *types, last = SETS[statement.map]
-    return statement.map in MAPS and last is value and _comparable(statement.fields, types)
+def _is_map_to(statement: SetDestination | AskSourceList, *values: FieldType) -> bool:
+    """Say whether the statement asks a map with values of these types for fields that it has."""
+    types = SETS[statement.map]
+    return (
+        statement.map in MAPS and types[MAP_KEY:] == values and _comparable(statement.fields, types[:MAP_KEY])
+    )
 
 
 def _comparable(fields: Sequence[Field], types: Sequence[FieldType]) -> bool:

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never, cast
 
-from ipvsproxy.model.addresses import family, format_address, format_endpoint
+from ipvsproxy.model.addresses import family, format_endpoint
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import source_list_chain
@@ -20,6 +20,7 @@ from ipvsproxy.plan.host_rules import DROPS, BaseChain, HostTables, State, judge
 from ipvsproxy.plan.host_rules import Field as HostField
 from ipvsproxy.plan.host_rules import Verdict as HostVerdict
 from ipvsproxy.plan.rules import (
+    MAP_KEY,
     ArrivesBy,
     AskSourceList,
     ClearMark,
@@ -317,10 +318,10 @@ def _apply(  # noqa: PLR0911 - one for each shape
         case ClearMark(bit):
             return replace(packet, mark=packet.mark & ~(1 << bit)), f"mark cleared (bit {bit})"
         case SetDestination():
-            destination = cast("Address", items[-1].fields[-1])
+            destination, port = cast("tuple[Address, int]", items[-1].fields[MAP_KEY:])
             return (
-                replace(packet, destination=destination),
-                f"the destination becomes {format_address(destination)}",
+                replace(packet, destination=destination, port=port),
+                f"the destination becomes {format_endpoint(destination, port)}",
             )
         case KeepDestination():
             return packet, "the destination stays"
@@ -341,7 +342,7 @@ class _Elements:
                 self._lists[first.name] = first
                 self.chains[first.name] = source_list_chain(first)
             else:
-                fields = element.fields[:-1] if element.set in MAPS else element.fields
+                fields = element.fields[:MAP_KEY] if element.set in MAPS else element.fields
                 self._exact[element.set, fields] = element
 
     def find(
