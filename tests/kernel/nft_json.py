@@ -77,8 +77,8 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
     match match:
         case ConnectionIs(states):
             numbers = sorted(states)
-            right = numbers if len(numbers) > 1 else numbers[0]
-            return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": right}}
+            flags = numbers if len(numbers) > 1 else numbers[0]
+            return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": flags}}
         case FieldsInSet(of, fields, in_set, inside):
             return compared(_fields(fields, of), f"@{SET_NAMES[in_set, of]}", equal=inside)
         case SourceIn(network, inside):
@@ -91,8 +91,8 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: PLR0911 - one for each sh
         case ProtocolIs(number):
             return compared({"meta": {"key": "l4proto"}}, int(number), equal=True)
         case IsReset():
-            flags = {"payload": {"protocol": "tcp", "field": "flags"}}
-            return {"match": {"op": "in", "left": flags, "right": 4}}
+            of_tcp = {"payload": {"protocol": "tcp", "field": "flags"}}
+            return {"match": {"op": "in", "left": of_tcp, "right": 4}}
         case Marked(31):
             return compared(_MARK, {"prefix": {"addr": 0, "len": 1}}, equal=False)
         case Marked(bit):

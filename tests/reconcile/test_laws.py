@@ -330,22 +330,20 @@ class Laws(RuleBasedStateMachine):
 
     def _check_masquerading(self) -> None:
         """No reply may leave with a pod's address: what other nodes answer from outside is masqueraded."""
-        redirected = {
-            VirtualServerKey(*each.fields[:3]): VirtualServerKey(
-                each.fields[3], each.fields[1], each.fields[4]
-            )
-            for each in self.elements
-            if each.set is FirewallSet.OUTSIDE_DESTINATIONS
-        }
-        for at in self.present - self.foreign.keys():
-            if (
-                at.address in EXTERNAL
-                and SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, at) not in self.elements
-            ):
-                places = self.weights.get(redirected.get(at, at), {})
+        redirected = {}
+        for each in self.elements:
+            match each:
+                case SetElement(FirewallSet.OUTSIDE_DESTINATIONS, (at, protocol, number, cluster_ip, other)):
+                    redirected[VirtualServerKey(at, protocol, number)] = VirtualServerKey(
+                        cluster_ip, protocol, other
+                    )
+        for asked in self.present - self.foreign.keys():
+            dropped = SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, asked) in self.elements
+            if asked.address in EXTERNAL and not dropped:
+                places = self.weights.get(redirected.get(asked, asked), {})
                 remote = [place for place, weight in places.items() if weight and place[0] != LOCAL_POD]
                 if remote:
-                    assert SetElement(FirewallSet.MASQUERADED_PORTS, at) in self.elements, "masqueraded"
+                    assert SetElement(FirewallSet.MASQUERADED_PORTS, asked) in self.elements, "masqueraded"
 
     def _forget(self, at: VirtualServerKey) -> None:
         for place in self.weights.pop(at, {}):
@@ -419,7 +417,7 @@ def test_the_laws_hold_while_each_policy_changes_to_each_other_one() -> None:
         of=NAMES[0],
         kind=ServiceType.LOAD_BALANCER,
         ports=(port(443, node_port=80),),
-        load_balancer_ips=EXTERNAL_IPS[:1],
+        load_balancer_ips=(EXTERNAL_IPS[0],),
     )
     for before, after in itertools.permutations(itertools.product(TrafficPolicy, repeat=2), 2):
         for internal, external in (before, after):
