@@ -95,8 +95,8 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: C901, PLR0911 - one for e
         case ProtocolIs(number):
             return compared({"meta": {"key": "l4proto"}}, int(number), equal=True)
         case IsReset():
-            flags = {"payload": {"protocol": "tcp", "field": "flags"}}
-            return {"match": {"op": "in", "left": flags, "right": 4}}
+            of_tcp = {"payload": {"protocol": "tcp", "field": "flags"}}
+            return {"match": {"op": "in", "left": of_tcp, "right": 4}}
         case Marked(31):
             return compared(_MARK, {"prefix": {"addr": 0, "len": 1}}, equal=False)
         case Marked(bit):

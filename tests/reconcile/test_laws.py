@@ -339,15 +339,13 @@ class Laws(RuleBasedStateMachine):
     def _check_masquerading(self) -> None:
         """No reply may leave with a pod's address: what other nodes answer from outside is masqueraded."""
         redirected = dict(_redirected_outside(self.elements))
-        for at in self.present - self.foreign.keys():
-            if (
-                at.address in EXTERNAL
-                and SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, at) not in self.elements
-            ):
-                places = self.weights.get(redirected.get(at, at), {})
+        for asked in self.present - self.foreign.keys():
+            dropped = SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, asked) in self.elements
+            if asked.address in EXTERNAL and not dropped:
+                places = self.weights.get(redirected.get(asked, asked), {})
                 remote = [place for place, weight in places.items() if weight and place[0] != LOCAL_POD]
                 if remote:
-                    assert SetElement(FirewallSet.MASQUERADED_PORTS, at) in self.elements, "masqueraded"
+                    assert SetElement(FirewallSet.MASQUERADED_PORTS, asked) in self.elements, "masqueraded"
 
     def _forget(self, at: VirtualServerKey) -> None:
         for place in self.weights.pop(at, {}):
