@@ -217,3 +217,23 @@ def test_the_agents_chain_accepts_no_connection_that_the_firewall_would_not(
     # Packets to services do not pass the forward hook: IPVS sends them on by the output hook.
     marked = [line for line in counted.splitlines() if "mark match" in line]
     assert [line.split()[0] for line in marked] == ["0"]
+
+
+BEHIND_IPVS = "table inet late { chain input { type filter hook input priority 100; policy drop; }; }"
+
+
+def test_behind_ipvs_the_input_hook_sees_answers_to_processes_and_no_packet_to_a_service(
+    cluster: Cluster, service: ServiceUnderTest
+) -> None:
+    cluster.agent.start()
+    assert_answered(cluster, service)
+    cluster.node.namespace.run("nft", "-f", "-", stdin=BEHIND_IPVS)
+    target = service.target(Family.IPV4)
+    assert ask(cluster["client"], target).server in PODS
+    with pytest.raises(NoAnswerError):
+        ask(cluster.node, target, patience=0.5)
+    told = {
+        client: cluster.agent.ask("explain", client, "to", f"{target.address}:{target.port}").returncode
+        for client in (cluster["client"].addresses[Family.IPV4], "node")
+    }
+    assert list(told.values()) == [0, 1]

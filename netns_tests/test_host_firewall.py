@@ -88,6 +88,7 @@ table inet filter {
     }
     chain late {
         type filter hook input priority 100; policy drop;
+        ct state established accept
     }
     chain forward {
         type filter hook forward priority filter; policy drop;
