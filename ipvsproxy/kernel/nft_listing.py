@@ -212,6 +212,7 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _port,
     FirewallSet.MASQUERADED_PORTS: _port,
     FirewallSet.LOCAL_PORTS: _port,
+    FirewallSet.KEPT_PORTS: _port,
     FirewallSet.RESTRICTED_PORTS: _port_to_list,
     FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_port,
     FirewallSet.OUTSIDE_DESTINATIONS: _port_to_port,

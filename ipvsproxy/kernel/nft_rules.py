@@ -21,6 +21,7 @@ from ipvsproxy.plan.rules import (
     ClearMark,
     ConnectionIs,
     ConnectionState,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     GoTo,
@@ -153,6 +154,9 @@ def _match(body: dict[str, Any]) -> Match:  # noqa: C901, PLR0911 - one for each
             return ArrivesBy(interface, inside)
         case {"meta": {"key": "oifname"}}, str(interface) if not inside:
             return LeavesByOtherThan(interface)
+        # Or its number: RTN_LOCAL, linux/rtnetlink.h.
+        case {"fib": {"result": "type", "flags": "daddr" | ["daddr"]}}, ("local" | 2) if inside:
+            return DestinationIsLocal()
         case {"meta": {"key": "l4proto"}}, int(number) if inside:
             return ProtocolIs(number)
         case {"&": [{"meta": {"key": "mark"}}, int(mask)]}, 0 if not inside:

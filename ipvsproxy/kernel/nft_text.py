@@ -19,6 +19,7 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     ClearMark,
     ConnectionIs,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     FieldType,
@@ -191,7 +192,7 @@ def _rule(rule: Rule) -> str:
     return " ".join((*map(_match, rule.matches), _statement(rule.statement), f'comment "{rule.duty}"'))
 
 
-def _match(match: Match) -> str:
+def _match(match: Match) -> str:  # noqa: C901 - one for each shape
     match match:
         case ConnectionIs(states):
             left, equal, right = "ct state", True, ",".join(state.name.lower() for state in sorted(states))
@@ -209,6 +210,8 @@ def _match(match: Match) -> str:
             left, equal, right = "tcp flags", True, "rst"
         case Marked(bit):
             left, equal, right = f"meta mark & {1 << bit:#010x}", False, "0"
+        case DestinationIsLocal():
+            left, equal, right = "fib daddr type", True, "local"
         case LeavesByOtherThan(interface):
             left, equal, right = "oifname", False, _interface(interface)
         case _:

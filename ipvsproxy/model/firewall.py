@@ -23,8 +23,9 @@ class FirewallSet(enum.StrEnum):
     PORTS_WITHOUT_ENDPOINTS: nobody serves, and clients are refused. PORTS_WITHOUT_LOCAL_ENDPOINTS: only other nodes
     serve, and externalTrafficPolicy Local drops clients outside. MASQUERADED_PORTS: reached from outside under
     externalTrafficPolicy Cluster, all traffic to them is masqueraded. LOCAL_PORTS: reached from outside under
-    externalTrafficPolicy Local, clients keep their address. RESTRICTED_PORTS is a map, and holds (address,
-    protocol, port, name): only sources of the source list with this name may use the port. SOURCE_LISTS holds
+    externalTrafficPolicy Local, clients keep their address. KEPT_PORTS: others' destination NAT does not get what comes
+    to them; they are at addresses that the node may have without the agent. RESTRICTED_PORTS is a map, and holds
+    (address, protocol, port, name): only sources of the source list with this name may use the port. SOURCE_LISTS holds
     (source list,): the lists that exist, each of which is a set and a chain of its own in nftables.
     IN_CLUSTER_DESTINATIONS and OUTSIDE_DESTINATIONS are maps, and hold (address, protocol, port, address, port):
     clients inside the cluster, or clients outside, that connect to the first port are sent to the second one, at the
@@ -38,6 +39,7 @@ class FirewallSet(enum.StrEnum):
     PORTS_WITHOUT_LOCAL_ENDPOINTS = "service-ports-without-local-endpoints"
     MASQUERADED_PORTS = "masqueraded-service-ports"
     LOCAL_PORTS = "local-service-ports"
+    KEPT_PORTS = "kept-service-ports"
     RESTRICTED_PORTS = "restricted-service-ports"
     SOURCE_LISTS = "source-lists"
     IN_CLUSTER_DESTINATIONS = "in-cluster-destinations"
@@ -51,8 +53,13 @@ PORT_SETS = (
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS,
     FirewallSet.MASQUERADED_PORTS,
     FirewallSet.LOCAL_PORTS,
+    FirewallSet.KEPT_PORTS,
 )
 """The sets of (address, protocol, port)."""
+
+
+LATE_SETS = frozenset({FirewallSet.KEPT_PORTS})
+"""The sets whose elements come after the virtual server, as addresses do: until then kube-proxy may serve."""
 
 
 MAPS = frozenset(

@@ -311,6 +311,7 @@ def elements_of(planned: PlannedVirtualServer) -> Iterator[SetElement]:
     if planned.kind is not AddressKind.CLUSTER_IP:
         is_local = planned.policy is TrafficPolicy.LOCAL
         yield SetElement(FirewallSet.LOCAL_PORTS if is_local else FirewallSet.MASQUERADED_PORTS, key)
+        yield SetElement(FirewallSet.KEPT_PORTS, key)
     if planned.redirect is not None:
         clients, address, port = planned.redirect
         yield SetElement(DESTINATIONS[clients], (*key, address, port))

@@ -189,7 +189,7 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
         if element in actual.elements and (
             element not in desired.elements or guards(element, actual.elsewhere)
         ):
-            if element.set in SWITCHED_SETS:
+            if element.set in SWITCHED_SETS or is_refused_instead(element, desired):
                 replaced.add(element)
             elif element not in replaced:
                 remove_elements.append(element)
@@ -207,6 +207,14 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
         add_addresses=[
             address for address, free in bindable.items() if free and address not in actual.addresses
         ],
+    )
+
+
+def is_refused_instead(element: SetElement, desired: Desired) -> bool:
+    """Say whether the element drops what is to be refused now: a refusal begins with the end of the drop."""
+    return (
+        element.set is FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS
+        and SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, element.fields) in desired.elements
     )
 
 

@@ -51,6 +51,7 @@ from ipvsproxy.plan.rules import (
     ClearMark,
     ConnectionIs,
     ConnectionState,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     GoTo,
@@ -194,12 +195,14 @@ _BEFORE_OTHERS = -110
 _KEEP_FROM_OTHERS = tuple(
     Rule(
         "service traffic is not for others' destination NAT",
-        (FieldsInSet(family, fields, of),),
+        (DestinationIsLocal(), FieldsInSet(family, fields, of)),
         KeepDestination(family),
     )
-    # Node ports are at addresses of the node's own, of which the other ports are open to others.
+    # Not before the address is bound, and not before the virtual server is there at an address that the node has
+    # anyway: until then kube-proxy may serve by its own destination NAT. Of the node's own addresses only the service
+    # ports are kept, because the others are open to others.
     for fields, of in (
-        (_SERVICE_PORT, FirewallSet.SERVICE_PORTS),
+        (_SERVICE_PORT, FirewallSet.KEPT_PORTS),
         (_DESTINATION, FirewallSet.SERVICE_ADDRESSES),
     )
     for family in Family
@@ -324,7 +327,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
                 *(
                     Rule(
                         "send clients outside the cluster to the ClusterIP",
-                        _outside(settings.pods, family),
+                        (DestinationIsLocal(), *_outside(settings.pods, family)),
                         SetDestination(family, _SERVICE_PORT, FirewallSet.OUTSIDE_DESTINATIONS),
                     )
                     for family in Family
@@ -421,7 +424,9 @@ def _marking(settings: FirewallSettings, *, prerouting: bool) -> Iterator[Rule]:
 def _redirect_inside(family: Family, *matches: Match) -> Rule:
     """Return the rule by which externalTrafficPolicy Local is for outside clients only."""
     redirect = SetDestination(family, _SERVICE_PORT, FirewallSet.IN_CLUSTER_DESTINATIONS)
-    return Rule("send clients inside the cluster to the ClusterIP", matches, redirect)
+    return Rule(
+        "send clients inside the cluster to the ClusterIP", (DestinationIsLocal(), *matches), redirect
+    )
 
 
 def _outside(pods: PodNetworks | PodInterfaces, family: Family) -> tuple[SourceIn | ArrivesBy, ...]:

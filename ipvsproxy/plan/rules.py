@@ -35,6 +35,7 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: _PORT_FIELDS,
     FirewallSet.MASQUERADED_PORTS: _PORT_FIELDS,
     FirewallSet.LOCAL_PORTS: _PORT_FIELDS,
+    FirewallSet.KEPT_PORTS: _PORT_FIELDS,
     FirewallSet.RESTRICTED_PORTS: (*_PORT_FIELDS, FieldType.SOURCE_LIST),
     FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.OUTSIDE_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
@@ -123,6 +124,11 @@ class ProtocolIs:
 
 
 @dataclass(frozen=True, slots=True)
+class DestinationIsLocal:
+    """The packet's destination is an address of the node, by its routes: bound on the dummy interface, or its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class IsReset:
     """The packet is a TCP reset."""
 
@@ -148,6 +154,7 @@ Match: TypeAlias = (
     | SourceListed
     | ArrivesBy
     | ProtocolIs
+    | DestinationIsLocal
     | IsReset
     | Marked
     | LeavesByOtherThan

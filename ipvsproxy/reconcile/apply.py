@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipvsproxy.kernel.interface import UNREACHABLE, FirewallError, KernelError
-from ipvsproxy.model.firewall import MAPS, PORT_SETS, FirewallSet, SetElement
+from ipvsproxy.model.firewall import LATE_SETS, MAPS, PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server
+from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server, is_refused_instead
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.reconcile.flows import Flows, stale_flow
 from ipvsproxy.reconcile.source_lists import with_source_lists
@@ -127,18 +127,20 @@ class Applier:
         self._remove_addresses(operations.remove_addresses, outcome)
         stale = self._delete_virtual_servers(operations.delete_virtual_servers, outcome)
         created: set[VirtualServerKey] = set()
+        early = [each for each in operations.add_elements if each.set not in LATE_SETS]
+        late = [each for each in operations.add_elements if each.set in LATE_SETS]
         if operations.edits:
-            self._change_elements(operations.add_elements, operations.replaced_elements, outcome)
+            self._change_elements(early, operations.replaced_elements, outcome)
             ready = self._ready(operations, outcome)
-            created = self._create_virtual_servers(ready, frozenset(operations.add_elements), outcome)
+            created = self._create_virtual_servers(ready, frozenset(early), outcome)
             if created:
                 # Before the first real server: IPVS refuses what comes now, and nothing of that is tracked.
                 self._flows.forget(self._flows.before(created), outcome.done)
             stale |= self._edit_virtual_servers(ready, outcome)
-            self._change_elements([], operations.remove_elements, outcome)
+            self._change_elements(self._possible(late, outcome), operations.remove_elements, outcome)
         else:
             remove = [*operations.replaced_elements, *operations.remove_elements]
-            self._change_elements(operations.add_elements, remove, outcome)
+            self._change_elements([*early, *self._possible(late, outcome)], remove, outcome)
         self._flows.forget(stale | {stale_flow(key) for key in redirected}, outcome.done)
         bound = self._add_addresses(operations.add_addresses, outcome)
         if bound:
@@ -219,6 +221,16 @@ class Applier:
                 stale.add(stale_flow(virtual_server.key))
         return stale
 
+    def _possible(self, late: list[SetElement], outcome: Outcome) -> list[SetElement]:
+        """Return the elements whose virtual server is there."""
+        possible = []
+        for element in late:
+            if element.fields in self._actual.virtual_servers:
+                possible.append(element)
+            else:
+                outcome.failures[element] = "its virtual server could not be created first"
+        return possible
+
     def _change_elements(
         self, add: list[SetElement], removable: list[SetElement], outcome: Outcome, *, alone: bool = False
     ) -> None:
@@ -279,7 +291,7 @@ class Applier:
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
         if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
             return found is not None
-        if element.set in SWITCHED_SETS:
+        if element.set in SWITCHED_SETS or is_refused_instead(element, self._desired):
             return False
         wanted, drain = planned.virtual_server, planned.drain_timeout > 0
         return bool(diff_virtual_server(wanted, found, drain=drain).operations)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from ipvsproxy.model.firewall import MAPS, FirewallSet
+from ipvsproxy.model.firewall import LATE_SETS, MAPS, FirewallSet
 from ipvsproxy.plan.desired import Touched
 from ipvsproxy.plan.ownership import guards, is_ours, record_of
 from ipvsproxy.reconcile.apply import Outcome
@@ -68,7 +68,11 @@ class Resync:
         # Elements that go, go behind the virtual servers that are found by then.
         self._settle(
             Touched(
-                elements={element for element in desired.elements if element not in actual.elements}
+                elements={
+                    element
+                    for element in desired.elements
+                    if element not in actual.elements and element.set not in LATE_SETS
+                }
                 | {element for element in actual.elements if guards(element, actual.elsewhere)},
                 addresses={*(bound - desired.addresses), *(bound & actual.elsewhere.keys())},
             )
@@ -78,7 +82,10 @@ class Resync:
         self._settle(
             Touched(
                 addresses=set(desired.addresses - actual.addresses),
-                elements={element for element in actual.elements if element not in desired.elements},
+                elements={element for element in actual.elements if element not in desired.elements}
+                | {
+                    each for each in desired.elements if each.set in LATE_SETS and each not in actual.elements
+                },
             )
         )
 
@@ -100,6 +107,7 @@ class Resync:
     def _install_firewall(self) -> None:
         known = self._state.actual.elements
         elements, put_off = installable(self._state.desired, known)
+        elements = {each for each in elements if each.set not in LATE_SETS}
         # What is ours by the old record stays on record until it is gone; what may exclude something new does not.
         elements |= {
             each for each in known if each.set not in MAPS and each.set is not FirewallSet.SOURCE_LISTS

@@ -12,6 +12,7 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     ClearMark,
     ConnectionIs,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     GoTo,
@@ -101,6 +102,8 @@ def match_of(match: Match) -> dict[str, Any]:  # noqa: C901, PLR0911 - one for e
             return compared(_MARK, {"prefix": {"addr": 0, "len": 1}}, equal=False)
         case Marked(bit):
             return compared({"&": [_MARK, 1 << bit]}, 0, equal=False)
+        case DestinationIsLocal():
+            return compared({"fib": {"result": "type", "flags": ["daddr"]}}, "local", equal=True)
         case LeavesByOtherThan(interface):
             return compared({"meta": {"key": "oifname"}}, interface, equal=False)
         case _:

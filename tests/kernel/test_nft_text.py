@@ -17,6 +17,7 @@ from ipvsproxy.plan.rules import (
     ClearMark,
     ConnectionIs,
     ConnectionState,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     GoTo,
@@ -64,6 +65,8 @@ DECLARATIONS = """\
 \tset masqueraded-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
 \tset local-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
 \tset local-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
+\tset kept-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service; }
+\tset kept-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service; }
 \tmap restricted-service-ports-ipv4 { type ipv4_addr . inet_proto . inet_service : verdict; }
 \tmap restricted-service-ports-ipv6 { type ipv6_addr . inet_proto . inet_service : verdict; }
 \tmap in-cluster-destinations-ipv4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -140,6 +143,7 @@ def test_a_table_is_replaced_whole_whether_it_is_there_or_not() -> None:
         (Marked(0), "meta mark & 0x00000001 != 0"),
         (Marked(31), "meta mark & 0x80000000 != 0"),
         (LeavesByOtherThan("lo"), 'oifname != "lo"'),
+        (DestinationIsLocal(), "fib daddr type local"),
     ],
 )
 def test_matches(match: Match, text: str) -> None:

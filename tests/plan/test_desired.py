@@ -219,6 +219,7 @@ class TestElements:
             FirewallSet.SERVICE_PORTS: self.PORT,
             FirewallSet.SERVICE_ADDRESSES: ["203.0.113.1"],
             FirewallSet.MASQUERADED_PORTS: self.PORT,
+            FirewallSet.KEPT_PORTS: self.PORT,
         }
 
     def test_under_a_policy_local_it_is_not_and_the_cluster_uses_the_cluster_ip(self) -> None:
@@ -229,6 +230,7 @@ class TestElements:
             FirewallSet.SERVICE_PORTS: self.PORT,
             FirewallSet.SERVICE_ADDRESSES: ["203.0.113.1"],
             FirewallSet.LOCAL_PORTS: self.PORT,
+            FirewallSet.KEPT_PORTS: self.PORT,
             FirewallSet.IN_CLUSTER_DESTINATIONS: ["203.0.113.1 . tcp . 80 : 10.96.0.1 . 8080"],
         }
 

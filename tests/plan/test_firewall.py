@@ -105,6 +105,7 @@ def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
         FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS: {*others},
         FirewallSet.MASQUERADED_PORTS: {*masqueraded},
         FirewallSet.LOCAL_PORTS: {*local_ports},
+        FirewallSet.KEPT_PORTS: {*local_ports, *masqueraded},
         FirewallSet.RESTRICTED_PORTS: {
             (*key(restricted), sources.name),
             (*key(local, CLOSED), NOBODY[sources.family].name),

@@ -349,7 +349,7 @@ def test_every_step_says_where_why_and_what() -> None:
         ),
         (
             "prerouting, chain destinations: service traffic is not for others' destination NAT"
-            " (element 10.96.0.1 . tcp . 80 of set service-ports-ipv4): the destination stays"
+            " (element 10.96.0.1 of set service-addresses-ipv4): the destination stays"
         ),
         "routing: the destination is bound on the dummy interface: for the node",
         (

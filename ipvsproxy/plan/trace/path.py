@@ -64,6 +64,7 @@ def trace(packet: Packet, state: TracedState) -> Trace:
         packet.port,
         arrived_by=packet.arrives_by,
         masquerading=way.own_address(source),
+        local=way.is_local(packet.destination),
         # The route of what is for the node itself.
         leaves_by=LOOPBACK if from_process and way.is_local(packet.destination) else None,
     )

@@ -18,6 +18,7 @@ from ipvsproxy.plan.rules import (
     AskSourceList,
     ClearMark,
     ConnectionIs,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     FieldType,
@@ -55,6 +56,7 @@ _MATCHES: frozenset[type] = frozenset(
     {
         ArrivesBy,
         ConnectionIs,
+        DestinationIsLocal,
         FieldsInSet,
         IsReset,
         LeavesByOtherThan,

@@ -26,6 +26,7 @@ from ipvsproxy.plan.rules import (
     ClearMark,
     ConnectionIs,
     ConnectionState,
+    DestinationIsLocal,
     Field,
     FieldsInSet,
     GoTo,
@@ -261,7 +262,7 @@ class FirewallTable:
             found.append(target)
         return tuple(element for element in found if element)
 
-    def _holds(self, match: Match, packet: HookPacket) -> bool:  # noqa: PLR0911 - one for each shape
+    def _holds(self, match: Match, packet: HookPacket) -> bool:  # noqa: C901, PLR0911 - one for each shape
         match match:
             case ConnectionIs(states):
                 return packet.state in states
@@ -278,6 +279,8 @@ class FirewallTable:
                 return _is_named(packet.arrived_by, interface) is inside
             case ProtocolIs(number):
                 return packet.protocol == number
+            case DestinationIsLocal():
+                return packet.local
             case IsReset():
                 return packet.is_reset
             case Marked(bit):
