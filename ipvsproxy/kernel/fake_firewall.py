@@ -241,7 +241,7 @@ def _fits(element: SetElement) -> bool:
     """Say whether the element has the shape of its set."""
     fields: tuple[object, ...] = element.fields
     types = SETS[element.set]
-    length = len(element.fields[0])
+    length = len(element.address) if element.address else 0
     return len(fields) == len(types) and all(
         _is_a(field_type, value, length) for value, field_type in zip(fields, types, strict=True)
     )

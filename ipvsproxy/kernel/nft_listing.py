@@ -122,6 +122,11 @@ def _port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any 
     return (parse_address(address), _PROTOCOLS[protocol], int(port))
 
 
+def _protocol_and_port(element: Any) -> tuple[Protocol, int]:  # noqa: ANN401 - any JSON
+    protocol, port = element["concat"]
+    return (_PROTOCOLS[protocol], int(port))
+
+
 def _port_and_network(element: Any) -> tuple[Address, Protocol, int, Network]:  # noqa: ANN401 - any JSON
     address, protocol, port, network = element["concat"]
     return (parse_address(address), _PROTOCOLS[protocol], int(port), _network(network))
@@ -157,4 +162,5 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_port,
     FirewallSet.OUTSIDE_DESTINATIONS: _port_to_port,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
+    FirewallSet.AGENT_PORTS: _protocol_and_port,
 }

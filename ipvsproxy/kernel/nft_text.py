@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from ipvsproxy.model.addresses import Family, family, format_address
-from ipvsproxy.model.firewall import MAPS, FirewallSet, set_name
+from ipvsproxy.model.addresses import Family, Network, format_address
+from ipvsproxy.model.firewall import MAPS, FirewallSet, families_of, set_name
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.rules import (
     MAP_KEY,
@@ -34,16 +34,17 @@ from ipvsproxy.plan.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from ipvsproxy.model.firewall import ElementFields, SetElement
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import SetElement
     from ipvsproxy.plan.rules import Chain, Match, Rule, Statement
 
-SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in Family}
-"""The name of each set for each family."""
+SET_NAMES = {(each, of): set_name(each, of) for each in FirewallSet for of in families_of(each)}
+"""The name of each set for each family, None for one of no family."""
 
 _ALL_BITS = 0xFFFFFFFF
-_HEADER = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+_HEADER: Mapping[Family | None, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ADDRESS_TYPE = {Family.IPV4: "ipv4_addr", Family.IPV6: "ipv6_addr"}
 # IFNAMSIZ less the zero at the end; a `*` at the end counts for nft.
 _INTERFACE = re.compile(r"(?=.{1,15}\Z)[^\s/:\"\\*]+\*?")
@@ -76,8 +77,9 @@ def table_text(chains: Sequence[Chain]) -> str:
     return "\n".join(lines)
 
 
-def _declaration(each: FirewallSet, of: Family, name: str) -> str:
-    types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
+def _declaration(each: FirewallSet, of: Family | None, name: str) -> str:
+    address_type = _ADDRESS_TYPE[of] if of else ""
+    types = [_FIELD_TYPE.get(field_type, address_type) for field_type in SETS[each]]
     if each in MAPS:
         return f"map {name} {{ type {' . '.join(types[:MAP_KEY])} : {' . '.join(types[MAP_KEY:])}; }}"
     flags = " flags interval;" if FieldType.NETWORK in SETS[each] else ""
@@ -106,26 +108,22 @@ def remove_text(elements: Iterable[SetElement]) -> str:
 def _members(elements: Iterable[SetElement]) -> dict[str, str]:
     """Return the elements' text by the name of their set."""
     texts: dict[str, list[str]] = {}
-    for of, fields in elements:
-        texts.setdefault(SET_NAMES[of, family(fields[0])], []).append(_element(fields))
+    for element in elements:
+        texts.setdefault(element.set_name, []).append(_element(element))
     return {name: ", ".join(members) for name, members in texts.items()}
 
 
-def _element(fields: ElementFields) -> str:
-    match fields:
-        case (address,):
-            return format_address(address)
-        case (address, other):
-            return f"{format_address(address)} . {format_address(other)}"
-        case (address, protocol, port):
-            return f"{format_address(address)} . {protocol:d} . {port}"
-        case (address, protocol, port, network):
-            return f"{format_address(address)} . {protocol:d} . {port} . {network}"
-        case (address, protocol, port, destination, other_port):
-            key = f"{format_address(address)} . {protocol:d} . {port}"
-            return f"{key} : {format_address(destination)} . {other_port}"
-        case _:
-            assert_never(fields)
+def _element(element: SetElement) -> str:
+    texts = [_value(field) for field in element.fields]
+    if element.set in MAPS:
+        return f"{' . '.join(texts[:MAP_KEY])} : {' . '.join(texts[MAP_KEY:])}"
+    return " . ".join(texts)
+
+
+def _value(field: Address | Network | int) -> str:
+    if isinstance(field, bytes):
+        return format_address(field)
+    return str(field) if isinstance(field, Network) else f"{field:d}"
 
 
 def _rule(rule: Rule) -> str:
@@ -161,11 +159,11 @@ def _interface(name: str) -> str:
     return f'"{name}"'
 
 
-def _fields(fields: tuple[Field, ...], of: Family) -> str:
+def _fields(fields: tuple[Field, ...], of: Family | None) -> str:
     return " . ".join(_field(field, of) for field in fields)
 
 
-def _field(field: Field, of: Family) -> str:
+def _field(field: Field, of: Family | None) -> str:
     match field:
         case Field.SOURCE:
             return f"{_HEADER[of]} saddr"

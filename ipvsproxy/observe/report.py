@@ -82,6 +82,7 @@ def build_report(
         _failures(view),
         list(warnings),
         [_watch(state) for state in watches],
+        sorted(view.agent_ports),
     )
 
 
@@ -250,7 +251,7 @@ def _failures(view: View) -> list[schema.Failure]:
     failures = [
         schema.Failure(
             describe(item),
-            format_address(address_of(item)),
+            format_address(address) if (address := address_of(item)) else "",
             failure.reason,
             failure.attempts,
             _seconds(failure.next_try - view.now),

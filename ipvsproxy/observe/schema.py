@@ -174,7 +174,10 @@ class WatchInfo(Schema, frozen=True):
 
 
 class AgentReport(Schema, frozen=True):
-    """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node."""
+    """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node.
+
+    At `agent_ports` the agent is reached, by TCP and at every address.
+    """
 
     schema_version: int
     agent: AgentInfo
@@ -184,6 +187,7 @@ class AgentReport(Schema, frozen=True):
     failures: list[Failure]
     warnings: list[str]
     watches: list[WatchInfo] = []
+    agent_ports: list[int] = []
 
 
 class Refusal(Schema, frozen=True):

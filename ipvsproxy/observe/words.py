@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.items import Item
 
 
-def address_of(item: Item) -> Address:
-    """Return the address that the item is about."""
-    if isinstance(item, VirtualServerKey):
-        return item.address
-    return item.fields[0] if isinstance(item, SetElement) else item
+def address_of(item: Item) -> Address | None:
+    """Return the address that the item is about, None if it is about all."""
+    return item.address if isinstance(item, (VirtualServerKey, SetElement)) else item
 
 
 def flag_names(flags: int) -> list[str]:
@@ -49,7 +47,7 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
 
 def by_element(element: SetElement) -> tuple[str, int, ElementFields]:
     """Return what set elements sort by: the name of the set, then the fields by number."""
-    return element.set, len(element.fields[0]), element.fields
+    return element.set, len(element.address or b""), element.fields
 
 
 def mentions(text: str, address: Address) -> bool:

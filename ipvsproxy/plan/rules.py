@@ -40,6 +40,7 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.OUTSIDE_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
+    FirewallSet.AGENT_PORTS: (FieldType.PROTOCOL, FieldType.PORT),
 }
 
 MAP_KEY = len(_PORT_FIELDS)
@@ -82,10 +83,11 @@ class ConnectionIs:
 class FieldsInSet:
     """The packet is of the family, and these fields of it are an element of the family's set; or none, if not `inside`.
 
-    A field that the set holds networks for is compared by being an address of the network.
+    A field that the set holds networks for is compared by being an address of the network. Without a family, both the
+    packet's and the set's are of any.
     """
 
-    family: Family
+    family: Family | None
     fields: tuple[Field, ...]
     set: FirewallSet
     inside: bool = True

@@ -32,7 +32,7 @@ from ipvsproxy.plan.rules import (
     Verdict,
 )
 from tests.builders import address, key
-from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, ENDPOINT, PORT, allowed, redirection
+from tests.kernel.contract_firewall import ADDRESS, ADDRESS6, AGENT_PORT, ENDPOINT, PORT, allowed, redirection
 
 if TYPE_CHECKING:
     from ipvsproxy.plan.rules import Match, Statement
@@ -63,6 +63,7 @@ DECLARATIONS = """\
 \tmap outside-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 \tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
 \tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
+\tset agent-ports { type inet_proto . inet_service; }
 """
 
 
@@ -202,6 +203,10 @@ def test_networks_and_what_a_map_leads_to_come_last() -> None:
         "add element inet ipvsproxy allowed-sources-ipv4 { 203.0.113.1 . 6 . 80 . 10.0.0.0/8 }\n"
         "add element inet ipvsproxy in-cluster-destinations-ipv4 { 203.0.113.1 . 6 . 80 : 10.96.0.1 . 80 }\n"
     )
+
+
+def test_a_set_of_no_family_has_no_address() -> None:
+    assert add_text([AGENT_PORT]) == "add element inet ipvsproxy agent-ports { 6 . 10256 }\n"
 
 
 def test_an_element_that_is_named_twice_is_deleted_once() -> None:

@@ -159,7 +159,7 @@ class FirewallTable:
                 return packet.state in states
             case FieldsInSet(inside=inside):
                 return (
-                    match.family is family(packet.source)
+                    match.family in {None, family(packet.source)}
                     and (self._elements.find(match, packet) is not None) is inside
                 )
             case SourceIn(network, inside):
