@@ -11,7 +11,10 @@ import pytest
 
 from ipvsproxy.model.objects import ServiceType, TrafficPolicy
 from netns_tests import addressing
+from netns_tests.addressing import Via
 from netns_tests.deadline import PATIENCE, await_that
+from netns_tests.servers import HTTP_PORT
+from netns_tests.traffic import Connection, Failure, NoAnswerError, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +105,15 @@ def service(new_service: NewService) -> ServiceUnderTest:
     """Return a Service with a health check node port, and two endpoints on this node."""
     service = new_service("web-1", "web-2", "web-3")
     become_checked(service)
+    for via in (Via.EXTERNAL_IP, Via.LOAD_BALANCER_IP):
+        service.await_pods("web-1", "web-2", via=via)
     return service
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _node_servers(cluster: Cluster) -> None:
+    """Have servers of the node's own, which service addresses must not lead to."""
+    cluster.servers.start(cluster.node)
 
 
 def become_checked(service: ServiceUnderTest) -> None:
@@ -164,3 +175,42 @@ def test_a_connection_is_answered_all_the_time_while_other_services_come_and_go(
         await_health(cluster, other, family, None)
         assert checker.ask() == expected(service, 2)
     checker.close()
+
+
+SERVICE_ADDRESSES = (Via.CLUSTER_IP, Via.EXTERNAL_IP, Via.LOAD_BALANCER_IP)
+
+
+def status_of(cluster: Cluster, client: str, address: str, port: int) -> int | Failure:
+    """Ask for the health from a host; return the status, or what it meets instead."""
+    try:
+        with Connection(cluster[client], Target(address, port)) as connection:
+            return connection.status("/healthz")
+    except NoAnswerError as error:
+        return error.failure
+
+
+@pytest.mark.parametrize("client", ["outside", "client", "node-a"])
+def test_it_answers_at_service_addresses_as_at_the_nodes_until_it_is_closed(
+    cluster: Cluster, service: ServiceUnderTest, new_service: NewService, family: Family, client: str
+) -> None:
+    await_health(cluster, service, family, expected(service, 2))
+    port = addressing.health_check_node_port(service.number)
+    # Of this Service, and of another one.
+    addresses = [service.target(family, via=via).address for via in SERVICE_ADDRESSES]
+    addresses.append(new_service("web-3").target(family).address)
+    assert [status_of(cluster, client, each, port) for each in addresses] == [200] * 4
+    service.write_pods("web-3")
+    await_health(cluster, service, family, expected(service, 0))
+    assert [status_of(cluster, client, each, port) for each in addresses] == [503] * 4
+    assert status_of(cluster, client, addresses[0], HTTP_PORT) is Failure.REFUSED
+    service.become(ServiceType.LOAD_BALANCER)
+    await_health(cluster, service, family, None)
+    assert [status_of(cluster, client, each, port) for each in addresses] == [Failure.REFUSED] * 4
+
+
+@pytest.mark.parametrize("client", ["outside", "client", "node-a"])
+def test_the_agents_own_health_is_answered_at_service_addresses(
+    cluster: Cluster, service: ServiceUnderTest, family: Family, client: str
+) -> None:
+    addresses = [service.target(family, via=via).address for via in SERVICE_ADDRESSES]
+    assert [status_of(cluster, client, each, 10256) for each in addresses] == [200] * 3

@@ -116,6 +116,14 @@ class Connection:
         self.open = b"Connection: close" not in head
         return _answer(body)
 
+    def status(self, path: str) -> int:
+        """Ask an HTTP server for a path and return the status of its answer."""
+        try:
+            self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            return int(self._receive().split()[1])
+        except OSError as error:
+            raise NoAnswerError(_failure(error.errno), self._target) from error
+
     def _prepare_association(self, origin: Host) -> None:
         """Bind to the address that the kernel would choose: else SCTP names all addresses of the host to the server."""
         self._socket.setsockopt(*_RECEIVE_ERRORS[self._target.family], 1)

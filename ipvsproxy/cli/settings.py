@@ -36,6 +36,11 @@ def controller_settings(config: Config) -> Settings:
         firewall=partial(firewall_settings, config),
         sync_period=config.sync_period,
         minimum_sync_period=config.min_sync_period,
+        agent_ports=frozenset(
+            place[1]
+            for place in (config.healthz_bind_address, config.metrics_bind_address)
+            if place and not any(place[0])
+        ),
     )
 
 

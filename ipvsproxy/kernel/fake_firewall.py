@@ -253,7 +253,7 @@ def _fits(element: SetElement) -> bool:
             element.set is FirewallSet.SOURCE_LISTS and fields == (first,) and isinstance(first, SourceList)
         )
     types = SETS[element.set]
-    length = len(first)
+    length = len(element.address or b"")
     return len(fields) == len(types) and all(
         _is_a(field_type, value, length) for value, field_type in zip(fields, types, strict=True)
     )

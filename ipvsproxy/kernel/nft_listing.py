@@ -179,6 +179,11 @@ def _port(element: Any) -> tuple[Address, Protocol, int]:  # noqa: ANN401 - any 
     return (parse_address(address), _PROTOCOLS[protocol], int(port))
 
 
+def _protocol_and_port(element: Any) -> tuple[Protocol, int]:  # noqa: ANN401 - any JSON
+    protocol, port = element["concat"]
+    return (_PROTOCOLS[protocol], int(port))
+
+
 def _port_to_port(element: Any) -> tuple[Address, Protocol, int, Address, int]:  # noqa: ANN401 - any JSON
     port, destination = element
     address, number = destination["concat"]
@@ -217,4 +222,5 @@ _PARSERS: dict[FirewallSet, Callable[[Any], ElementFields]] = {
     FirewallSet.IN_CLUSTER_DESTINATIONS: _port_to_port,
     FirewallSet.OUTSIDE_DESTINATIONS: _port_to_port,
     FirewallSet.LOCAL_ENDPOINTS: _two_addresses,
+    FirewallSet.AGENT_PORTS: _protocol_and_port,
 }

@@ -203,10 +203,11 @@ def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911,
             return ClearMark(_bit(_ALL_BITS ^ bits))
         case {"vmap": {"key": key, "data": str(name)}}:
             of_family, fields = _fields(key)
-            return AskSourceList(of_family, fields, _set(name, of_family))
+            if of_family is not None:
+                return AskSourceList(of_family, fields, _set(name, of_family))
         case {"dnat": {"family": str(protocol), "addr": {"map": {"key": key, "data": str(name)}}}}:
             of_family, fields = _fields(key)
-            if of_family is _FAMILY[protocol]:
+            if of_family is not None and of_family is _FAMILY[protocol]:
                 return SetDestination(of_family, fields, _set(name, of_family))
         case {
             "dnat": {"family": str(protocol), "addr": {"payload": {"field": "daddr", "protocol": str(of)}}}
@@ -216,8 +217,8 @@ def _statement(expression: dict[str, Any]) -> Statement:  # noqa: C901, PLR0911,
     raise _UnknownError
 
 
-def _fields(left: dict[str, Any]) -> tuple[Family, tuple[Field, ...]]:
-    """Return the family and the fields of a packet that are compared."""
+def _fields(left: dict[str, Any]) -> tuple[Family | None, tuple[Field, ...]]:
+    """Return the family and the fields of a packet that are compared; None if no address is among them."""
     parts = left.get("concat", [left])
     families: set[Family] = set()
     fields = []
@@ -234,11 +235,12 @@ def _fields(left: dict[str, Any]) -> tuple[Family, tuple[Field, ...]]:
                 fields.append(Field.PROTOCOL)
             case _:
                 raise _UnknownError
-    (of_family,) = families
-    return of_family, tuple(fields)
+    if len(families) > 1:
+        raise _UnknownError
+    return next(iter(families), None), tuple(fields)
 
 
-def _set(name: str, of_family: Family) -> FirewallSet:
+def _set(name: str, of_family: Family | None) -> FirewallSet:
     each, family_of_set = _SET_OF_NAME[name.removeprefix("@")]
     if family_of_set is not of_family:
         raise _UnknownError

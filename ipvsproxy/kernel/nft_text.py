@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, assert_never
 
 from ipvsproxy.model.addresses import Family, format_address
-from ipvsproxy.model.firewall import MAPS, SourceList, set_name
+from ipvsproxy.model.firewall import MAPS, SourceList, families_of, set_name
 from ipvsproxy.plan.firewall import NODE_ALONE, TABLE, source_list_chain
 from ipvsproxy.plan.rules import (
     MAP_KEY,
@@ -37,16 +37,17 @@ from ipvsproxy.plan.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ipvsproxy.model.firewall import ElementFields, FirewallSet, SetElement
+    from ipvsproxy.model.addresses import Address
+    from ipvsproxy.model.firewall import FirewallSet, SetElement
     from ipvsproxy.plan.rules import Chain, Match, Rule, Statement
 
-SET_NAMES = {(each, of): set_name(each, of) for each in SETS for of in Family}
-"""The name of each set for each family."""
+SET_NAMES = {(each, of): set_name(each, of) for each in SETS for of in families_of(each)}
+"""The name of each set for each family, None for one of no family."""
 
 _ALL_BITS = 0xFFFFFFFF
-_HEADER = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+_HEADER: Mapping[Family | None, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ADDRESS_TYPE = {Family.IPV4: "ipv4_addr", Family.IPV6: "ipv6_addr"}
 # IFNAMSIZ less the zero at the end; a `*` at the end counts for nft.
 _INTERFACE = re.compile(r"(?=.{1,15}\Z)[^\s/:\"\\*]+\*?")
@@ -84,8 +85,9 @@ def table_text(chains: Sequence[Chain]) -> str:
     return "\n".join(lines)
 
 
-def _declaration(each: FirewallSet, of: Family, name: str) -> str:
-    types = [_FIELD_TYPE.get(field_type, _ADDRESS_TYPE[of]) for field_type in SETS[each]]
+def _declaration(each: FirewallSet, of: Family | None, name: str) -> str:
+    address_type = _ADDRESS_TYPE[of] if of else ""
+    types = [_FIELD_TYPE.get(field_type, address_type) for field_type in SETS[each]]
     if each in MAPS:
         return f"map {name} {{ type {' . '.join(types[:MAP_KEY])} : {' . '.join(types[MAP_KEY:])}; }}"
     return f"set {name} {{ type {' . '.join(types)}; }}"
@@ -153,7 +155,7 @@ def _add_list(source_list: SourceList) -> str:
     """Return the commands that add a list, with its networks and rules, whether it is there or not."""
     name, lines = source_list.name, [_declare_list(source_list)]
     if source_list.networks:
-        lines.append(f"add element inet {TABLE} {name} {{ {_element((source_list,))} }}\n")
+        lines.append(f"add element inet {TABLE} {name} {{ {_value(source_list)} }}\n")
     lines.append(f"flush chain inet {TABLE} {name}\n")
     lines += [
         f"add rule inet {TABLE} {name} {_rule(rule)}\n" for rule in source_list_chain(source_list).rules
@@ -165,27 +167,23 @@ def _members(elements: Iterable[SetElement]) -> dict[str, str]:
     """Return the elements' text by the name of their set."""
     texts: dict[str, list[str]] = {}
     for element in elements:
-        texts.setdefault(element.set_name, []).append(_element(element.fields))
+        texts.setdefault(element.set_name, []).append(_element(element))
     return {name: ", ".join(members) for name, members in texts.items()}
 
 
-def _element(fields: ElementFields) -> str:
-    match fields:
-        case (first,):
-            if isinstance(first, SourceList):
-                return ", ".join(map(str, first.networks))
-            return format_address(first)
-        case (address, other):
-            return f"{format_address(address)} . {format_address(other)}"
-        case (address, protocol, port):
-            return f"{format_address(address)} . {protocol:d} . {port}"
-        case (address, protocol, port, source_list):
-            return f"{format_address(address)} . {protocol:d} . {port} : jump {source_list}"
-        case (address, protocol, port, destination, other_port):
-            key = f"{format_address(address)} . {protocol:d} . {port}"
-            return f"{key} : {format_address(destination)} . {other_port}"
-        case _:
-            assert_never(fields)
+def _element(element: SetElement) -> str:
+    texts = [_value(field) for field in element.fields]
+    if element.set in MAPS:
+        return f"{' . '.join(texts[:MAP_KEY])} : {' . '.join(texts[MAP_KEY:])}"
+    return " . ".join(texts)
+
+
+def _value(field: Address | SourceList | int | str) -> str:
+    if isinstance(field, SourceList):
+        return ", ".join(map(str, field.networks))
+    if isinstance(field, bytes):
+        return format_address(field)
+    return f"jump {field}" if isinstance(field, str) else f"{field:d}"
 
 
 def _rule(rule: Rule) -> str:
@@ -225,11 +223,11 @@ def _interface(name: str) -> str:
     return f'"{name}"'
 
 
-def _fields(fields: tuple[Field, ...], of: Family) -> str:
+def _fields(fields: tuple[Field, ...], of: Family | None) -> str:
     return " . ".join(_field(field, of) for field in fields)
 
 
-def _field(field: Field, of: Family) -> str:
+def _field(field: Field, of: Family | None) -> str:
     match field:
         case Field.SOURCE:
             return f"{_HEADER[of]} saddr"

@@ -1,6 +1,7 @@
 """The elements of the nftables table's dynamic sets.
 
-Each set exists once for IPv4 and once for IPv6; the family of an element is that of its first field.
+Each set exists once for IPv4 and once for IPv6; the family of an element is that of its first field. AGENT_PORTS alone
+has no addresses, and exists once.
 """
 
 import enum
@@ -14,7 +15,7 @@ from ipvsproxy.model.objects import Protocol
 
 
 class FirewallSet(enum.StrEnum):
-    """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6`.
+    """A dynamic set; the value is its name in nftables, followed there by `-ipv4` or `-ipv6` if it is of a family.
 
     A "port" here is (address, protocol, port), what clients connect to.
 
@@ -30,7 +31,8 @@ class FirewallSet(enum.StrEnum):
     IN_CLUSTER_DESTINATIONS and OUTSIDE_DESTINATIONS are maps, and hold (address, protocol, port, address, port):
     clients inside the cluster, or clients outside, that connect to the first port are sent to the second one, at the
     Service's ClusterIP. LOCAL_ENDPOINTS holds (address, address) of the endpoints that may run on this node, so that
-    one that reaches itself is recognised.
+    one that reaches itself is recognised. AGENT_PORTS holds (protocol, port) of what the agent itself answers at every
+    address of the node.
     """
 
     SERVICE_ADDRESSES = "service-addresses"
@@ -45,6 +47,7 @@ class FirewallSet(enum.StrEnum):
     IN_CLUSTER_DESTINATIONS = "in-cluster-destinations"
     OUTSIDE_DESTINATIONS = "outside-destinations"
     LOCAL_ENDPOINTS = "local-endpoints"
+    AGENT_PORTS = "agent-ports"
 
 
 PORT_SETS = (
@@ -103,13 +106,19 @@ def named_source_list(name: str) -> tuple[Family, bool] | None:
     return next((kind for kind, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
 
 
-def set_name(of: FirewallSet, of_family: Family) -> str:
-    """Return the name that a set of one family has in nftables."""
-    return f"{of}-{of_family.name.lower()}"
+def families_of(of: FirewallSet) -> tuple[Family | None, ...]:
+    """Return the families that a set exists for; None is a set of no family."""
+    return (None,) if of is FirewallSet.AGENT_PORTS else tuple(Family)
+
+
+def set_name(of: FirewallSet, of_family: Family | None) -> str:
+    """Return the name that a set has in nftables."""
+    return f"{of}-{of_family.name.lower()}" if of_family else of.value
 
 
 ElementFields: TypeAlias = (
     tuple[Address]
+    | tuple[Protocol, int]
     | tuple[Address, Address]
     | tuple[Address, Protocol, int]
     | tuple[Address, Protocol, int, Address, int]
@@ -125,16 +134,24 @@ class SetElement(NamedTuple):
     fields: ElementFields
 
     @property
-    def family(self) -> Family:
-        """The family of the element, and of its set."""
+    def address(self) -> Address | None:
+        """The address that the element is about; None for a source list, and in a set of no family."""
         first = self.fields[0]
-        return first.family if isinstance(first, SourceList) else family(first)
+        return first if isinstance(first, bytes) else None
+
+    @property
+    def family(self) -> Family | None:
+        """The family of the element's set."""
+        first = self.fields[0]
+        if isinstance(first, SourceList):
+            return first.family
+        return None if self.address is None else family(self.address)
 
     @property
     def set_name(self) -> str:
         """The name of the element's set in nftables; a source list is a set of its own."""
         first = self.fields[0]
-        return first.name if isinstance(first, SourceList) else set_name(self.set, family(first))
+        return first.name if isinstance(first, SourceList) else set_name(self.set, self.family)
 
     def __str__(self) -> str:
         """Return the element as nft(8) writes it.

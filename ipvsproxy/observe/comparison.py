@@ -20,8 +20,8 @@ from ipvsproxy.observe.differences import compare_address, compare_element, comp
 from ipvsproxy.observe.schema import DifferenceKind
 from ipvsproxy.observe.selection import Selection
 from ipvsproxy.observe.shown import About, KernelStatistics, Pair
-from ipvsproxy.observe.words import address_of, by_address, by_element, by_key, mentions
-from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.observe.words import by_address, by_element, by_key, mentions
+from ipvsproxy.plan.desired import agent_port, elements_of
 from ipvsproxy.plan.diff import list_of
 from ipvsproxy.plan.ownership import guards, is_ours
 
@@ -152,6 +152,7 @@ class Comparison:
         )
 
     def _add_desired(self, report: schema.AgentReport) -> None:
+        self._elements.update((agent_port(port), "") for port in report.agent_ports)
         for desired in desired_virtual_servers(report):
             key = desired.virtual_server.key
             self._virtual_servers[key] = desired
@@ -207,10 +208,10 @@ class Comparison:
             if element.set is FirewallSet.SOURCE_LISTS:
                 return element.set_name in lists
             if element.set is FirewallSet.LOCAL_ENDPOINTS:
-                return element.fields[0] in endpoints
+                return element.address in endpoints
             key = _key(element)
             if key is None:
-                return element.fields[0] in addresses
+                return element.address in addresses
             return key in keys if endpoint is not None else selection.fits(key)
 
         self._addresses = {each: owner for each, owner in self._addresses.items() if each in addresses}
@@ -317,8 +318,9 @@ class _Said:
         self._present = present
         self._elements: dict[VirtualServerKey | Address, list[SetElement]] = defaultdict(list)
         for element in of_elements:
-            if element.set not in {FirewallSet.LOCAL_ENDPOINTS, FirewallSet.SOURCE_LISTS}:
-                self._elements[_key(element) or address_of(element)].append(element)
+            about = _key(element) or element.address
+            if about is not None and element.set is not FirewallSet.LOCAL_ENDPOINTS:
+                self._elements[about].append(element)
 
     def about(self, pair: Pair, sentences: _Sentences) -> About:
         """Return what there is to say of a virtual server; `sentences` are those about it and its real servers."""

@@ -77,7 +77,7 @@ def _of_virtual_server(
 
 def _is_about(element: SetElement, key: VirtualServerKey, desired: DesiredVirtualServer | None) -> bool:
     if element.set is FirewallSet.SERVICE_ADDRESSES:
-        return element.fields[0] == key.address
+        return element.address == key.address
     if element.set is FirewallSet.LOCAL_ENDPOINTS:
-        return desired is not None and element.fields[0] in desired.planned.local_endpoints
+        return desired is not None and element.address in desired.planned.local_endpoints
     return element.fields[:3] == key

@@ -80,7 +80,7 @@ def desired_virtual_servers(report: AgentReport) -> Iterator[DesiredVirtualServe
 def of_service(report: AgentReport, service: ObjectKey) -> AgentReport:
     """Return what the report says of one Service; a rejected slice of its namespace may be its if no other has it."""
     one = msgspec.structs.replace(
-        report, services=[each for each in report.services if str(each) == str(service)]
+        report, services=[each for each in report.services if str(each) == str(service)], agent_ports=[]
     )
     addresses: set[str] = set()
     items: set[str] = set()

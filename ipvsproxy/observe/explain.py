@@ -105,7 +105,9 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     wanted, differences = None, None
     if report:
         differences = list(differences_about(key, desired, kernel))
-        wanted_state = trace_desired(firewall_settings(report), desired.values(), kernel, key.address)
+        wanted_state = trace_desired(
+            firewall_settings(report), desired.values(), report.agent_ports, kernel, key.address
+        )
         wanted = _wanted(traced, trace(question.packet, wanted_state), differences)
     return Explanation(
         EXPLANATION_VERSION,

@@ -238,7 +238,7 @@ def ports_of(address: Address, situation: Situation) -> list[str]:
 
 
 def _is_record(element: SetElement, address: Address) -> bool:
-    return element.set is FirewallSet.SERVICE_PORTS and element.fields[0] == address
+    return element.set is FirewallSet.SERVICE_PORTS and element.address == address
 
 
 def advice(

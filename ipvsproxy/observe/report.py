@@ -86,6 +86,7 @@ def build_report(
         [*([] if identity.node_known else [no_such_node(identity.node_name)]), *warnings],
         [_watch(state) for state in watches],
         _source_lists(view),
+        agent_ports=sorted(view.agent_ports),
     )
 
 
@@ -280,7 +281,7 @@ def _failures(view: View) -> list[schema.Failure]:
     failures = [
         schema.Failure(
             describe(item),
-            format_address(address_of(item)),
+            format_address(address) if (address := address_of(item)) else "",
             failure.reason,
             failure.attempts,
             _seconds(failure.next_try - view.now),

@@ -195,7 +195,8 @@ class HostFirewallInfo(Schema, frozen=True):
 class AgentReport(Schema, frozen=True):
     """The agent's state. `services` is empty until the agent is synced. `warnings` are sentences about the node.
 
-    `source_lists` has the networks of each source list by its name.
+    `source_lists` has the networks of each source list by its name. At `agent_ports` the agent is reached, by TCP and
+    at every address.
     """
 
     schema_version: int
@@ -208,6 +209,7 @@ class AgentReport(Schema, frozen=True):
     watches: list[WatchInfo] = []
     source_lists: dict[str, list[str]] = {}
     host_firewall: HostFirewallInfo = HostFirewallInfo()
+    agent_ports: list[int] = []
 
 
 class Refusal(Schema, frozen=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ipvsproxy.model.addresses import Family, format_address, parse_address
 from ipvsproxy.model.ipvs import RealServer, VirtualServerKey
 from ipvsproxy.model.objects import AddressKind
-from ipvsproxy.plan.desired import elements_of
+from ipvsproxy.plan.desired import agent_port, elements_of
 from ipvsproxy.plan.firewall import ruleset
 from ipvsproxy.plan.ownership import guards, is_ours
 from ipvsproxy.plan.trace.shapes import leave_out
@@ -158,13 +158,14 @@ def trace_kernel(kernel: KernelState, destination: Address) -> tuple[TracedState
 def trace_desired(
     settings: FirewallSettings,
     wanted: Iterable[DesiredVirtualServer],
+    agent_ports: Iterable[int],
     kernel: KernelState,
     destination: Address,
 ) -> TracedState:
     """Return the state that the agent wants, with what others have in the kernel and the node's own addresses."""
     everybody = _virtual_servers(kernel)
     virtual_servers = {key: each for key, each in everybody.items() if not kernel.owns(key)}
-    elements: set[SetElement] = set()
+    elements = set(map(agent_port, agent_ports))
     bound: set[Address] = set()
     for desired in wanted:
         key = desired.virtual_server.key

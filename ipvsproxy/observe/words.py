@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ipvsproxy.model.addresses import format_address
-from ipvsproxy.model.firewall import SetElement, SourceList
+from ipvsproxy.model.firewall import SetElement
 from ipvsproxy.model.ipvs import ServiceFlag, VirtualServerKey
 
 if TYPE_CHECKING:
@@ -17,16 +17,9 @@ if TYPE_CHECKING:
     from ipvsproxy.model.items import Item
 
 
-def address_of(item: Item) -> Address:
-    """Return the address that the item is about; LookupError for a source list, which is about none."""
-    if isinstance(item, VirtualServerKey):
-        return item.address
-    if not isinstance(item, SetElement):
-        return item
-    first = item.fields[0]
-    if isinstance(first, SourceList):
-        raise LookupError(first.name)  # noqa: TRY004 - the type is that of an item
-    return first
+def address_of(item: Item) -> Address | None:
+    """Return the address that the item is about, None if it is about all."""
+    return item.address if isinstance(item, (VirtualServerKey, SetElement)) else item
 
 
 def flag_names(flags: int) -> list[str]:
@@ -54,7 +47,7 @@ def by_key(key: VirtualServerKey) -> tuple[int, VirtualServerKey]:
 
 def by_element(element: SetElement) -> tuple[str, int, ElementFields]:
     """Return what set elements sort by: the name of the set, then the fields by number; source lists by name."""
-    return element.set, element.family.bits, element.fields
+    return element.set, element.family.bits if element.family else 0, element.fields
 
 
 def mentions(text: str, address: Address) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ipvsproxy.model.addresses import format_address
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
-from ipvsproxy.model.objects import AddressKind, Clients, TrafficPolicy
+from ipvsproxy.model.objects import AddressKind, Clients, Protocol, TrafficPolicy
 from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.plan.services import FIELDS, NOTHING
 
@@ -87,6 +87,7 @@ class Desired:
         self._closed_addresses: frozenset[Address] = frozenset()
         self._addresses: Counter[Address] = Counter()
         self._elements: Counter[SetElement] = Counter()
+        self._agent_ports: frozenset[int] = frozenset()
 
     @property
     def addresses(self) -> AbstractSet[Address]:
@@ -102,6 +103,12 @@ class Desired:
     def elements(self) -> AbstractSet[SetElement]:
         """The elements of all firewall sets."""
         return self._elements.keys()
+
+    @property
+    def agent_ports(self) -> frozenset[int]:
+        """The TCP ports at which the agent is reached, whatever the address."""
+        checks = (plan.health_check for plan in self._plans.values())
+        return self._agent_ports.union(check.port for check in checks if check)
 
     @property
     def owners(self) -> Mapping[VirtualServerKey, ObjectKey]:
@@ -147,6 +154,16 @@ class Desired:
                     self._withdraw(_Claim(had.kind, before.created, service), key)
                     _count(self._service_addresses, _bound(had), -1, touched.service_addresses)
             self._settle(key, touched)
+        _count(self._elements, _health_check(plan), 1, touched.elements)
+        _count(self._elements, _health_check(before), -1, touched.elements)
+        return touched
+
+    def answer_at(self, ports: frozenset[int]) -> Touched:
+        """Let the agent be reached at these TCP ports, beside health check node ports; return what that touches."""
+        touched, before = Touched(), self._agent_ports
+        self._agent_ports = ports
+        _count(self._elements, map(agent_port, ports), 1, touched.elements)
+        _count(self._elements, map(agent_port, before), -1, touched.elements)
         return touched
 
     def exclude(
@@ -291,6 +308,15 @@ _OWNED_AS = {
     AddressKind.LOAD_BALANCER_IP: "whose load balancer has it",
     AddressKind.EXTERNAL_IP: "whose external IP it is",
 }
+
+
+def agent_port(port: int) -> SetElement:
+    """Return the element by which the agent is reached at a TCP port of every address, those of Services included."""
+    return SetElement(FirewallSet.AGENT_PORTS, (Protocol.TCP, port))
+
+
+def _health_check(plan: ServicePlan) -> tuple[SetElement, ...]:
+    return (agent_port(plan.health_check.port),) if plan.health_check else ()
 
 
 def _bound(planned: PlannedVirtualServer) -> tuple[Address, ...]:

@@ -212,6 +212,12 @@ _OPEN_AT_SERVICE_ADDRESSES = (
     Rule("a service address answers pings", (ProtocolIs(ICMP),), Verdict.RETURN),
     Rule("a service address answers pings", (ProtocolIs(ICMPV6),), Verdict.RETURN),
     *_for_each_family("service ports are for IPVS", _SERVICE_PORT, FirewallSet.SERVICE_PORTS, Verdict.RETURN),
+    # Load balancers ask for the health of a node at their own IP, among others.
+    Rule(
+        "the agent answers at every address",
+        (FieldsInSet(None, (Field.PROTOCOL, Field.DESTINATION_PORT), FirewallSet.AGENT_PORTS),),
+        Verdict.RETURN,
+    ),
 )
 _TO_SERVICE_ADDRESS = Chain(
     "to-service-address",

@@ -29,4 +29,4 @@ def guards(element: SetElement, elsewhere: Container[Address]) -> bool:
 
     Such an address has services of the node's own, which must stay reachable: it is not guarded.
     """
-    return element.set is FirewallSet.SERVICE_ADDRESSES and element.fields[0] in elsewhere
+    return element.set is FirewallSet.SERVICE_ADDRESSES and element.address in elsewhere

@@ -40,6 +40,7 @@ SETS: Mapping[FirewallSet, tuple[FieldType, ...]] = {
     FirewallSet.IN_CLUSTER_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.OUTSIDE_DESTINATIONS: (*_PORT_FIELDS, FieldType.ADDRESS, FieldType.PORT),
     FirewallSet.LOCAL_ENDPOINTS: (FieldType.ADDRESS, FieldType.ADDRESS),
+    FirewallSet.AGENT_PORTS: (FieldType.PROTOCOL, FieldType.PORT),
 }
 """The fields of the sets' elements. Source lists are not among these sets: each is a set and a chain of its own."""
 
@@ -81,9 +82,12 @@ class ConnectionIs:
 
 @dataclass(frozen=True, slots=True)
 class FieldsInSet:
-    """The packet is of the family, and these fields of it are an element of its set; or none, if not `inside`."""
+    """The packet is of the family, and these fields of it are an element of its set; or none, if not `inside`.
 
-    family: Family
+    Without a family, both the packet's and the set's are of any.
+    """
+
+    family: Family | None
     fields: tuple[Field, ...]
     set: FirewallSet
     inside: bool = True

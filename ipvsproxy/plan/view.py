@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
@@ -65,7 +66,8 @@ class Planned(NamedTuple):
 class View(NamedTuple):
     """What is desired, by whom, and what has become of it; `synced` once everything was compared with the kernel.
 
-    `last_resync` is when that was done the last time; None before the first.
+    `last_resync` is when that was done the last time; None before the first. At `agent_ports` the agent is reached, by
+    TCP.
     """
 
     now: float
@@ -77,6 +79,7 @@ class View(NamedTuple):
     context: Context
     synced: bool
     last_resync: float | None = None
+    agent_ports: AbstractSet[int] = frozenset()
 
 
 class Occasion(enum.StrEnum):

@@ -284,7 +284,7 @@ class Applier:
         What concerns a virtual server that could not be changed just now stays as well; that is not asked for here.
         """
         if element.set is FirewallSet.SERVICE_ADDRESSES:
-            return element.fields[0] in self._stuck_addresses
+            return element.address in self._stuck_addresses
         if element.set not in PORT_SETS and element.set not in MAPS:
             return False
         key = VirtualServerKey(*element.fields[:3])

@@ -56,7 +56,11 @@ KUBERNETES = ObjectKey("default", "kubernetes")
 
 
 class Settings(NamedTuple):
-    """What the loop is set to; times in seconds. `firewall` tells what the rules depend on from the own Node."""
+    """What the loop is set to; times in seconds.
+
+    `firewall` tells what the rules depend on from the own Node. At `agent_ports` the agent answers, by TCP and at all
+    addresses, beside health check node ports.
+    """
 
     node_name: str
     plan: PlanSettings
@@ -65,6 +69,7 @@ class Settings(NamedTuple):
     firewall: Callable[[Node | None], FirewallSettings]
     sync_period: float
     minimum_sync_period: float
+    agent_ports: frozenset[int] = frozenset()
 
 
 class Pause(NamedTuple):
@@ -98,6 +103,7 @@ class Controller:
         self._log = log
         self._hooks = hooks
         self._state = NodeState(kernel, log, hooks.shuffle)
+        self._state.desired.answer_at(settings.agent_ports)
         self._pace = Pace(settings.minimum_sync_period)
         self._node = NodeInputs()
         facts = _facts_of(settings, self._node)
@@ -305,6 +311,7 @@ class Controller:
         facts = self._planner.facts
         self._planner.settings, self._planner.facts = settings.plan, _facts_of(settings, self._node)
         node = self._node.node
+        touched = self._state.desired.answer_at(settings.agent_ports)
         if before.firewall(node) != settings.firewall(node):
             self._kernel.firewall.use(settings.firewall(node))
             self._resync, self._next_resync = None, self._clock()
@@ -314,9 +321,12 @@ class Controller:
         self._next_resync = min(self._next_resync, now + settings.sync_period)
         if facts != self._planner.facts:
             tell(self._log, self._hooks.node_changed, self._planner.facts)
+        services: dict[ObjectKey, ServiceState] = {}
         if (facts, before.plan) != (self._planner.facts, settings.plan):
             services = {key: self._store.state(key) for key in self._store.service_keys()}
-            self._settle_changes(self._planner.plan(services), now, len(services))
+            touched.update(self._planner.plan(services))
+        if services or touched:
+            self._settle_changes(touched, now, len(services))
 
     def _read_addresses(self, inputs: NodeInputs) -> NodeInputs:
         """Read the addresses of the node's interfaces; OSError if that fails."""

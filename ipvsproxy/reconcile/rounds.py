@@ -97,6 +97,7 @@ class Rounds:
             context=context._replace(service_addresses=frozenset(desired.service_addresses)),
             synced=last_resync is not None,
             last_resync=last_resync,
+            agent_ports=desired.agent_ports,
         )
 
     def retried(self, outcome: Outcome, began: float) -> None:

@@ -8,7 +8,12 @@ import pytest
 
 from ipvsproxy.cli.arguments import parse
 from ipvsproxy.cli.arguments.run import RunArguments
-from ipvsproxy.cli.settings import connection_timeouts, firewall_settings, sysctl_settings
+from ipvsproxy.cli.settings import (
+    connection_timeouts,
+    controller_settings,
+    firewall_settings,
+    sysctl_settings,
+)
 from ipvsproxy.kernel.interface import ConnectionTimeouts
 from ipvsproxy.model.addresses import parse_network
 from ipvsproxy.model.objects import Node
@@ -52,6 +57,20 @@ class TestPods:
     def test_with_a_prefix_arrive_by_all_interfaces_whose_names_begin_so(self) -> None:
         prefix = config("--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "cali")
         assert firewall_settings(prefix, NODE).pods == PodInterfaces("cali*")
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        ((), {10256}),
+        (("--metrics-bind-address=0.0.0.0:10249", "--healthz-bind-address=[::]:9000"), {10249, 9000}),
+        (("--metrics-bind-address=198.51.100.1:10249", "--healthz-bind-address=none"), set()),
+    ],
+)
+def test_the_agent_is_reached_at_every_address_where_it_answers_at_all_of_them(
+    words: tuple[str, ...], ports: set[int]
+) -> None:
+    assert controller_settings(config(*words)).agent_ports == ports
 
 
 def test_the_rules_masquerade_as_configured() -> None:

@@ -34,6 +34,7 @@ ADDRESS6 = SetElement(FirewallSet.SERVICE_ADDRESSES, (address("fd00:96::1"),))
 PORT = SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1"))
 PORT6 = SetElement(FirewallSet.SERVICE_PORTS, key("fd00:96::1"))
 WITHOUT_ENDPOINTS = SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, key("10.96.0.1", 81))
+AGENT_PORT = SetElement(FirewallSet.AGENT_PORTS, (Transport.TCP, 10256))
 ENDPOINT = SetElement(FirewallSet.LOCAL_ENDPOINTS, (address("10.244.1.2"), address("10.244.1.2")))
 
 
@@ -94,6 +95,7 @@ EACH_SHAPE = frozenset(
         ),
         ADDRESS,
         ADDRESS6,
+        AGENT_PORT,
         PORT6,
         *(SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 53, each)) for each in Transport),
         *(

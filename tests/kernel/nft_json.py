@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.plan.rules import Chain, Match, Statement
 
-_PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+_PROTOCOL: dict[Family | None, str] = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _MARK = {"meta": {"key": "mark"}}
 _VERDICTS: dict[Verdict, dict[str, Any]] = {
     Verdict.RETURN: {"return": None},
@@ -131,12 +131,12 @@ def statement_of(statement: Statement) -> dict[str, Any]:  # noqa: PLR0911 - one
             assert_never(statement)
 
 
-def _fields(fields: Sequence[Field], of: Family) -> dict[str, Any]:
+def _fields(fields: Sequence[Field], of: Family | None) -> dict[str, Any]:
     parts = [_field(field, of) for field in fields]
     return parts[0] if len(parts) == 1 else {"concat": parts}
 
 
-def _field(field: Field, of: Family) -> dict[str, Any]:
+def _field(field: Field, of: Family | None) -> dict[str, Any]:
     match field:
         case Field.SOURCE | Field.DESTINATION:
             name = "saddr" if field is Field.SOURCE else "daddr"

@@ -257,6 +257,8 @@ def test_all_elements_are_read_as_they_were_added(elements: frozenset[SetElement
         ("service-ports-ipv4", {"concat": ["10.96.0.1", 6, {"range": [1, 2]}]}),
         ("service-ports-ipv4", {"elem": {"val": {"concat": ["10.96.0.1", 6, 80]}, "timeout": 60}}),
         ("local-endpoints-ipv4", {"concat": ["10.244.1.2", 8]}),
+        ("agent-ports", {"concat": [1, 80]}),
+        ("agent-ports", 80),
         ("restricted-service-ports-ipv4", {"concat": ["203.0.113.1", 6, 80]}),
         ("restricted-service-ports-ipv4", port_to("10.96.0.1")),
         ("restricted-service-ports-ipv4", port_to({"drop": None})),

@@ -38,6 +38,7 @@ from tests.builders import address, key
 from tests.kernel.contract_firewall import (
     ADDRESS,
     ADDRESS6,
+    AGENT_PORT,
     ENDPOINT,
     PORT,
     WITH_NODE,
@@ -75,6 +76,7 @@ DECLARATIONS = """\
 \tmap outside-destinations-ipv6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
 \tset local-endpoints-ipv4 { type ipv4_addr . ipv4_addr; }
 \tset local-endpoints-ipv6 { type ipv6_addr . ipv6_addr; }
+\tset agent-ports { type inet_proto . inet_service; }
 \tset sources-and-node-ipv4-e3b0c44298fc1c149afbf4c8996fb924 { type ipv4_addr; flags interval; }
 \tset sources-and-node-ipv6-e3b0c44298fc1c149afbf4c8996fb924 { type ipv6_addr; flags interval; }
 """
@@ -255,6 +257,10 @@ def test_a_source_list_goes_after_what_leads_to_it() -> None:
         f"delete chain inet ipvsproxy {name}",
         f"delete set inet ipvsproxy {name}",
     ]
+
+
+def test_a_set_of_no_family_has_no_address() -> None:
+    assert add_text([AGENT_PORT]) == "add element inet ipvsproxy agent-ports { 6 . 10256 }\n"
 
 
 def test_an_element_that_is_named_twice_is_deleted_once() -> None:

@@ -66,6 +66,7 @@ def view_of(
         drains or {},
         CONTEXT,
         synced,
+        agent_ports=desired.agent_ports,
     )
 
 

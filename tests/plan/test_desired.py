@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import RealServer
 from ipvsproxy.model.objects import AddressKind, Clients, ObjectKey, ServiceType, TrafficPolicy
-from ipvsproxy.plan.desired import Desired, elements_of
+from ipvsproxy.plan.desired import Desired, agent_port, elements_of
 from ipvsproxy.plan.node import Dependency
-from ipvsproxy.plan.services import NOTHING, PlannedVirtualServer, Redirect, ServicePlan, plan_service
+from ipvsproxy.plan.services import (
+    NOTHING,
+    HealthCheck,
+    PlannedVirtualServer,
+    Redirect,
+    ServicePlan,
+    plan_service,
+)
 from tests.builders import (
     NODE,
     WEB,
@@ -305,6 +312,40 @@ def test_the_virtual_servers_that_are_redirected_to_a_cluster_ip_are_known() -> 
         (key("203.0.113.1", 81), key("10.96.0.1", 81))
     ]
     assert list(desired.redirected_to({key("203.0.113.1", 81), key("10.96.0.9", 81)})) == []
+
+
+class TestAgentPorts:
+    """The ports that the agent itself answers at, which are open at every address."""
+
+    def check(self, desired: Desired, of: ObjectKey, number: int | None) -> Touched:
+        check = None if number is None else HealthCheck(number, 0)
+        return desired.replace(of, plan("10.96.0.1")._replace(health_check=check))
+
+    def test_a_health_check_node_port_is_open_as_long_as_a_service_has_it(self) -> None:
+        desired = Desired()
+        element = agent_port(32000)
+        assert element in self.check(desired, OLD, 32000).elements
+        assert element in desired.elements
+        assert self.check(desired, NEW, 32000).elements.isdisjoint({element})
+        assert self.check(desired, OLD, None).elements.isdisjoint({element})
+        assert desired.agent_ports == {32000}
+        assert self.check(desired, NEW, 32001).elements >= {element, agent_port(32001)}
+        assert element not in desired.elements
+        assert agent_port(32001) in desired.replace(NEW, NOTHING).elements
+        assert set(desired.agent_ports) == set()
+        assert set(desired.elements) == elements_of_plan(desired)
+
+    def test_the_agents_own_ports_are_open_until_it_has_others(self) -> None:
+        desired = Desired()
+        self.check(desired, OLD, 32000)
+        assert desired.answer_at(frozenset({10256, 32000})).elements == {agent_port(10256)}
+        assert desired.agent_ports == {10256, 32000}
+        assert desired.answer_at(frozenset({9100})).elements == {agent_port(10256), agent_port(9100)}
+        assert desired.agent_ports == {9100, 32000}
+
+
+def elements_of_plan(desired: Desired) -> set[SetElement]:
+    return {each for planned in desired.virtual_servers.values() for each in elements_of(planned)}
 
 
 def test_services_are_found_by_what_their_plans_depend_on() -> None:

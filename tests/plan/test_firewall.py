@@ -84,6 +84,9 @@ IPV6 = Hosts(
 # NF_INET_LOCAL_IN in net/netfilter/ipvs/ip_vs_core.c.
 IPVS_AT_INPUT = 99
 
+# A port that the agent itself answers at.
+AGENTS = 10256
+
 # Service ports without endpoints, without any of this node, and of a Service that lets no source in.
 NOBODYS, OTHERS, CLOSED = 81, 82, 83
 NODE_PORT, LOCAL_NODE_PORT, NOBODYS_NODE_PORT, OTHERS_NODE_PORT, TURNED_NODE_PORT = range(30000, 30005)
@@ -115,6 +118,7 @@ def elements_of(hosts: Hosts) -> dict[FirewallSet, set[ElementFields]]:
             (*key(local, port), address(service), port) for port in (80, NOBODYS, OTHERS, CLOSED)
         },
         FirewallSet.OUTSIDE_DESTINATIONS: {(*key(node, TURNED_NODE_PORT), address(service), 80)},
+        FirewallSet.AGENT_PORTS: {(Protocol.TCP, AGENTS)},
         FirewallSet.LOCAL_ENDPOINTS: {(address(each), address(each)) for each in (pod, node)},
     }
 
@@ -403,6 +407,15 @@ class TestRefusing:
                     at("input", Packet(source, hosts.service, 22, protocol)).verdict
                     is Verdict.REJECT_WITH_ICMP
                 )
+
+    def test_what_the_agent_answers_is_open_on_service_addresses(self, hosts: Hosts) -> None:
+        for source in (hosts.pod, hosts.outside, hosts.node, hosts.service):
+            for destination in (hosts.service, hosts.local):
+                for state in ConnectionState:
+                    packet = Packet(source, destination, AGENTS, state=state, arrives_by="lo")
+                    assert at("input", packet) == Passage(None, 0)
+            datagram = Packet(source, hosts.service, AGENTS, Protocol.UDP)
+            assert at("input", datagram).verdict is Verdict.REJECT_WITH_ICMP
 
     def test_the_nodes_own_addresses_are_open(self, hosts: Hosts) -> None:
         for port in (22, 80):

@@ -15,6 +15,7 @@ from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
 from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation
 from ipvsproxy.model.objects import ObjectKey
+from ipvsproxy.plan.desired import agent_port
 from ipvsproxy.plan.firewall import FirewallSettings, PodNetworks
 from netns_tests.deadline import PATIENCE
 from tests.builders import (
@@ -605,6 +606,17 @@ def test_other_settings_are_taken_while_it_runs() -> None:
     world.controller.configure(settings._replace(plan=settings.plan._replace(scheduler="wlc")))
     world.settle()
     assert world.ipvs.state()[key("10.96.0.1")].scheduler == "wlc"
+
+
+def test_other_ports_of_the_agent_are_open_at_once() -> None:
+    world = World(SETTINGS._replace(agent_ports=frozenset({10256})))
+    world.list_objects(service("10.96.0.1"))
+    assert agent_port(10256) in world.firewall.read().elements
+    world.controller.configure(world.settings._replace(agent_ports=frozenset({9000})))
+    world.settle()
+    elements = world.firewall.read().elements
+    assert agent_port(9000) in elements
+    assert agent_port(10256) not in elements
 
 
 def test_rules_that_other_settings_ask_for_are_installed() -> None:

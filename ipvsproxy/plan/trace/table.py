@@ -268,7 +268,7 @@ class FirewallTable:
                 return packet.state in states
             case FieldsInSet(inside=inside):
                 return (
-                    match.family is family(packet.source)
+                    match.family in {None, family(packet.source)}
                     and (self._elements.find(match, packet) is not None) is inside
                 )
             case SourceListed(of):
