@@ -136,16 +136,20 @@ def test_a_node_that_the_api_server_has_not_gets_no_clients_and_its_agent_lives(
         found = body(node)
         assert (found["nodeEligible"], found["healthy"]) == (False, True)
         assert found["status"].keys() == {"IPv4", "IPv6"}
+        assert not is_node_known(node)
         server.state.apply(objects.node("node-x"))
         await_statuses(node, 200, 200)
+        assert is_node_known(node)
         server.state.delete("Node", "", "node-x")
         await_statuses(node, 503, 200)
+        assert not is_node_known(node)
 
 
 def test_manifests_need_no_node(node: Node) -> None:
     with node.agent(node.manifests_flag, "--hostname-override=node-x") as agent:
         agent.await_line("first sync")
         assert statuses(node) == (200, 200)
+        assert is_node_known(node)
 
 
 def test_a_kernel_that_refuses_for_too_long_makes_unhealthy_until_it_takes_everything_again(
@@ -237,6 +241,11 @@ def test_a_host_firewall_that_drops_is_said_in_the_log_and_in_dump_until_it_goes
         node.namespace.run("nft", "delete", "table", "inet", "filter")
         await_that(lambda: warnings(node) == [], "the agent warns of nothing any more")
         assert len([each for each in agent.log() if each["event"] == line["event"]]) == 1
+
+
+def is_node_known(node: Node) -> bool:
+    """Return what `check` and `dump` go by."""
+    return ask_report(node.run_directory).agent.node_known
 
 
 def warnings(node: Node) -> list[str]:

@@ -227,9 +227,7 @@ class Agent:
         view = self.controller.view(VIEW_TIMEOUT)
         states = [store.state(key) for key in store.service_keys()]
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
-        # Once everything has been received, no Node is an answer; one that can't be read is there all the same.
-        known = store.node is not None or not store.synced or any(each.kind == "Node" for each in rejections)
-        identity = Identity(__version__, os.getpid(), config.node_name, rules, known)
+        identity = Identity(__version__, os.getpid(), config.node_name, rules, not self._is_unknown())
         watches = self._source_health.states()
         report = build_report(identity, view, states, rejections, (), watches)
         return msgspec.structs.replace(report, host_firewall=self._host_firewall.state.reported)

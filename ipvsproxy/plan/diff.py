@@ -219,12 +219,14 @@ def is_refused_instead(element: SetElement, desired: Desired) -> bool:
 
 
 def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator[SetElement]:
-    """Yield the restrictions of ports that are not desired: they stay as long as the virtual server is there."""
+    """Yield the restrictions of ports that are not desired, which nothing that was touched may name.
+
+    One stays as long as the virtual server is there. It also stays while another one, which may never come, is put off.
+    """
     for key in touched.virtual_servers:
-        if key not in desired.virtual_servers:
-            left = actual.elements.value(FirewallSet.RESTRICTED_PORTS, key)
-            if left:
-                yield left
+        left = actual.elements.value(FirewallSet.RESTRICTED_PORTS, key)
+        if left and left not in desired.elements:
+            yield left
 
 
 def _masqueraded_meanwhile(element: SetElement) -> SetElement | None:

@@ -205,7 +205,7 @@ class Controller:
         return True
 
     def _step_retries(self, now: float) -> bool:
-        due = self._state.retries.due(now)
+        due = self._state.due(now)
         if not due:
             return False
         outcome = self._state.settle(due, now)

@@ -61,13 +61,23 @@ class NodeState:
             outcome = self._applier.apply(diff(self.desired, self.actual, touched), touched.redirected)
         self.put_off.update(dict.fromkeys(outcome.put_off))
         self._applier.forget(key for key in touched.virtual_servers if key not in self.desired.owners)
-        self.retries.settle(touched, outcome.failures, now)
+        # What is put off has not been tried: if it failed before, it waits longer after the next failure.
+        tried = Touched(
+            touched.virtual_servers, touched.addresses, touched.elements.difference(outcome.put_off)
+        )
+        self.retries.settle(tried, outcome.failures, now)
         self.recently_settled |= touched.virtual_servers
         for key in touched.virtual_servers:
             self._note(key, now)
         if outcome.foreign:
             outcome.absorb(self.settle(self.leave_alone(self.foreign | outcome.foreign), now))
         return outcome
+
+    def due(self, now: float) -> Touched:
+        """Return what failed and is to be tried again; what is put off has its own turn."""
+        due = self.retries.due(now)
+        due.elements.difference_update(self.put_off)
+        return due
 
     def settle_put_off(self, now: float) -> Outcome:
         """Add one of the source lists that were put off, for all ports that are to lead to it."""

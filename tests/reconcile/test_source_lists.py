@@ -143,6 +143,33 @@ class TestLargeLists:
         world.advance(1.0)
         assert leads_to(world) == [source_list(*LARGE).name]
 
+    def test_one_that_is_refused_again_and_again_is_tried_after_pauses_that_double(
+        self, world: World
+    ) -> None:
+        world.list_objects(balanced())
+        world.store.put_service(balanced(*LARGE))
+        world.controller.step()
+        began = world.firewall.runs
+        world.firewall.refuse(times=100)
+        world.settle()
+        tries = []
+        for _ in range(8):
+            tries.append(world.firewall.runs - began)
+            world.advance(1.0)
+        assert tries == [1, 2, 2, 3, 3, 3, 3, 4]
+
+    @pytest.mark.parametrize("before", [(), SMALL, LARGE], ids=["none", "few", "many"])
+    def test_ranges_that_are_removed_before_their_turn_leave_the_port_open(
+        self, world: World, before: tuple[str, ...]
+    ) -> None:
+        world.list_objects(balanced(*before))
+        world.store.put_service(balanced(*LARGE[:-1], "172.16.0.0/12"))
+        world.controller.step()
+        assert leads_to(world)
+        world.put(balanced())
+        assert leads_to(world) == []
+        assert lists(world) == set()
+
     def test_a_refused_one_does_not_make_the_whole_table_be_installed(self, world: World) -> None:
         world.list_objects(balanced())
         world.store.put_service(balanced(*LARGE))
