@@ -28,10 +28,11 @@ output (ip_vs_core.c), conntrack at -200 in prerouting and output, before all of
 What a process of the node sends to a service address and IPVS does not take, for want of a virtual server, comes back
 through the loopback interface and meets prerouting and input like everything else.
 
-Connections that were answered are settled: their packets pass. Sources are dropped and packets are marked for all others,
-also for those that conntrack does not know (NOTRACK, or packets that fit no connection). What is refused before IPVS is
-what conntrack calls `new`: IPVS itself knows the rest, and a guard behind it, at input 100, closes what it leaves. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with
-net.ipv4.vs.conntrack=1 only.
+Connections that were answered are settled: their packets pass. Sources are dropped and packets are marked for all
+others, also for those that conntrack does not know (NOTRACK, or packets that fit no connection). What is refused before
+IPVS is what conntrack calls `new`: IPVS itself knows the rest, and a guard behind it, at input 100, closes what it
+leaves. A connection that IPVS has rewritten is known to conntrack, and can be masqueraded, with net.ipv4.vs.conntrack=1
+only.
 """
 
 from __future__ import annotations
