@@ -13,6 +13,7 @@ from ipvsproxy.observe.explain_schema import EndpointState
 from ipvsproxy.observe.words import mentions
 from ipvsproxy.plan.endpoints import EndpointReason
 from ipvsproxy.plan.firewall import TABLE
+from ipvsproxy.plan.host_rules import Backend
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
 
@@ -283,8 +284,15 @@ def advice(
 
 
 def _past_the_host_firewall(situation: Situation) -> Iterator[str]:
+    key = situation.key
     for drop in situation.traced.host_drops:
-        command = drop.command.replace("SERVICE-CIDR", format_address(situation.key.address))
+        # Node ports are at addresses of the node: all its other ports stay closed.
+        port = (
+            f"{key.protocol.name.lower()} dport"
+            if drop.base.table.backend is Backend.NFTABLES
+            else (f"-p {key.protocol.name.lower()} --dport")
+        )
+        command = drop.command.replace("SERVICE-CIDR", f"{format_address(key.address)} {port} {key.port}")
         yield f"so that it passes {drop.base}: `{command}`, and the same in the configuration of that firewall"
 
 

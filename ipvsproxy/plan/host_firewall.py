@@ -8,6 +8,7 @@ way may drop it, whatever the others say: `accept` ends that one chain only.
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family, family
@@ -48,11 +49,20 @@ _COMMANDS: Final = {"ip": "iptables", "ip6": "ip6tables"}
 _SUFFIXES: Final = {Backend.LEGACY: "-legacy", Backend.IPTABLES_NFT: "-nft"}
 
 
+class Traffic(enum.Enum):
+    """What a chain may drop: packets to services, what IPVS sends on to endpoints, and the answers of endpoints."""
+
+    TO_SERVICE = enum.auto()
+    TO_ENDPOINT = enum.auto()
+    ANSWER = enum.auto()
+
+
 class HostFirewallFinding(NamedTuple):
     """A base chain that drops service traffic, and by what.
 
     `served` are the first of the virtual servers that it drops packets to, and `number` is how many those are; none if
     it is all traffic of that kind. `undecided` are the rules, as text, of which it can't be told what they do with it.
+    `traffic` are the kinds that it drops, and `family` is that of the packets, the first one if both are dropped.
     """
 
     base: BaseChain
@@ -60,6 +70,8 @@ class HostFirewallFinding(NamedTuple):
     served: tuple[str, ...] = ()
     number: int = 0
     undecided: tuple[str, ...] = ()
+    traffic: tuple[Traffic, ...] = (Traffic.TO_SERVICE,)
+    family: Family = Family.IPV4
 
     def __str__(self) -> str:
         """Return one sentence, without a full stop: what drops, why, and what to do."""
@@ -89,28 +101,40 @@ class HostFirewallFinding(NamedTuple):
 
     @property
     def _more(self) -> str:
-        if self.base.hook != "input" or self.end.rule:
+        if self._is_of_service:
             return ""
-        return (
-            "; the same for known connections, external and load balancers' IPs, node ports and health check node "
-            "ports (30000 to 32767), and TCP port 10256, where the agent answers health checks"
-        )
+        if self.base.hook == "input":
+            return (
+                "; the same for known connections, external and load balancers' IPs, node ports and health check node "
+                "ports (30000 to 32767), and TCP port 10256, where the agent answers health checks"
+            )
+        return "".join(f"; `{self._command_for(each)}`" for each in self.traffic[1:])
+
+    @property
+    def _is_of_service(self) -> bool:
+        """Whether the rule that drops is about some service, and so may go."""
+        conditions = self.end.rule.conditions if self.end.rule else ()
+        return any(each.field in _OF_SERVICE and each.inside for each in conditions)
 
     @property
     def command(self) -> str:
         """The command that removes the rule that drops some service, or accepts service traffic ahead of what drops."""
-        table, chain, rule = self.base.table, self.base.chain, self.end.rule
-        is_nft = table.backend is Backend.NFTABLES
-        if rule and any(condition.field in _OF_SERVICE for condition in rule.conditions):
-            if is_nft:
+        table, rule = self.base.table, self.end.rule
+        if rule and self._is_of_service:
+            if table.backend is Backend.NFTABLES:
                 return f"nft delete rule {table.family} {table.name} {self.end.chain} handle {rule.handle}"
             return f"{_program(table)} -D {rule.text.removeprefix('-A ')}"
-        if is_nft:
-            service = f"{'ip6' if table.family == 'ip6' else 'ip'} daddr SERVICE-CIDR"
-            condition = "ct state established,related" if self.base.hook == FORWARD else service
+        return self._command_for(self.traffic[0])
+
+    def _command_for(self, traffic: Traffic) -> str:
+        """Return the command that accepts this traffic ahead of what drops."""
+        table, chain, known = self.base.table, self.base.chain, traffic is Traffic.ANSWER
+        cidr = "POD-CIDR" if traffic is Traffic.TO_ENDPOINT else "SERVICE-CIDR"
+        if table.backend is Backend.NFTABLES:
+            of = "ip6" if table.family == "ip6" or self.family is Family.IPV6 else "ip"
+            condition = "ct state established,related" if known else f"{of} daddr {cidr}"
             return f"nft insert rule {table.family} {table.name} {chain} {condition} accept"
-        answers = "-m conntrack --ctstate RELATED,ESTABLISHED"
-        condition = answers if self.base.hook == FORWARD else "-d SERVICE-CIDR"
+        condition = "-m conntrack --ctstate RELATED,ESTABLISHED" if known else f"-d {cidr}"
         return f"{_program(table)} -I {chain} {condition} -j ACCEPT"
 
 
@@ -124,9 +148,15 @@ def find_drops(tables: HostTables, served: Collection[VirtualServerKey]) -> list
 
     Without any virtual server, packets to service addresses are judged by what all of them have in common.
     """
-    findings = [finding for of in Family for finding in _find(tables, of, served)]
-    # A table of the family inet has both.
-    return list(dict.fromkeys(findings))
+    found: dict[tuple[object, ...], HostFirewallFinding] = {}
+    for each in (finding for of in Family for finding in _find(tables, of, served)):
+        # One end may drop several kinds of traffic, and a table of the family inet has both families.
+        same = found.setdefault((each.base, each.end, each.served, each.number), each)
+        found[each.base, each.end, each.served, each.number] = same._replace(
+            undecided=tuple(dict.fromkeys(same.undecided + each.undecided)),
+            traffic=tuple(dict.fromkeys(same.traffic + each.traffic)),
+        )
+    return list(found.values())
 
 
 def _find(
@@ -137,7 +167,7 @@ def _find(
         return
     for hook in HOOKS:
         for base in tables.at(hook, of):
-            for packet in _packets(hook, of):
+            for traffic, packet in _packets(hook, of):
                 to_service = Field.DESTINATION_TYPE in packet
                 new = packet[Field.STATE] is State.NEW
                 if to_service and new and base.priority >= IPVS.get(hook, base.priority + 1):
@@ -145,37 +175,47 @@ def _find(
                 if judge(tables, base, packet).passes:
                     continue
                 if keys and to_service:
-                    yield from _of_served(tables, base, packet, keys)
+                    yield from _of_served(tables, base, packet, traffic, keys)
                     continue
                 for protocol in sorted({key.protocol for key in keys} or Protocol):
                     judgement = judge(tables, base, {**packet, Field.PROTOCOL: protocol})
-                    if judgement.default.verdict in DROPS:
-                        yield _finding(base, judgement)
+                    # Which addresses endpoints have is not known here, so their networks may be let through.
+                    by_place = traffic is Traffic.TO_ENDPOINT and any(
+                        condition.field is Field.DESTINATION
+                        for rule in judgement.undecided
+                        for condition in rule.conditions
+                    )
+                    if judgement.default.verdict in DROPS and not by_place:
+                        yield _finding(base, judgement, of, traffic)
 
 
-def _packets(hook: str, of: Family) -> Iterator[Packet]:
+def _packets(hook: str, of: Family) -> Iterator[tuple[Traffic, Packet]]:
     """Yield what is certain about service traffic at a hook: of packets to services, to endpoints, and of answers."""
     fields: dict[Field, Known] = {Field.FAMILY: of}
     to_service = {**fields, Field.STATE: State.NEW, Field.DESTINATION_TYPE: "local"}
     to_endpoint = {**fields, Field.STATE: State.NEW, Field.ARRIVES_BY: ""}
     answer = {**fields, Field.STATE: State.ESTABLISHED, Field.ARRIVES_BY: SOME_INTERFACE}
     if hook in {"prerouting", "input"}:
-        yield {**to_service, Field.ARRIVES_BY: SOME_INTERFACE}
+        yield Traffic.TO_SERVICE, {**to_service, Field.ARRIVES_BY: SOME_INTERFACE}
     if hook == "output":
-        yield {**to_service, Field.ARRIVES_BY: "", Field.LEAVES_BY: "lo"}
+        yield Traffic.TO_SERVICE, {**to_service, Field.ARRIVES_BY: "", Field.LEAVES_BY: "lo"}
     if hook in {"output", "postrouting"}:
-        yield {**to_endpoint, Field.LEAVES_BY: SOME_INTERFACE}
+        yield Traffic.TO_ENDPOINT, {**to_endpoint, Field.LEAVES_BY: SOME_INTERFACE}
     if hook == "prerouting":
-        yield answer
+        yield Traffic.ANSWER, answer
     # To a process of the node, whose source is the service address itself.
     if hook == "input":
-        yield {**answer, Field.DESTINATION_TYPE: "local"}
+        yield Traffic.ANSWER, {**answer, Field.DESTINATION_TYPE: "local"}
     if hook in {FORWARD, "postrouting"}:
-        yield {**answer, Field.LEAVES_BY: SOME_INTERFACE}
+        yield Traffic.ANSWER, {**answer, Field.LEAVES_BY: SOME_INTERFACE}
 
 
 def _of_served(
-    tables: HostTables, base: BaseChain, packet: Packet, keys: Collection[VirtualServerKey]
+    tables: HostTables,
+    base: BaseChain,
+    packet: Packet,
+    traffic: Traffic,
+    keys: Collection[VirtualServerKey],
 ) -> Iterator[HostFirewallFinding]:
     """Yield a finding for each end that drops packets to virtual servers, or answers to processes that use them."""
     found: dict[str, tuple[Judgement, list[VirtualServerKey]]] = {}
@@ -188,11 +228,17 @@ def _of_served(
             found.setdefault(judgement.default.why, (judgement, []))[1].append(key)
     for judgement, dropped in found.values():
         everything = len(dropped) == len(keys)
-        yield _finding(base, judgement, () if everything else dropped)
+        yield _finding(
+            base, judgement, family(next(iter(keys)).address), traffic, () if everything else dropped
+        )
 
 
 def _finding(
-    base: BaseChain, judgement: Judgement, dropped: Collection[VirtualServerKey] = ()
+    base: BaseChain,
+    judgement: Judgement,
+    of: Family,
+    traffic: Traffic,
+    dropped: Collection[VirtualServerKey] = (),
 ) -> HostFirewallFinding:
     return HostFirewallFinding(
         base,
@@ -200,4 +246,6 @@ def _finding(
         tuple(map(str, sorted(dropped)[:_FEW])),
         len(dropped),
         tuple(rule.text for rule in judgement.undecided),
+        (traffic,),
+        of,
     )

@@ -511,6 +511,11 @@ class TestUnless:
         assert f"iptables-legacy -D INPUT -d {SERVICE}/32 -j DROP" in told_.next[0]
         assert (told_.unless, told_.is_well) == ([], False)
 
+    def test_what_to_do_lets_in_the_port_alone_and_ahead_of_ipvs_only(self) -> None:
+        at_input, at_output = self.firewalled(INPUT="DROP"), self.firewalled(OUTPUT="DROP")
+        assert f"iptables-legacy -I INPUT -d {SERVICE} -p tcp --dport 80 -j ACCEPT" in at_input.next[0]
+        assert "iptables-legacy -I OUTPUT -d POD-CIDR -j ACCEPT" in at_output.next[0]
+
     def test_one_that_refuses_is_a_refusal(self) -> None:
         assert self.firewalled("-A INPUT -p tcp -j REJECT").outcome is ExplainedOutcome.REFUSED
 

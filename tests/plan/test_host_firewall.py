@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.host_firewall import HostFirewallFinding, find_drops
+from ipvsproxy.plan.host_firewall import HostFirewallFinding, Traffic, find_drops
 from ipvsproxy.plan.host_rules import (
     Backend,
     BaseChain,
@@ -119,6 +119,43 @@ def test_a_rule_that_may_accept_is_named_with_what_drops() -> None:
     assert rule in finding.meaning
 
 
+def test_a_last_rule_that_refuses_everything_is_one_finding_with_the_advice_of_a_policy() -> None:
+    rules = ("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", "-A INPUT -j REJECT")
+    (finding,) = find_drops(tables(*rules), SERVED)
+    assert finding.undecided == rules[:1]
+    assert "10256" in finding.mend
+    (without_services,) = find_drops(tables(*rules), ())
+    assert without_services.end == finding.end
+
+
+@pytest.mark.parametrize("chain", ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"])
+def test_what_the_advice_says_is_enough_at_each_hook(chain: str) -> None:
+    mangle = TableName(Backend.LEGACY, "ip", "mangle")
+    (finding,) = find_drops(tables(f"-A {chain} -j DROP", table=mangle), (WEB,))
+    advised = [
+        command.replace("SERVICE-CIDR", "10.96.0.0/16").replace("POD-CIDR", "10.244.0.0/16").split(" -I ")[1]
+        for command in finding.mend.replace("`", "").split("; ")
+        if " -I " in command
+    ]
+    if chain == "INPUT":
+        # Its advice has these in words.
+        advised.append(f"{chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+    accepted = tables(*(f"-A {each}" for each in advised), f"-A {chain} -j DROP", table=mangle)
+    assert find_drops(accepted, (WEB,)) == []
+
+
+def test_a_rule_for_everything_but_one_destination_stays() -> None:
+    rule = "-A INPUT ! -d 10.96.0.11/32 -j DROP"
+    (finding,) = find_drops(tables(rule), (WEB, DNS))
+    assert finding.command == "iptables-legacy -I INPUT -d SERVICE-CIDR -j ACCEPT"
+
+
+def test_the_command_for_a_table_of_both_families_is_that_of_the_family() -> None:
+    base = BaseChain(TableName(Backend.NFTABLES, "inet", "filter"), "in", "input", 10, policy_drops=True)
+    (finding,) = find_drops(HostTables((base,), {}), (WEB6,))
+    assert finding.command == "nft insert rule inet filter in ip6 daddr SERVICE-CIDR accept"
+
+
 def test_tables_of_a_family_without_services_do_not_count() -> None:
     of_ipv6 = tables(INPUT="DROP", table=LEGACY_FILTER._replace(family="ip6"))
     assert found(of_ipv6, WEB) == []
@@ -129,12 +166,14 @@ def test_tables_of_a_family_without_services_do_not_count() -> None:
 def test_a_table_of_both_families_is_found_once() -> None:
     base = BaseChain(TableName(Backend.NFTABLES, "inet", "filter"), "in", "input", 10, policy_drops=True)
     (finding,) = find_drops(HostTables((base,), {}), (WEB, WEB6))
-    assert finding == HostFirewallFinding(base, End(Verdict.DROP, "in"))
+    traffic = (Traffic.TO_SERVICE, Traffic.ANSWER)
+    assert finding == HostFirewallFinding(base, End(Verdict.DROP, "in"), traffic=traffic)
 
 
 def nft(hook: str, family: str = "inet", rule: Rule | None = None) -> HostFirewallFinding:
     base = BaseChain(TableName(Backend.NFTABLES, family, "filter"), "mine", hook, 0)
-    return HostFirewallFinding(base, End(Verdict.DROP, "mine", rule), number=1 if rule else 0)
+    traffic = Traffic.ANSWER if hook == "forward" else Traffic.TO_SERVICE
+    return HostFirewallFinding(base, End(Verdict.DROP, "mine", rule), number=bool(rule), traffic=(traffic,))
 
 
 def test_the_command_that_mends_it_is_that_of_the_table() -> None:

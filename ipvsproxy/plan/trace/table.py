@@ -15,7 +15,7 @@ from ipvsproxy.model.addresses import family, format_endpoint
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement, SourceList
 from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.firewall import source_list_chain
-from ipvsproxy.plan.host_firewall import IPVS, HostFirewallFinding
+from ipvsproxy.plan.host_firewall import IPVS, HostFirewallFinding, Traffic
 from ipvsproxy.plan.host_rules import DROPS, BaseChain, HostTables, State, judge
 from ipvsproxy.plan.host_rules import Field as HostField
 from ipvsproxy.plan.host_rules import Verdict as HostVerdict
@@ -97,6 +97,13 @@ class HookPacket:
         """Return `ADDRESS:PORT/PROTOCOL`, of its destination."""
         names = {int(protocol): protocol.name.lower() for protocol in Protocol}
         return f"{format_endpoint(self.destination, self.port)}/{names.get(self.protocol, self.protocol)}"
+
+    @property
+    def traffic(self) -> Traffic:
+        """What it is to the host's firewall."""
+        if self.is_answer:
+            return Traffic.ANSWER
+        return Traffic.TO_SERVICE if self.local else Traffic.TO_ENDPOINT
 
     @property
     def known(self) -> dict[HostField, Known]:
@@ -206,7 +213,14 @@ class FirewallTable:
         refuses = end.verdict is HostVerdict.REJECT
         if judgement.drops:
             served = () if packet.is_answer or not packet.local else (packet.sent_to,)
-            drop = HostFirewallFinding(base, end._replace(perhaps=None), served, len(served))
+            drop = HostFirewallFinding(
+                base,
+                end._replace(perhaps=None),
+                served,
+                len(served),
+                traffic=(packet.traffic,),
+                family=family(packet.source),
+            )
             effect = "refused" if refuses else "dropped"
             reason = f"the host's own firewall: {end.why}"
             steps.append(Step(Stage(base.hook), reason, effect, place, host_drop=drop))
