@@ -67,7 +67,8 @@ table ip filter {
 }
 """
 
-# Every chain of it passes on what no condition fits, or is none that a packet to a service meets before IPVS.
+# Every chain of it passes on what no condition fits, or is none that a packet to a service meets before IPVS; answers to
+# processes of the node meet each.
 HARMLESS = """
 table inet filter {
     chain guard {
@@ -88,6 +89,7 @@ table inet filter {
     }
     chain late {
         type filter hook input priority 100; policy drop;
+        ct state established accept
     }
     chain forward {
         type filter hook forward priority filter; policy drop;
