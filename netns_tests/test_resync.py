@@ -32,8 +32,10 @@ def test_what_somebody_deleted_is_back_when_the_command_ends(
     target = new_service("web-1").target(family)
     others.delete_virtual_server(cluster.node, target)
     cluster.node.namespace.run("nft", "delete", "table", *tables.TABLE.split())
+    cluster.node.namespace.sysctl("net/ipv4/vs/conntrack", "0")
     ended = cluster.agent.ask("resync")
     assert ended.returncode == 0, ended.stderr
+    assert "  kernel settings made again: 1\n" in ended.stdout
     assert "  virtual servers created: 1\n" in ended.stdout
     assert "  firewall tables installed: 1\n" in ended.stdout
     assert target in tables.virtual_servers(cluster.node)

@@ -240,7 +240,9 @@ class Agent:
             return ResyncResult(SCHEMA_VERSION, RESYNC_TIMEOUT, {}, [], reason)
         except (OSError, FirewallError, KernelUnavailableError) as error:
             return ResyncResult(SCHEMA_VERSION, 0.0, {}, [], str(error))
-        done = {kind: count for kind, count in found.done.items() if count}
+        # They were looked at before the controller answered.
+        everything = {**found.done, "kernel settings made again": self._settings.made_again}
+        done = {kind: count for kind, count in everything.items() if count}
         failing = [f"{describe(item)}: {failure.reason}" for item, failure in found.failures.items()]
         return ResyncResult(SCHEMA_VERSION, round(found.seconds, 6), done, failing)
 

@@ -33,7 +33,7 @@ class KernelSettings:
     """Makes the settings where they differ, and remembers what it said of those that it can't make.
 
     `make` and `look` may be called from any thread; `wrong` has the names of the settings that are not as they should
-    be since the last call of either.
+    be since the last call of either, and `made_again` is how many of them the last `look` made.
     """
 
     def __init__(self, log: FilteringBoundLogger, sysctls: Sysctls | None = None) -> None:
@@ -41,6 +41,7 @@ class KernelSettings:
         self._log = log
         self._sysctls = sysctls or ProcSysctls()
         self._lock = threading.Lock()
+        self.made_again = 0
         self._failures: list[SysctlFailure] = []
         self._timeouts_failure: str | None = None
         # They are asked for only until the node forwards, and needed ever after.
@@ -63,7 +64,9 @@ class KernelSettings:
         """Make again what somebody has set otherwise since, with a line for each; say what can't be made once."""
         with self._lock:
             self._set_timeouts(config, ipvs)
-            for setting, found in self._apply(config):
+            made = self._apply(config)
+            self.made_again = len(made)
+            for setting, found in made:
                 self._log.warning(
                     "kernel setting made again",
                     setting=setting.name,

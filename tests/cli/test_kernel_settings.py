@@ -73,6 +73,7 @@ def test_what_is_as_it_should_be_is_not_mentioned(world: World) -> None:
 def test_what_somebody_resets_is_made_again_and_told(world: World, name: str) -> None:
     world.reset(name, "0")
     assert world.look() == [("kernel setting made again", name)]
+    assert world.settings.made_again == 1
     assert world.sysctls.get(name) == "1"
     assert world.look() == []
 

@@ -66,7 +66,9 @@ def judge_host_firewall(
     findings += [unknown(Check.HOST_FIREWALL, each) for each in unseen]
     if not findings:
         return [
-            Finding(Check.HOST_FIREWALL, Severity.OK, "no firewall of the host drops traffic of all Services")
+            Finding(
+                Check.HOST_FIREWALL, Severity.OK, "no firewall of the host is seen to drop service traffic"
+            )
         ]
     return findings
 
@@ -169,6 +171,8 @@ def judge_node_ports(ports: Collection[int], local: str, reserved: str) -> Findi
     IPVS takes whatever is sent to a node port, and a SYN-ACK for a new connection (tcp_conn_schedule,
     ip_vs_proto_tcp.c).
     """
+    if not ports:
+        return Finding(Check.NODE_PORTS, Severity.OK, "no node ports are known")
     first, last = map(int, local.split())
     kept = [tuple(map(int, part.split("-"))) for part in reserved.split(",") if part.strip()]
     open_ports = [

@@ -147,3 +147,8 @@ def test_node_ports_that_the_nodes_own_connections_may_begin_at_are_a_warning(
     if open_ports:
         wanted = ",".join(filter(None, (reserved.strip(), *map(str, open_ports))))
         assert found.mend.startswith(f"sysctl -w net.ipv4.ip_local_reserved_ports={wanted};")
+
+
+def test_that_no_node_port_is_known_is_not_taken_for_one_that_is_safe() -> None:
+    without, safe = (judge_node_ports(ports, "32768 60999", "") for ports in (set[int](), {30080}))
+    assert without.meaning != safe.meaning
