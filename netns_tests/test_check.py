@@ -312,6 +312,33 @@ def maximum_of(connections: int) -> Iterator[None]:
         MAXIMUM.write_text(before)
 
 
+EARLY = """
+table inet early {
+    chain redirections { tcp dport 443 redirect to :8443; }
+    chain pre { type nat hook prerouting priority -150; jump redirections; }
+}
+"""
+
+
+@pytest.mark.parametrize("program", ["iptables-legacy", "iptables-nft", "ip6tables-legacy", "ip6tables-nft"])
+def test_rules_of_others_that_come_first_are_a_warning_if_service_traffic_may_fit_them(
+    node: Node, program: str
+) -> None:
+    write_service(node, "10.244.1.10")
+    with running(node):
+        assert check(node).the("foreign-rules")["severity"] == "ok"
+        for port in ("80", "81"):
+            options = ("-A", "PREROUTING", "-p", "tcp", "--dport", port, "-j", "NOTRACK")
+            node.namespace.run(program, "-t", "raw", *options)
+        found = check(node).the("foreign-rules")
+        assert (found["severity"], "PREROUTING" in found["about"]) == ("warning", True)
+        node.namespace.run(program, "-t", "raw", "-F")
+        node.namespace.run("nft", "-f", "-", stdin=EARLY)
+        assert check(node).the("foreign-rules")["severity"] == "ok"
+        node.namespace.run("nft", "-f", "-", stdin=EARLY.replace("443", "80"))
+        assert check(node).the("foreign-rules")["about"] == "chain redirections of table inet early"
+
+
 def test_a_connection_tracking_table_that_fills_up_is_a_warning_and_a_full_one_an_error(node: Node) -> None:
     # Its rules make the kernel track connections in the namespace.
     with running(node), maximum_of(50), contextlib.ExitStack() as connections:

@@ -24,6 +24,7 @@ from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.cli.settings import patience
 from ipvsproxy.errors import IpvsProxyError, NotPermittedError
 from ipvsproxy.kernel.addresses import DummyInterface
+from ipvsproxy.kernel.foreign_rules import read_foreign_rules
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.inspect_modules import read_modules
 from ipvsproxy.kernel.inspect_network import read_arp, read_ipv6_disabled, read_links
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from ipvsproxy.cli.arguments.check import CheckArguments
     from ipvsproxy.config.settings import Config
     from ipvsproxy.kernel.inspect_tables import IpvsSummary
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.check.finding import Finding
@@ -141,6 +143,7 @@ class Inspection:
             (Check.KERNEL_SETTING, self._settings),
             (Check.IPVS_TABLE, self._ipvs_table),
             (Check.HOST_FIREWALL, self._host_firewall),
+            (Check.FOREIGN_RULES, self._foreign_rules),
             (Check.ARP, self._arp),
             (Check.BRIDGE, self._bridges),
             (Check.IPV6, self._ipv6),
@@ -337,6 +340,15 @@ class Inspection:
             failed,
             agent_mends=self._config.accept_forwarded and not self._in_use,
         )
+
+    def _foreign_rules(self) -> Iterable[Finding]:
+        found = read_foreign_rules()
+        places: set[tuple[Address, int]] = set()
+        if found.rules and self._ipvs_summary:
+            virtual_servers = self._ipvs.real_servers(list(self._tables.virtual_servers))
+            places.update((key.address, key.port) for key in virtual_servers)
+            places.update(each.real_server[:2] for every in virtual_servers.values() for each in every)
+        return others.judge_foreign_rules(found.rules, found.unseen, places)
 
     def _arp(self) -> Iterable[Finding]:
         bound = self._addresses.bound()

@@ -191,7 +191,7 @@ _END_WHAT_IS_NOT_SERVED = (
 # Other programs redirect what comes to any local address of the node: the CNI plugin portmap for hostPorts, Docker for
 # published ports. All service addresses are local, so these rules would take service traffic. The kernel asks the nat
 # chains of all tables by their priorities, and whichever translates first has the connection.
-_BEFORE_OTHERS = -110
+BEFORE_OTHERS = -110
 _KEEP_FROM_OTHERS = tuple(
     Rule(
         "service traffic is not for others' destination NAT",
@@ -323,7 +323,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         # Before the routing decision. A nat chain sees a connection's first packet; the others follow it.
         Chain(
             "destinations",
-            Hook("nat", "prerouting", _BEFORE_OTHERS),
+            Hook("nat", "prerouting", BEFORE_OTHERS),
             (
                 *(
                     _redirect_inside(family, pod)
@@ -362,7 +362,7 @@ def ruleset(settings: FirewallSettings) -> tuple[Chain, ...]:
         ),
         Chain(
             "destinations-of-processes",
-            Hook("nat", "output", _BEFORE_OTHERS),
+            Hook("nat", "output", BEFORE_OTHERS),
             (*(_redirect_inside(family) for family in Family), *_KEEP_FROM_OTHERS),
         ),
         Chain("ending", Hook("filter", "output", -99), (_ONLY_NEW, *_END_WHAT_IS_NOT_SERVED)),

@@ -332,7 +332,7 @@ class TestAgentPorts:
         assert self.check(desired, NEW, 32001).elements >= {element, agent_port(32001)}
         assert element not in desired.elements
         assert agent_port(32001) in desired.replace(NEW, NOTHING).elements
-        assert set(desired.agent_ports) == set()
+        assert not desired.agent_ports
         assert set(desired.elements) == elements_of_plan(desired)
 
     def test_the_agents_own_ports_are_open_until_it_has_others(self) -> None:

@@ -42,6 +42,7 @@ class Check(enum.StrEnum):
     CONNTRACK_DROPS = "conntrack-drops"
     IPVS_TABLE = "ipvs-table"
     HOST_FIREWALL = "host-firewall"
+    FOREIGN_RULES = "foreign-rules"
     ARP = "arp"
     BRIDGE = "bridge"
     IPV6 = "ipv6"

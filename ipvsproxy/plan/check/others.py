@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.plan.check.finding import Check, Finding, Severity, unknown
+from ipvsproxy.plan.firewall import BEFORE_OTHERS
+from ipvsproxy.plan.foreign_rules import ForeignRuleKind, that_meet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.plan.foreign_rules import ForeignRule
     from ipvsproxy.plan.kube_proxy import Leftovers, TableName
 
 CLEANUP: Final = "ipvsproxy cleanup --kube-proxy"
@@ -100,6 +104,34 @@ def judge_leftovers(
         ),
         *findings,
     ]
+
+
+def judge_foreign_rules(
+    rules: Sequence[ForeignRule], unseen: Sequence[str], places: Iterable[tuple[Address, int]]
+) -> list[Finding]:
+    """Judge rules of others that come before the agent's own; `places` are those of virtual and of real servers."""
+    findings = [
+        Finding(Check.FOREIGN_RULES, Severity.WARNING, str(rule), _MENDS[rule.kind], rule.place)
+        for rule in that_meet(rules, places)
+    ]
+    findings += [unknown(Check.FOREIGN_RULES, each) for each in unseen]
+    if findings:
+        return findings
+    return [
+        Finding(
+            Check.FOREIGN_RULES,
+            Severity.OK,
+            "no rule of others keeps service traffic from connection tracking, or translates it first",
+        )
+    ]
+
+
+_MENDS: Final = {
+    ForeignRuleKind.NOTRACK: "leave service addresses and ports, and those of endpoints, out of the rule",
+    ForeignRuleKind.DESTINATION_NAT: (
+        f"give the chain a priority above {BEFORE_OTHERS} (dstnat is -100), or leave service traffic out of the rule"
+    ),
+}
 
 
 def judge_ports(ports: Sequence[Port]) -> list[Finding]:

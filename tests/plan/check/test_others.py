@@ -8,13 +8,15 @@ from ipvsproxy.plan.check.finding import Severity
 from ipvsproxy.plan.check.others import (
     AgentName,
     Port,
+    judge_foreign_rules,
     judge_kube_proxy,
     judge_leftovers,
     judge_name,
     judge_ports,
 )
+from ipvsproxy.plan.foreign_rules import ForeignRule, ForeignRuleKind
 from ipvsproxy.plan.kube_proxy import Backend, Leftovers, TableName
-from tests.builders import key
+from tests.builders import address, key
 
 NAT = TableName(Backend.NFTABLES, "ip", "nat")
 
@@ -94,3 +96,26 @@ def test_an_agent_that_does_not_say_who_it_is_may_be_the_one_with_the_name() -> 
     assert (
         "process 5 has the agent's name, and the agent does not say whether it is that one" in found.meaning
     )
+
+
+class TestForeignRules:
+    rule = ForeignRule(
+        ForeignRuleKind.NOTRACK, "chain PREROUTING of table ip raw", "udp dport 53 notrack", (), (53,)
+    )
+    nat = ForeignRule(ForeignRuleKind.DESTINATION_NAT, "chain all of table inet early", "dnat ip to 10.0.0.1")
+
+    def test_a_rule_that_service_traffic_may_fit_is_a_warning_with_a_remedy(self) -> None:
+        found = judge_foreign_rules([self.rule, self.nat], [], [(address("10.96.0.10"), 53)])
+        assert [(each.severity, each.about) for each in found] == [
+            (Severity.WARNING, self.rule.place),
+            (Severity.WARNING, self.nat.place),
+        ]
+        assert all(each.mend for each in found)
+
+    def test_one_that_no_service_traffic_fits_is_none(self) -> None:
+        (found,) = judge_foreign_rules([self.rule], [], [(address("10.96.0.10"), 80)])
+        assert found.severity is Severity.OK
+
+    def test_what_could_not_be_looked_at_is_not_well(self) -> None:
+        (found,) = judge_foreign_rules([], ["nft is gone"], [])
+        assert found.severity is Severity.UNKNOWN
