@@ -469,7 +469,7 @@ def leftovers(cluster: Cluster, _: Path) -> Iterator[Shell]:
     gone = (cluster["web-3"].addresses[Family.IPV4], HTTP_PORT)
     with _web(cluster, _pods(cluster, "web-1")):
         kube_proxy.leave_iptables(cluster.node, [Served(WEB, [gone])])
-        assert _met(cluster, "client") == "web-3"
+        assert _met(cluster, "client") == "web-1"
         yield _shell(cluster)
         assert _met(cluster, "client") == "web-1"
 

@@ -493,7 +493,6 @@ def errors(found: Found) -> list[tuple[str, str | None]]:
     ("command", "kind"),
     [
         ("ipvsadm", "virtual servers that are missing"),
-        ("address", "service addresses that are missing on the dummy interface"),
         ("nft flush table inet ipvsproxy", "rules that are not the agent's"),
         ("nft flush ruleset", "rules that are not the agent's"),
     ],
@@ -503,12 +502,10 @@ def test_what_others_take_away_so_that_traffic_fails_is_one_error(
 ) -> None:
     write_service(node, "10.244.1.10", addresses=("10.96.0.10", "fd00:10:96::10"))
     with running(node):
-        with node.namespace.entered(), DummyInterface() as interface, IpvsNetlink() as ipvs:
+        with node.namespace.entered(), IpvsNetlink() as ipvs:
             if command == "ipvsadm":
                 servers = [each for chunk in ipvs.virtual_servers() for each in chunk]
                 ipvs.apply([IpvsOperation(Command.DEL_SERVICE, each) for each in servers])
-            elif command == "address":
-                interface.apply([], list(interface.bound()))
             else:
                 node.namespace.run(*command.split())
         found = check(node)

@@ -126,9 +126,10 @@ def test_the_way_is_told_step_by_step_with_rules_and_entries_and_who_answers_at_
         f"{whose}, with internalTrafficPolicy Cluster",
         "1. prerouting, chain prerouting: masquerade sources outside the cluster's pods: marked (bit 14)",
         element,
-        "2. routing: the destination is bound on the dummy interface: for the node",
+        "2. prerouting, chain destinations: service traffic is not for others' destination NAT: the destination stays",
+        "3. routing: the destination is bound on the dummy interface: for the node",
         f"to {endpoint(cluster, 'web-1', family)}, {endpoint(cluster, 'web-3', family)}:",
-        "6. postrouting, chain masquerading: masquerade what is marked: the source becomes an address of the node",
+        "7. postrouting, chain masquerading: masquerade what is marked: the source becomes an address of the node",
     ):
         assert expected in lines, told.stdout
     own = cluster.node.addresses[family], cluster.node.gateways[family]
