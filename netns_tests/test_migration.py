@@ -218,6 +218,8 @@ def test_a_node_goes_back_to_mode_iptables_and_connections_go_on_until_the_clean
         agent.terminate()
         leave_mode_iptables(cluster, kube_proxy.services_of(cluster, [service]))
         clients.go_on()
+        let_kube_proxy_translate(cluster)
+        clients.go_on()
     # A process of the node has the ClusterIP for its own address, too, as long as the interface has it.
     with Clients(cluster, service, on_node=False) as clients:
         cleaned = agent.cleanup("--yes")
@@ -227,6 +229,14 @@ def test_a_node_goes_back_to_mode_iptables_and_connections_go_on_until_the_clean
         clients.go_on()
     assert "24 virtual servers, the interface kube-ipvs0, the nftables table" in cleaned.stdout
     assert tables.virtual_servers(node) == {}
+
+
+def let_kube_proxy_translate(cluster: Cluster) -> None:
+    """Run the commands of the page by which kube-proxy's destination NAT has new connections."""
+    commands = re.findall(r"(?m)^nft flush chain .+$", PAGE)
+    assert len(commands) == 2
+    for command in commands:
+        cluster.node.namespace.run(*command.split())
 
 
 def test_mode_nftables_ends_what_it_finds_and_serves_beside_what_the_cleanup_removes(
@@ -241,6 +251,7 @@ def test_mode_nftables_ends_what_it_finds_and_serves_beside_what_the_cleanup_rem
         leave_mode_nftables(cluster, kube_proxy.services_of(cluster, [service]))
         with pytest.raises(NoAnswerError):
             cut.ask()
+    let_kube_proxy_translate(cluster)
     with Clients(cluster, service) as clients:
         cleaned = agent.cleanup("--yes")
         assert (cleaned.returncode, cleaned.stderr) == (0, "")
