@@ -67,8 +67,8 @@ table ip filter {
 }
 """
 
-# Every chain of it passes on what no condition fits, or is none that a packet to a service meets before IPVS. Answers
-# to processes of the node meet each of them.
+# Every chain of it passes on what no condition fits, or is none that a packet to a service meets before IPVS.
+# Answers to processes of the node meet each chain.
 HARMLESS = """
 table inet filter {
     chain guard {

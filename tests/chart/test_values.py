@@ -69,6 +69,10 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("config.healthzBindAddress", "none", "at '/config/healthzBindAddress': 'none' does not match"),
         ("config.healthzBindAddress", "0.0.0.0", "at '/config/healthzBindAddress': '0.0.0.0' does not match"),
         ("extraArgs", ["v=2"], "at '/extraArgs/0': 'v=2' does not match"),
+        *(
+            ("extraArgs", ["--v=2", flag], "extraArgs: --")
+            for flag in ("--config=/a", "--hostname_override=node-1", "--hostname-override", "--kubeconfig=/a")
+        ),
         ("extraArgs", "--v=2", "at '/extraArgs': got string, want array"),
         ("extraEnv", [{"value": "b"}], "at '/extraEnv/0': missing property 'name'"),
         ("extraEnv", [{"name": "A", "value": 1}], "at '/extraEnv/0/value': got number, want string"),

@@ -145,6 +145,12 @@ httpGet:
 {{- fail (printf "extraEnv: %s is the chart's to set" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- range .Values.extraArgs -}}
+{{- $flag := splitList "=" . | first | replace "_" "-" -}}
+{{- if has $flag (list "--config" "--hostname-override" "--kubeconfig") -}}
+{{- fail (printf "extraArgs: %s is the chart's to set: leave it out" $flag) -}}
+{{- end -}}
+{{- end -}}
 {{- $healthzPort := include "ipvsproxy.port" (include "ipvsproxy.healthzBindAddress" .) -}}
 {{- if eq $healthzPort (include "ipvsproxy.port" (include "ipvsproxy.metricsBindAddress" .)) -}}
 {{- fail (printf "config.metricsBindAddress: the port is that of config.healthzBindAddress, %s; a pod can't have it twice" $healthzPort) -}}
