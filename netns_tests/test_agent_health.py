@@ -218,7 +218,7 @@ def test_a_host_firewall_that_drops_is_said_in_the_log_and_in_dump_until_it_goes
         agent.await_line("first sync")
         assert warnings(node) == []
         node.namespace.run("nft", "-f", "-", stdin=POLICY_DROP)
-        line = agent.await_line("host firewall drops on input")
+        line = agent.await_line("host firewall drops")
         assert (
             line["level"],
             line["family"],

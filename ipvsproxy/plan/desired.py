@@ -212,7 +212,7 @@ class Desired:
 
     def without_service_addresses(self) -> list[ObjectKey]:
         """Return the Services of which an endpoint is left out for being a service address."""
-        return [service for service, plan in self._plans.items() if plan.has_service_address]
+        return [service for service, plan in self._plans.items() if plan.at_service_addresses]
 
     def rejections(self) -> Iterator[Rejection]:
         """Say for each Service which parts of it it does not get, and why."""

@@ -106,8 +106,8 @@ class ServicePlan(NamedTuple):
     """All that one Service asks of the kernel.
 
     `created` decides between Services that claim the same key. `rejections` are the parts that it does not get,
-    whatever other Services ask for. `has_service_address` says that an endpoint is left out for being a service
-    address.
+    whatever other Services ask for. `at_service_addresses` are the addresses of endpoints that are service
+    addresses, too.
     """
 
     virtual_servers: Mapping[VirtualServerKey, PlannedVirtualServer]
@@ -116,7 +116,7 @@ class ServicePlan(NamedTuple):
     rejections: tuple[Rejection, ...] = ()
     health_check: HealthCheck | None = None
     depends_on: Dependency = Dependency(0)
-    has_service_address: bool = False
+    at_service_addresses: frozenset[Address] = frozenset()
 
 
 NOTHING = ServicePlan({})
@@ -161,7 +161,12 @@ def plan_service(
         tuple(rejections),
         planning.health_check(),
         _dependencies(service, slices),
-        bool(planning.misled),
+        frozenset(
+            endpoint.address
+            for each in slices
+            for endpoint in each.endpoints
+            if endpoint.address in context.service_addresses
+        ),
     )
 
 

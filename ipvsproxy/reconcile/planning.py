@@ -106,8 +106,8 @@ class Planner:
     def is_misled(self, service: ObjectKey, state: ServiceState) -> bool:
         """Say whether the Service's plan is wrong about having endpoints at service addresses."""
         addresses = self._desired.service_addresses
-        has_any = any(endpoint.address in addresses for each in state.slices for endpoint in each.endpoints)
-        return bool(state.service) and self._desired.plan(service).has_service_address != has_any
+        found = {endpoint.address for each in state.slices for endpoint in each.endpoints} & addresses
+        return bool(state.service) and self._desired.plan(service).at_service_addresses != found
 
     def report_rejections(self, services: Iterable[ObjectKey]) -> None:
         """Tell of each part that a Service does not get, when that changes."""

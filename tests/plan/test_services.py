@@ -342,7 +342,7 @@ def test_an_endpoint_at_a_service_address_is_left_out_with_a_reason() -> None:
         service("10.96.0.10"), endpoint_slice("10.96.0.6", "10.96.0.5", "10.244.0.1"), around=around
     )
     assert served(planned) == {"10.96.0.10:80/tcp": ["10.244.0.1:8080"]}
-    assert planned.has_service_address
+    assert planned.at_service_addresses
     assert [str(each) for each in planned.rejections] == [
         "Service default/web: endpoints: endpoint 10.96.0.5:8080, and 1 more: its address is a service address"
     ]

@@ -648,3 +648,13 @@ def test_a_shorter_sync_period_brings_the_next_resync_forward() -> None:
     world.settle()
     world.advance(6)
     assert world.successes == before + 1
+
+
+def test_an_endpoint_serves_again_when_its_address_is_no_service_address_and_another_endpoints_is(
+    running: World,
+) -> None:
+    running.put(endpoint_slice("10.96.0.5", "203.0.113.1"))
+    running.put(service("10.96.0.5", has_selector=False))
+    running.put(service("10.96.0.6", external_ips=("203.0.113.1",), has_selector=False))
+    real_servers = running.ipvs.state()[key("10.96.0.6")].real_servers
+    assert [str(each) for each in real_servers] == ["10.96.0.5:8080"]
