@@ -15,6 +15,7 @@ from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.errors import IpvsProxyError, UsageError
 from ipvsproxy.kernel.addresses import DummyInterface
+from ipvsproxy.kernel.foreign_rules import read_foreign_rules
 from ipvsproxy.kernel.host_firewall import HostFirewallReader
 from ipvsproxy.kernel.ipvs import IpvsNetlink
 from ipvsproxy.kernel.listening import listeners, listeners_of
@@ -201,6 +202,7 @@ class NodeKernel:
             silent={hop for hop, interface in hops if self._routes.is_silent(hop, interface)},
             near={address for address, route in routes.items() if route and self._is_near(address, route)},
             pod_listeners=listeners_of(places - own),
+            foreign_rules=read_foreign_rules(),
         )
 
     def _is_near(self, address: Address, route: Route) -> bool:

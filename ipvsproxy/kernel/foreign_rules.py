@@ -53,6 +53,9 @@ class ForeignRules(NamedTuple):
     unseen: tuple[str, ...] = ()
 
 
+NO_FOREIGN_RULES: Final = ForeignRules()
+
+
 class _Chain(msgspec.Struct):
     family: str
     table: str

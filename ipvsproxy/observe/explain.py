@@ -32,6 +32,7 @@ from ipvsproxy.observe.explain_schema import (
 )
 from ipvsproxy.observe.traced import is_full, keys_met, trace_desired, trace_kernel
 from ipvsproxy.observe.words import mentions
+from ipvsproxy.plan.foreign_rules import that_meet
 from ipvsproxy.plan.trace import trace
 from ipvsproxy.plan.trace.values import Outcome, SourceSeen
 
@@ -97,6 +98,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
         *question.unless,
         *map(str, traced.undecided),
         *kernel.host_firewall.unseen,
+        *_before_ours(key, met, kernel),
         *doubts(question.packet, met, traced, kernel, desired.get(met)),
     ]
     endpoints = list(_endpoints(desired.get(met), kernel, met, traced))
@@ -119,7 +121,7 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
         ),
         destination=_destination(key, desired.get(key)),
         about=[*_about(situation), *words.claims_of_foreign(situation, report)],
-        assumptions=[*question.assumptions, *unseen],
+        assumptions=[*question.assumptions, *kernel.foreign_rules.unseen, *unseen],
         steps=[_explained(step) for step in traced.steps if step.real_server is None],
         ways=_ways(traced),
         endpoints=endpoints,
@@ -236,6 +238,13 @@ def _explained(step: Step) -> ExplainedStep:
     entries = [describe(item) for item in step.items]
     reason = step.reason or words.RULE_WITHOUT_COMMENT
     return ExplainedStep(step.stage, step.chain or None, reason, step.effect, entries)
+
+
+def _before_ours(key: VirtualServerKey, met: VirtualServerKey, kernel: KernelState) -> Iterator[str]:
+    """Yield the rules of others that the packet, or the answer to it, may fit before it meets the agent's own."""
+    places = {(each.address, each.port) for each in (key, met)}
+    places |= {status.real_server[:2] for status in kernel.statuses.get(met, ())}
+    yield from map(str, that_meet(kernel.foreign_rules.rules, places))
 
 
 def _wanted(traced: Trace, wanted: Trace, differences: Sequence[str]) -> str | None:

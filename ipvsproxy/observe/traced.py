@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipvsproxy.kernel.foreign_rules import NO_FOREIGN_RULES
 from ipvsproxy.model.addresses import Family, format_address, parse_address
 from ipvsproxy.model.ipvs import RealServer, VirtualServerKey
 from ipvsproxy.model.objects import AddressKind
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from ipvsproxy.kernel.foreign_rules import ForeignRules
     from ipvsproxy.kernel.host_firewall import HostFirewall
     from ipvsproxy.kernel.listening import Listener
     from ipvsproxy.kernel.nft import FoundTable
@@ -52,7 +54,8 @@ class KernelState:
     what comes in by them, and `silent` did not answer lately. `misrouted` are real servers that the packet in question
     is kept from by policy routing, as it is, and once it is marked to be masqueraded. `near` are the endpoints that
     have an address of the node, or are behind an interface of it that does not lead out of the cluster.
-    `pod_listeners` are the sockets of the pods of this node whose network can be seen.
+    `pod_listeners` are the sockets of the pods of this node whose network can be seen. `foreign_rules` are those of
+    others that come before the agent's.
     """
 
     table: FoundTable
@@ -76,6 +79,8 @@ class KernelState:
     def ways(self) -> Mapping[Address, str]:
         """The interfaces that lead to endpoints, as far as they are known."""
         return {address: way.interface for address, way in self.routes.items() if way and way.interface}
+
+    foreign_rules: ForeignRules = NO_FOREIGN_RULES
 
     @property
     def elements(self) -> AbstractSet[SetElement]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipvsproxy.kernel.foreign_rules import ForeignRules
 from ipvsproxy.kernel.host_firewall import HostFirewall
 from ipvsproxy.kernel.listening import Listener
 from ipvsproxy.kernel.nft_rules import ListedRules, UnknownRule
@@ -25,6 +26,7 @@ from ipvsproxy.model.reasons import Rejection
 from ipvsproxy.observe.explain import is_owned, why_nobody_has
 from ipvsproxy.observe.explain_schema import EndpointState, ExplainedOutcome
 from ipvsproxy.observe.traced import Misrouted, keys_wanted
+from ipvsproxy.plan.foreign_rules import ForeignRule, ForeignRuleKind
 from ipvsproxy.plan.rules import Chain, Hook, Rule, Verdict
 from ipvsproxy.plan.trace.values import KernelReason
 from ipvsproxy.plan.view import Drain, DrainKey, Failure
@@ -573,6 +575,15 @@ class TestUnless:
         firewall = HostFirewall(tables(INPUT="DROP"))
         served = web(endpoint(HERE, ready=False, serving=False))
         assert told(TARGET, without(kernel_state(served), host_firewall=firewall)).unless == []
+
+    def test_rules_of_others_that_the_packet_may_meet_first(self) -> None:
+        early = ForeignRule(ForeignRuleKind.DESTINATION_NAT, "chain a of table ip b", "redirect", (), (80,))
+        answers = ForeignRule(ForeignRuleKind.NOTRACK, "chain a of table ip b", "notrack", (), (8080,))
+        other = ForeignRule(ForeignRuleKind.NOTRACK, "chain a of table ip b", "notrack", (), (53,))
+        found = ForeignRules((early, answers, other), ("nft is gone",))
+        told_ = told(TARGET, without(kernel_state(web(LOCAL)), foreign_rules=found))
+        assert (told_.unless, told_.is_well) == ([str(early), str(answers)], False)
+        assert told_.assumptions == ["nft is gone"]
 
     def test_a_rule_that_cant_be_followed(self) -> None:
         kernel = kernel_state(web(LOCAL))
