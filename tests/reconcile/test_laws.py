@@ -339,15 +339,13 @@ class Laws(RuleBasedStateMachine):
     def _check_masquerading(self) -> None:
         """No reply may leave with a pod's address: what other nodes answer from outside is masqueraded."""
         owners = self.world.controller.planned().owners
-        # Where two Services have one ClusterIP, which no API server allows, it is the other one's clients there.
-        redirected = {
-            asked: target
-            for asked, target in _redirected_outside(self.elements)
-            if owners.get(asked) == owners.get(target)
-        }
+        redirected = dict(_redirected_outside(self.elements))
         for asked in self.present - self.foreign.keys():
             dropped = SetElement(FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS, asked) in self.elements
-            if asked.address in EXTERNAL and not dropped:
+            # The ClusterIP's port may be somebody else's virtual server, or that of another Service with the same
+            # ClusterIP, which no API server allows.
+            is_others = owners.get(asked) != owners.get(redirected.get(asked, asked))
+            if asked.address in EXTERNAL and not dropped and not is_others:
                 places = self.weights.get(redirected.get(asked, asked), {})
                 remote = [place for place, weight in places.items() if weight and place[0] != LOCAL_POD]
                 if remote:
