@@ -95,7 +95,8 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < end, "the program does not end:\n" + "\n".join(self.lines)
             self._read(time.monotonic() + 0.05)
-        while self._read(time.monotonic()):
+        # What was written last may come a moment after the program's end.
+        while self._read(time.monotonic() + 1.0):
             pass
         return self.process.returncode
 
