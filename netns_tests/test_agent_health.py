@@ -249,7 +249,7 @@ def is_node_known(node: Node) -> bool:
 
 
 def warnings(node: Node) -> list[str]:
-    return ask_report(node.run_directory).warnings
+    return ask_report(node.run_directory).host_firewall.warnings
 
 
 def dump(node: Node) -> str:

@@ -194,12 +194,13 @@ def test_without_a_ready_endpoint_it_says_which_there_are_and_why_they_do_not_se
         f"refused at once: no endpoint of Service default/{service.name} serves here: not ready\n"
         in told.stdout
     )
-    (shown,) = explained(cluster, "client", target)["endpoints"]
-    assert (shown["address"], shown["state"], shown["reason"]) == (
-        cluster["web-1"].addresses[family],
-        "excluded",
-        "not ready",
-    )
+    excluded = (cluster["web-1"].addresses[family], "excluded", "not ready")
+
+    def shown() -> tuple[str, str, str]:
+        (endpoint,) = explained(cluster, "client", target)["endpoints"]
+        return endpoint["address"], endpoint["state"], endpoint["reason"]
+
+    await_that(lambda: shown() == excluded, "the endpoint has drained, and is excluded")
     assert failure_of(cluster["client"], target) is Failure.REFUSED
 
 
