@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 API_PEER = "{} is an address by which this node reaches the API server"
 # As pods listen, so that whoever takes over a pod's address has its traffic.
 DIRECT = Port("http", HTTP_PORT, HTTP_PORT)
-SECOND = {Family.IPV4: "198.18.3.1/24", Family.IPV6: "2001:db8:cb:3::1/64"}
+NETWORK_BITS = {Family.IPV4: 24, Family.IPV6: 64}
 NUMBERS = itertools.count(10, 10)
-ANNOUNCED = {Family.IPV4: "198.18.4.1", Family.IPV6: "2001:db8:cb:4::1"}
 
 
 class Kind(NamedTuple):
@@ -113,7 +112,10 @@ def agent(
 
 @pytest.fixture
 def number() -> int:
-    """Return the first of ten numbers of Services that no other test has: each has its Events once."""
+    """Return the first of ten numbers of Services that no other test has.
+
+    So each has its Events once, and addresses that no Service has which is about to go.
+    """
     return next(NUMBERS)
 
 
@@ -221,7 +223,7 @@ class TestPods:
     def test_nobody_takes_an_address_away_by_naming_it_in_a_slice_of_his_own(
         self, cluster: ApiCluster, number: int, kind: Kind, family: Family
     ) -> None:
-        address = "198.18.0.32" if family is Family.IPV4 else "2001:db8:cb:1::32"
+        address = addressing.external_ip(number, family)
         forged = service(number + 1)
         del forged["spec"]["selector"]
         cluster.put(
@@ -266,7 +268,8 @@ class TestInterfaces:
         family: Family,
         order: str,
     ) -> None:
-        address = SECOND[family].partition("/")[0]
+        address = addressing.external_ip(number, family)
+        of_the_node = f"{address}/{NETWORK_BITS[family]}"
         target = Target(address, HTTP_PORT)
         claim = (
             kind.claim(number, address),
@@ -275,9 +278,9 @@ class TestInterfaces:
         if order == "claim first":
             cluster.put(*claim)
             cluster.await_answer("outside", target, "web-1")
-            eth1(SECOND[family])
+            eth1(of_the_node)
         else:
-            eth1(SECOND[family])
+            eth1(of_the_node)
             assert answerer(cluster["outside"], target) == "node-a"
             cluster.put(*claim)
         cluster.await_complaints(kind.refused(number, f"{address} is an address of this node"))
@@ -289,7 +292,7 @@ class TestInterfaces:
         self, cluster: ApiCluster, number: int, family: Family, interface: str
     ) -> None:
         """As kube-vip does: as /32 or /128, on the loopback interface for BGP and on another one for ARP."""
-        address, node = ANNOUNCED[family], cluster.host
+        address, node = addressing.external_ip(number, family), cluster.host
         place = (f"{address}/{family.bits}", "dev", interface)
         target = Target(address, HTTP_PORT)
         cluster.put(
@@ -313,7 +316,7 @@ def test_an_external_ip_at_an_interface_has_to_be_of_a_network_that_the_operator
     cluster: ApiCluster, number: int, family: Family
 ) -> None:
     """As keepalived has them: the operator's, and not whose who may write Services."""
-    address, node = ANNOUNCED[family], cluster.host
+    address, node = addressing.external_ip(number, family), cluster.host
     place = (f"{address}/{family.bits}", "dev", "eth0")
     node.namespace.run("ip", "address", "add", *place, *(["nodad"] if family is Family.IPV6 else []))
     target = Target(address, HTTP_PORT)
