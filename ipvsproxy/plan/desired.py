@@ -39,7 +39,8 @@ class Touched:
 
     `services` holds those that claim a virtual server which has another owner now, `service_addresses` the addresses
     that a Service asks for now and none did before, or the reverse. `redirected` are the virtual servers of which
-    other clients than before are sent to a ClusterIP.
+    other clients than before are sent to a ClusterIP. `more_follows` says that this is a part of what is compared, and
+    virtual servers are yet to come.
     """
 
     virtual_servers: set[VirtualServerKey] = field(default_factory=set)
@@ -48,6 +49,7 @@ class Touched:
     services: set[ObjectKey] = field(default_factory=set)
     service_addresses: set[Address] = field(default_factory=set)
     redirected: set[VirtualServerKey] = field(default_factory=set)
+    more_follows: bool = False
 
     def __bool__(self) -> bool:
         """Say whether there is anything to compare."""

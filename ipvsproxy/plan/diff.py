@@ -16,24 +16,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.model.firewall import MAPS, FirewallSet, SetElement
-from ipvsproxy.model.ipvs import Command, IpvsOperation
+from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.ownership import guards
+from ipvsproxy.plan.ownership import guards, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.firewall import ElementFields
-    from ipvsproxy.model.ipvs import RealServer, VirtualServer, VirtualServerKey
+    from ipvsproxy.model.ipvs import RealServer, VirtualServer
     from ipvsproxy.plan.desired import Desired, Touched
 
 
 # A Service's source ranges change as a whole, not first one and then another. And who is refused for want of endpoints
 # may as well be refused by IPVS: one transaction less for a first endpoint.
-SWITCHED_SETS = frozenset(
+_SWITCHED_SETS = frozenset(
     {FirewallSet.RESTRICTED_PORTS, FirewallSet.SOURCE_LISTS, FirewallSet.PORTS_WITHOUT_ENDPOINTS}
 )
+
+
+def goes_first(element: SetElement, desired: Desired) -> bool:
+    """Say whether an element goes with the first transaction, before virtual servers are edited.
+
+    Clients that were dropped, since only other nodes served, are refused at once when nobody does.
+    """
+    if element.set is FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS:
+        return element._replace(set=FirewallSet.PORTS_WITHOUT_ENDPOINTS) in desired.elements
+    return element.set in _SWITCHED_SETS
 
 
 class KnownElements:
@@ -176,20 +186,14 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
         and (other := actual.elements.value(element.set, element.fields[:3]))
         and other not in desired.elements
     }
-    remove_elements = [
-        element
-        for element in (map(_masqueraded_meanwhile, add_elements) if edits else ())
-        if element
-        and element.fields in actual.virtual_servers
-        and element not in actual.elements
-        and element not in desired.elements
-    ]
-    add_elements += remove_elements
+    meanwhile = _meanwhile(add_elements, desired, actual, touched) if edits or touched.more_follows else []
+    add_elements += meanwhile
+    remove_elements = meanwhile if edits else []
     for element in touched.elements | set(_left_behind(desired, actual, touched)):
         if element in actual.elements and (
             element not in desired.elements or guards(element, actual.elsewhere)
         ):
-            if element.set in SWITCHED_SETS or is_refused_instead(element, desired):
+            if goes_first(element, desired):
                 replaced.add(element)
             elif element not in replaced:
                 remove_elements.append(element)
@@ -210,14 +214,6 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
     )
 
 
-def is_refused_instead(element: SetElement, desired: Desired) -> bool:
-    """Say whether the element drops what is to be refused now: a refusal begins with the end of the drop."""
-    return (
-        element.set is FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS
-        and SetElement(FirewallSet.PORTS_WITHOUT_ENDPOINTS, element.fields) in desired.elements
-    )
-
-
 def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator[SetElement]:
     """Yield the restrictions of ports that are not desired, which nothing that was touched may name.
 
@@ -229,15 +225,34 @@ def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator
             yield left
 
 
-def _masqueraded_meanwhile(element: SetElement) -> SetElement | None:
-    """Return what has a port masqueraded while other clients than before are sent to its ClusterIP; None otherwise.
+def _meanwhile(
+    add: Sequence[SetElement], desired: Desired, actual: Actual, touched: Touched
+) -> list[SetElement]:
+    """Return the elements that are there only until all virtual servers are edited."""
+    going: Iterable[SetElement] = ()
+    if touched.more_follows:
+        going = (element for element in actual.elements if element not in desired.elements)
+    return list(dict.fromkeys(masqueraded_meanwhile((*add, *going), actual.elements, desired)))
 
-    Until both virtual servers are edited, clients outside may get endpoints of other nodes from either.
+
+def masqueraded_meanwhile(
+    changed: Iterable[SetElement], present: Container[SetElement], desired: Desired
+) -> Iterator[SetElement]:
+    """Yield what masquerades the ports of which other clients than before are sent to a ClusterIP.
+
+    Until both virtual servers are edited, clients outside may get endpoints of other nodes from either. `changed` are
+    elements that come, or went, and `present` what the sets have. A virtual server that is yet to be made has no
+    clients.
     """
-    match element:
-        case SetElement(of, (address, protocol, port, _, _)) if of in MAPS:
-            return SetElement(FirewallSet.MASQUERADED_PORTS, (address, protocol, port))
-    return None
+    for element in changed:
+        match element:
+            case SetElement(of, (address, protocol, port, _, _)) if of in MAPS:
+                key = VirtualServerKey(address, protocol, port)
+                masqueraded = SetElement(FirewallSet.MASQUERADED_PORTS, key)
+                if record_of(key) in present and not (
+                    masqueraded in present or masqueraded in desired.elements
+                ):
+                    yield masqueraded
 
 
 def diff_virtual_server(wanted: VirtualServer, found: VirtualServer | None, *, drain: bool) -> Edit:

@@ -15,7 +15,7 @@ from ipvsproxy.kernel.interface import UNREACHABLE, FirewallError, KernelError
 from ipvsproxy.model.firewall import LATE_SETS, MAPS, PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan.diff import SWITCHED_SETS, diff_virtual_server, is_refused_instead
+from ipvsproxy.plan.diff import diff_virtual_server, goes_first
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.reconcile.flows import Flows, stale_flow
 from ipvsproxy.reconcile.source_lists import with_source_lists
@@ -291,7 +291,7 @@ class Applier:
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
         if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
             return found is not None
-        if element.set in SWITCHED_SETS or is_refused_instead(element, self._desired):
+        if goes_first(element, self._desired):
             return False
         wanted, drain = planned.virtual_server, planned.drain_timeout > 0
         return bool(diff_virtual_server(wanted, found, drain=drain).operations)

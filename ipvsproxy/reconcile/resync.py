@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ipvsproxy.model.firewall import LATE_SETS, MAPS, FirewallSet
 from ipvsproxy.plan.desired import Touched
+from ipvsproxy.plan.diff import masqueraded_meanwhile
 from ipvsproxy.plan.ownership import guards, is_ours, record_of
 from ipvsproxy.reconcile.apply import Outcome
 from ipvsproxy.reconcile.source_lists import installable
@@ -75,6 +76,7 @@ class Resync:
                 }
                 | {element for element in actual.elements if guards(element, actual.elsewhere)},
                 addresses={*(bound - desired.addresses), *(bound & actual.elsewhere.keys())},
+                more_follows=True,
             )
         )
         yield
@@ -105,13 +107,15 @@ class Resync:
         return found.intact
 
     def _install_firewall(self) -> None:
-        known = self._state.actual.elements
-        elements, put_off = installable(self._state.desired, known)
+        known, desired = self._state.actual.elements, self._state.desired
+        meanwhile = list(masqueraded_meanwhile(set(known) ^ desired.elements, known, desired))
+        elements, put_off = installable(desired, known)
         elements = {each for each in elements if each.set not in LATE_SETS}
         # What is ours by the old record stays on record until it is gone; what may exclude something new does not.
         elements |= {
             each for each in known if each.set not in MAPS and each.set is not FirewallSet.SOURCE_LISTS
         }
+        elements.update(meanwhile)
         self._kernel.firewall.install(elements)
         known.replace(elements)
         self._state.put_off.update(dict.fromkeys(put_off))

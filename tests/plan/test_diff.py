@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ from tests.plan.context import CONTEXT
 
 if TYPE_CHECKING:
     from ipvsproxy.model.ipvs import IpvsOperation, VirtualServer
-    from ipvsproxy.model.objects import Service
+    from ipvsproxy.model.objects import EndpointSlice, Service
     from ipvsproxy.plan.diff import Operations
 
 WEB = key("10.96.0.1")
@@ -144,16 +145,24 @@ def external(policy: TrafficPolicy, *source_ranges: str) -> Service:
     )
 
 
-def change(before: Service, after: Service) -> Operations:
-    """Return what has to be done when a Service becomes another, from a kernel that has the first."""
-    desired, slices = Desired(), [endpoint_slice(endpoint("10.244.0.1", node=NODE), "10.244.1.1")]
-    desired.replace(before.key, plan_service(before, slices, CONTEXT))
+HERE_AND_ELSEWHERE = endpoint_slice(endpoint("10.244.0.1", node=NODE), "10.244.1.1")
+
+
+def change(
+    before: Service,
+    after: Service,
+    behind: EndpointSlice = HERE_AND_ELSEWHERE,
+    then: EndpointSlice = HERE_AND_ELSEWHERE,
+) -> Operations:
+    """Return what has to be done when a Service and its endpoints change, from a kernel that has the first."""
+    desired = Desired()
+    desired.replace(before.key, plan_service(before, [behind], CONTEXT))
     actual = Actual(
         {at: planned.virtual_server for at, planned in desired.virtual_servers.items()},
         set(desired.addresses),
         KnownElements(desired.elements),
     )
-    return diff(desired, actual, desired.replace(after.key, plan_service(after, slices, CONTEXT)))
+    return diff(desired, actual, desired.replace(after.key, plan_service(after, [then], CONTEXT)))
 
 
 def test_while_the_external_traffic_policy_changes_its_virtual_server_stays_masqueraded() -> None:
@@ -166,6 +175,43 @@ def test_while_the_external_traffic_policy_changes_its_virtual_server_stays_masq
         FirewallSet.LOCAL_PORTS,
         FirewallSet.IN_CLUSTER_DESTINATIONS,
     }
+
+
+@pytest.mark.parametrize("kind", [TrafficPolicy.CLUSTER, TrafficPolicy.LOCAL])
+def test_while_the_roles_of_two_virtual_servers_are_turned_round_clients_are_masqueraded(
+    kind: TrafficPolicy,
+) -> None:
+    value = external(TrafficPolicy.LOCAL)
+    turned = value._replace(internal_traffic_policy=TrafficPolicy.LOCAL)
+    before, after = (value, turned) if kind is TrafficPolicy.LOCAL else (turned, value)
+    operations = change(before, after)
+    added, removed = (
+        {element.set for element in elements}
+        for elements in (operations.add_elements, operations.remove_elements)
+    )
+    maps = [FirewallSet.IN_CLUSTER_DESTINATIONS, FirewallSet.OUTSIDE_DESTINATIONS]
+    went, came = maps if kind is TrafficPolicy.LOCAL else reversed(maps)
+    assert added == {FirewallSet.MASQUERADED_PORTS, came}
+    assert removed == {FirewallSet.MASQUERADED_PORTS, went}
+
+
+def test_a_new_virtual_server_that_redirects_is_not_masqueraded_first() -> None:
+    desired = Desired()
+    plan = plan_service(external(TrafficPolicy.LOCAL), [HERE_AND_ELSEWHERE], CONTEXT)
+    operations = diff(desired, Actual(), desired.replace(ObjectKey("default", "web"), plan))
+    assert operations.remove_elements == []
+
+
+def test_clients_that_were_dropped_are_refused_as_soon_as_nobody_serves() -> None:
+    value = external(TrafficPolicy.LOCAL)
+    nobody, others = endpoint_slice(), endpoint_slice("10.244.1.1")
+    operations = change(value, value, others, nobody)
+    of = FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS
+    assert [element.set for element in operations.replaced_elements] == [of]
+    back = change(value, value, nobody, others)
+    assert of in {element.set for element in back.add_elements}
+    here = change(value, value, others, HERE_AND_ELSEWHERE)
+    assert [element.set for element in here.remove_elements] == [of]
 
 
 def test_source_ranges_change_in_one_transaction() -> None:

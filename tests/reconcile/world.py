@@ -82,6 +82,11 @@ class World:
         log = structlog.wrap_logger(None, processors=[self.events], wrapper_class=structlog.BoundLogger)
         self.controller = Controller(self.store, kernel, self.settings, lambda: self.now, log, hooks)
 
+    @property
+    def owners(self) -> Mapping[VirtualServerKey, ObjectKey]:
+        """The virtual servers that the agent wants, with their Services."""
+        return self.controller.planned().owners
+
     def _succeeded(self) -> None:
         self.successes += 1
 
