@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from ipvsproxy.model.objects import ServiceType, TrafficPolicy
+from ipvsproxy.model.objects import Protocol, ServiceType, TrafficPolicy
 from netns_tests import others, tables
 from netns_tests.addressing import Via
 from netns_tests.deadline import await_that
-from netns_tests.traffic import Connection, Failure, failure_of, request
+from netns_tests.servers import HTTP_PORT
+from netns_tests.traffic import Connection, Failure, Flow, failure_of, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipvsproxy.model.addresses import Family
-    from ipvsproxy.model.objects import Protocol
     from netns_tests.cluster import Cluster, ServiceUnderTest
     from netns_tests.topology import Host
 
@@ -125,6 +125,43 @@ def test_a_change_of_policy_leaves_connections_alone_and_new_ones_go_by_it(
         assert {each.server for each in answers} == {"web-1", "web-3"}
         assert outside.addresses[family] not in {each.source for each in answers}
         assert (one.ask(), another.ask()) == before
+
+
+@WAYS
+@pytest.mark.parametrize("policy", TrafficPolicy, ids=str)
+def test_clients_keep_what_they_have_and_get_what_is_theirs_while_internal_traffic_policy_changes(
+    cluster: Cluster, new_service: NewService, family: Family, via: Via, policy: TrafficPolicy
+) -> None:
+    outside, client = cluster["outside"], cluster["client"]
+    service = local_service(new_service, "web-1", "web-3")
+    if policy is TrafficPolicy.LOCAL:
+        become_local(service, policy)
+    streams, datagrams = (service.target(family, each, via=via) for each in (Protocol.TCP, Protocol.UDP))
+    with (
+        Connection(outside, streams) as connection,
+        Flow(outside, datagrams) as flow,
+        Flow(client, datagrams) as inside,
+    ):
+        for _ in range(2):
+            assert connection.ask() == ("web-1", outside.addresses[family], HTTP_PORT)
+            assert flow.ask().server == "web-1"
+            assert inside.ask().server in {"web-1", "web-3"}
+            for target in (streams, datagrams):
+                answers = [request(outside, target) for _ in range(4)]
+                assert {each[:2] for each in answers} == {("web-1", outside.addresses[family])}
+                assert {request(client, target).server for _ in range(4)} == {"web-1", "web-3"}
+            become_local(service, next(each for each in TrafficPolicy if each is not policy))
+
+
+def become_local(service: ServiceUnderTest, internal: TrafficPolicy) -> None:
+    """Give it an internalTrafficPolicy beside externalTrafficPolicy Local."""
+    service.become(
+        ServiceType.LOAD_BALANCER,
+        external_traffic_policy=TrafficPolicy.LOCAL,
+        internal_traffic_policy=internal,
+    )
+    service.await_pods(*(["web-1"] if internal is TrafficPolicy.LOCAL else ["web-1", "web-3"]))
+    service.await_sync()
 
 
 @WAYS
