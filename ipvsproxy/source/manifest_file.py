@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ipvsproxy.source.decode import Document
 
 Value: TypeAlias = Service | EndpointSlice | Node
+_Parser: TypeAlias = type[SafeLoader] | type[yaml.SafeLoader]
 
 # As the API server's decoder has it. libyaml takes half a second for so many levels, and longer by the square of them.
 MAXIMUM_DEPTH: Final = 10_000
@@ -247,12 +248,12 @@ class _Loader(_Forgiving, SafeLoader):
 class _ShallowLoader(_Forgiving, Composer, Resolver):
     """As `_Loader`, but with null in place of what is nested deeper than is read."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, parser: _Parser) -> None:
         """Take the text; what is wrong with it is a YAMLError, raised where it is met."""
         Composer.__init__(self)
         SafeConstructor.__init__(self)
         Resolver.__init__(self)
-        self._events = _without_depths(yaml.parse(text, SafeLoader))
+        self._events = _without_depths(yaml.parse(text, parser))
         self._next: yaml.Event | None = next(self._events, None)
 
     def check_event(self, *kinds: type[yaml.Event]) -> bool:
@@ -273,7 +274,8 @@ def _yaml_documents(data: bytes) -> list[_Document]:
     documents = []
     try:
         text = _text(data)
-        loader = (_Loader if _depth(text) <= json_text.MAXIMUM_DEPTH else _ShallowLoader)(text)
+        parser, depth = _parser_and_depth(text)
+        loader = _Loader(text) if depth <= json_text.MAXIMUM_DEPTH else _ShallowLoader(text, parser)
         while loader.check_node() and (node := loader.get_node()):
             content = loader.construct_document(node)
             if content is not None:
@@ -286,10 +288,21 @@ def _yaml_documents(data: bytes) -> list[_Document]:
     return documents
 
 
-def _depth(text: str) -> int:
+def _parser_and_depth(text: str) -> tuple[_Parser, int]:
+    """Return who can follow the text, and how deeply it is nested.
+
+    From version 0.2.6 on, libyaml follows 1,000 levels and no more. Python's own parser, which is slow, follows all.
+    """
+    try:
+        return SafeLoader, _depth(text, SafeLoader)
+    except yaml.MarkedYAMLError:
+        return yaml.SafeLoader, _depth(text, yaml.SafeLoader)
+
+
+def _depth(text: str, parser: _Parser) -> int:
     """Return how deeply the text is nested; ManifestError for more than the API would take."""
     depth = deepest = 0
-    for event in yaml.parse(text, SafeLoader):
+    for event in yaml.parse(text, parser):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             deepest = max(depth, deepest)
