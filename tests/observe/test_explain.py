@@ -531,6 +531,14 @@ class TestUnless:
             assert f"iptables-legacy -I OUTPUT -d 192.0.2.{number} -p tcp --dport 8080 -j ACCEPT" in step
         assert ("192.0.2.4" in step, "2 more endpoints" in step) == (False, True)
 
+    def test_what_else_may_drop_a_packet_that_is_dropped_is_not_told(self) -> None:
+        undecided = "-A INPUT -m set --match-set blocked src -j DROP"
+        drops = "-A FORWARD -j DROP"
+        assert self.firewalled(undecided, drops).unless == []
+        assert self.firewalled(undecided).unless != []
+        seen = HostFirewall(tables(drops), ("iptables-legacy can't be looked at",))
+        assert told(TARGET, without(kernel_state(web(LOCAL)), host_firewall=seen)).unless == []
+
     def test_one_that_refuses_is_a_refusal(self) -> None:
         assert self.firewalled("-A INPUT -p tcp -j REJECT").outcome is ExplainedOutcome.REFUSED
 
