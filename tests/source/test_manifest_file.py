@@ -213,7 +213,7 @@ def test_what_is_nested_deeply_in_yaml_and_used_by_nobody_harms_no_object(value:
     assert read(f"{NODE}---\n{deep}").objects[1].values == read(SERVICE).objects[0].values
 
 
-class Libyaml026(manifest_file.SafeLoader):
+class Libyaml026(yaml.CSafeLoader):
     """Follows 1,000 levels, as libyaml does from version 0.2.6 on."""
 
     def __init__(self, stream: str) -> None:
@@ -225,7 +225,7 @@ class Libyaml026(manifest_file.SafeLoader):
         self._depth += isinstance(event, yaml.CollectionStartEvent)
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
         if event and self._depth > 1000:
-            raise yaml.parser.ParserError(None, None, "exceeded max depth", event.start_mark)
+            raise yaml.MarkedYAMLError(problem="exceeded max depth")
         return event
 
 
