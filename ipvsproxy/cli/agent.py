@@ -229,7 +229,7 @@ class Agent:
         rejections = [*store.rejections(), *self._node_ports_health.rejections()]
         identity = Identity(__version__, os.getpid(), config.node_name, rules, not self._is_unknown())
         watches = self._source_health.states()
-        report = build_report(identity, view, states, rejections, (), watches)
+        report = build_report(identity, view, states, rejections, watches)
         return msgspec.structs.replace(report, host_firewall=self._host_firewall.state.reported)
 
     def _resync(self) -> ResyncResult:

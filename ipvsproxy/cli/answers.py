@@ -8,29 +8,52 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ipvsproxy.cli.notices import notify
 from ipvsproxy.errors import IpvsProxyError
 from ipvsproxy.kernel.interface import FirewallError
-from ipvsproxy.observe.agent_socket import ANSWER_TIMEOUT, AgentNotRunningError, AgentSilentError, ask_report
+from ipvsproxy.observe.agent_socket import (
+    ANSWER_TIMEOUT,
+    REPORT_COMMAND,
+    AgentNotRunningError,
+    AgentSilentError,
+    ask,
+)
 from ipvsproxy.observe.printable import printable_json
+from ipvsproxy.observe.schema import AgentReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import TextIO
 
-    from ipvsproxy.observe.schema import AgentReport
+    from ipvsproxy.observe.agent_socket import Answer
 
 _UNUSUAL: Final = 2.0  # seconds
 
 
-def await_report(directory: Path, notices: TextIO, unusual: float = _UNUSUAL) -> AgentReport:
-    """Return the agent's report; errors as `ask_report`. After `unusual` seconds a line says what is waited for."""
-    line = f"ipvsproxy: the agent has not answered for {unusual:g} s; waiting up to {ANSWER_TIMEOUT:g} s\n"
-    notice = threading.Timer(unusual, notices.write, [line])
+def await_report(directory: Path, notices: TextIO) -> AgentReport:
+    """Return the agent's report, as `await_answer` does."""
+    return await_answer(directory, REPORT_COMMAND, AgentReport, notices)
+
+
+def await_answer(
+    directory: Path,
+    command: str,
+    answer_type: type[Answer],
+    notices: TextIO,
+    patience: float = ANSWER_TIMEOUT,
+    unusual: float = _UNUSUAL,
+) -> Answer:
+    """Return the agent's answer to a command; errors as `ask_report`. A line says what is waited for.
+
+    The agent has `patience` seconds to answer, and the line comes after `unusual` ones.
+    """
+    line = f"the agent has not answered for {unusual:g} s; waiting up to {patience:g} s"
+    notice = threading.Timer(unusual, notify, [notices, line])
     notice.daemon = True
     notice.start()
     try:
-        return ask_report(directory)
+        return ask(directory, command, answer_type, patience)
     finally:
         notice.cancel()
 

@@ -6,13 +6,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipvsproxy.cli.answers import as_json, as_yaml
+from ipvsproxy.cli.answers import as_json, as_yaml, await_answer
 from ipvsproxy.cli.arguments.parser import OutputFormat
 from ipvsproxy.cli.layout import NOTHING, Column, Table, lay_out, look_of
 from ipvsproxy.cli.notices import notify
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.config.document import unwritten, write_file
-from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, AgentNotRunningError, ask
+from ipvsproxy.observe.agent_socket import CONFIG_COMMAND, AgentNotRunningError
 from ipvsproxy.observe.configuration import Configuration, configuration
 from ipvsproxy.observe.printable import printable
 
@@ -32,7 +32,8 @@ def show_config(arguments: ConfigArguments) -> int:
     """Show it; return the exit code. The agent's socket is for root only, what flags give is for anybody."""
     if arguments.asks_agent:
         require_operator()
-    question = partial(ask, arguments.effective.config.run_directory, CONFIG_COMMAND, Configuration)
+    run_directory = arguments.effective.config.run_directory
+    question = partial(await_answer, run_directory, CONFIG_COMMAND, Configuration, sys.stderr)
     return show(arguments, question, sys.stdout, sys.stderr)
 
 

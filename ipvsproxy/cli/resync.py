@@ -6,9 +6,10 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ipvsproxy.cli.answers import await_answer
 from ipvsproxy.cli.privilege import require_operator
 from ipvsproxy.errors import IpvsProxyError
-from ipvsproxy.observe.agent_socket import RESYNC_COMMAND, ask
+from ipvsproxy.observe.agent_socket import RESYNC_COMMAND, AgentSilentError
 from ipvsproxy.observe.schema import ResyncResult
 
 if TYPE_CHECKING:
@@ -24,12 +25,19 @@ _PATIENCE = 75.0  # seconds
 def resync(arguments: ResyncArguments) -> int:
     """Have it done, and show what came of it; return the exit code. Errors as `agent_socket.ask_report`."""
     require_operator()
-    return show(partial(ask, arguments.run_directory, RESYNC_COMMAND, ResyncResult, _PATIENCE), sys.stdout)
+    directory = arguments.run_directory
+    question = partial(await_answer, directory, RESYNC_COMMAND, ResyncResult, sys.stderr, _PATIENCE)
+    return show(question, sys.stdout)
 
 
 def show(question: Callable[[], ResyncResult], output: TextIO) -> int:
     """Show what was repaired, and what fails. IpvsProxyError if anything is not as it should be."""
-    result = question()
+    try:
+        result = question()
+    except AgentSilentError as error:
+        raise AgentSilentError(
+            f"{error}; see the agent's log, and start it again if it stays silent"
+        ) from error
     if result.error:
         raise IpvsProxyError(f"the comparison with the kernel failed: {result.error}")
     time = f"{result.seconds * 1000:.1f} ms"

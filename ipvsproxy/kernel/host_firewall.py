@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.kernel.host_firewall_listing import is_dormant, parse_chains, parse_table
 from ipvsproxy.kernel.interface import FirewallError, KernelUnavailableError
-from ipvsproxy.kernel.iptables import Iptables, completed, run_program
+from ipvsproxy.kernel.iptables import LEGACY_FAMILIES, Iptables, completed, legacy_tables, run_program
 from ipvsproxy.kernel.iptables_rules import HOOKS, parse_save
 from ipvsproxy.plan.firewall import TABLE
 from ipvsproxy.plan.host_rules import Backend, BaseChain, HostTables, TableName
@@ -31,7 +31,6 @@ _LIST_TABLE: Final = ("nft", "-j", "-n", "-t", "list", "table")
 # The JSON has no text of rules, and nft 1.0 does not have the flags of a table right in it.
 _LIST_TEXT: Final = ("nft", "-a", "-n", "-t", "list", "table")
 _OWN: Final = ("inet", TABLE)
-_LEGACY_NAMES: Final = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 _IPTABLES_NAT: Final = "nat"
 # What nft takes for a name, in its scanner; iptables allows others.
 _NFT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9/\\_.-]*")
@@ -75,7 +74,7 @@ class HostFirewallReader:
         Nothing of nftables is read again as long as nobody changed anything in it.
         """
         reads, unseen = self._look_at_nftables()
-        for family in _LEGACY_NAMES:
+        for family in LEGACY_FAMILIES:
             more, more_unseen = self._look_at_legacy(family)
             reads, unseen = reads + more, unseen + more_unseen
         return HostFirewall(
@@ -106,7 +105,7 @@ class HostFirewallReader:
             except FirewallError as error:
                 # Whoever has it may have removed it in the meantime.
                 if (family, table) in self._base_chains():
-                    unseen.append(f"table {family} {table}: {error}")
+                    unseen.append(f"table {family} {table} can't be looked at: {error}")
         return reads, unseen
 
     def _base_chains(self) -> dict[tuple[str, str], list[ListedChain]]:
@@ -154,29 +153,25 @@ class HostFirewallReader:
     def _look_at_legacy(self, family: str) -> tuple[list[_Read], list[str]]:
         reads: list[_Read] = []
         try:
-            names = (self._proc_net / _LEGACY_NAMES[family]).read_text().split()
-        except FileNotFoundError:
-            return [], []
-        except OSError as error:
-            return [], [f"/proc/net/{_LEGACY_NAMES[family]} can't be read: {error.strerror}"]
-        for table in (each for each in HOOKS if each in names):
-            name = TableName(Backend.LEGACY, family, table)
-            try:
-                saved = parse_save(self._iptables.save(name), table)
-                rules = saved.rules
-            except (FirewallError, ValueError, OSError) as error:
-                return reads, [
-                    (
-                        f"the tables of iptables-legacy ({family}) can't be looked at: {error}: "
-                        f"see `{'ip6tables' if family == 'ip6' else 'iptables'}-legacy-save` on the host"
-                    )
-                ]
-            base_chains = [
-                BaseChain(name, chain, chain.lower(), HOOKS[table][chain], drops)
-                for chain, drops in saved.policies.items()
+            for name in legacy_tables(self._proc_net, family):
+                if name.name in HOOKS:
+                    reads.append(self._read_legacy(name))  # noqa: PERF401 - what comes before an error counts
+        except (FirewallError, ValueError, OSError) as error:
+            return reads, [
+                (
+                    f"the tables of iptables-legacy ({family}) can't be looked at: {error}: "
+                    f"see `{'ip6tables' if family == 'ip6' else 'iptables'}-legacy-save` on the host"
+                )
             ]
-            reads.append(_Read(name, base_chains, rules))
         return reads, []
+
+    def _read_legacy(self, name: TableName) -> _Read:
+        saved, hooks = parse_save(self._iptables.save(name), name.name), HOOKS[name.name]
+        base_chains = [
+            BaseChain(name, chain, chain.lower(), hooks[chain], drops)
+            for chain, drops in saved.policies.items()
+        ]
+        return _Read(name, base_chains, saved.rules)
 
 
 def require_nft_name(name: str) -> str:

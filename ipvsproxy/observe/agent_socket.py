@@ -237,6 +237,8 @@ def _ask(path: Path, request: bytes, timeout: float) -> bytes:
             raise AgentNotRunningError(f"the agent is not running, nobody listens on {path}") from error
         except PermissionError as error:
             raise NotPermittedError(f"{path}: {error.strerror}: run as root") from error
+        except TimeoutError as error:
+            raise AgentSilentError(f"the agent has not answered on {path} for {timeout:g} s") from error
         except OSError as error:
             raise AgentSilentError(
                 f"the agent does not answer on {path}: {error.strerror or error}"

@@ -93,11 +93,12 @@ def explain(question: Question, kernel: KernelState, report: AgentReport | None)
     traced = trace(question.packet, state)
     key, met = question.key, _met(question.key, traced)
     desired = {each.virtual_server.key: each for each in desired_virtual_servers(report)} if report else {}
+    # Whatever else may drop a packet makes no other end of one that is dropped.
+    is_dropped = traced.outcome is Outcome.DROPPED and not traced.answers
+    may_drop = [*question.unless, *map(str, traced.undecided), *kernel.host_firewall.unseen]
     unless = [
         *unfollowed,
-        *question.unless,
-        *map(str, traced.undecided),
-        *kernel.host_firewall.unseen,
+        *([] if is_dropped else may_drop),
         *_before_ours(key, met, kernel),
         *doubts(question.packet, met, traced, kernel, desired.get(met)),
     ]

@@ -9,10 +9,11 @@ from ipvsproxy.model.firewall import FirewallSet, SetElement
 from ipvsproxy.model.ipvs import VirtualServerKey
 from ipvsproxy.model.items import describe
 from ipvsproxy.model.objects import AddressKind, Protocol
+from ipvsproxy.observe.desired import firewall_settings
 from ipvsproxy.observe.explain_schema import EndpointState
 from ipvsproxy.observe.words import mentions
 from ipvsproxy.plan.endpoints import EndpointReason
-from ipvsproxy.plan.firewall import TABLE
+from ipvsproxy.plan.firewall import TABLE, PodNetworks
 from ipvsproxy.plan.host_rules import Backend
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.plan.trace.values import KernelReason, Outcome, SourceSeen
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.explain_schema import ExplainedEndpoint
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.observe.traced import KernelState
+    from ipvsproxy.plan.host_firewall import HostFirewallFinding
     from ipvsproxy.plan.services import Redirect
     from ipvsproxy.plan.trace.values import Step, Trace
 
@@ -46,6 +48,7 @@ KINDS = {
 _POLICY_FIELD = {AddressKind.CLUSTER_IP: "internalTrafficPolicy"}
 _NOBODY_SERVES = frozenset({FirewallSet.PORTS_WITHOUT_ENDPOINTS, FirewallSet.PORTS_WITHOUT_LOCAL_ENDPOINTS})
 _ENOUGH = 10
+_FEW_COMMANDS = 3
 
 RULE_WITHOUT_COMMENT = "a rule without a comment"
 """The duty of a rule of somebody's who does not say what it is for."""
@@ -269,7 +272,7 @@ def advice(
         yield "start the agent: only it knows what should be there, and it mends what is not"
     if not certain:
         yield "look into what `unless` says: that may keep the packet from the endpoint, or the answer from its client"
-    yield from _past_the_host_firewall(situation)
+    yield from _past_the_host_firewall(situation, report)
     if situation.traced.outcome is not Outcome.ANSWERED:
         yield from _by_outcome(situation, mending=bool(differences))
         if report:
@@ -283,17 +286,41 @@ def advice(
     yield from _by_state(situation)
 
 
-def _past_the_host_firewall(situation: Situation) -> Iterator[str]:
-    key = situation.key
+def _past_the_host_firewall(situation: Situation, report: AgentReport | None) -> Iterator[str]:
     for drop in situation.traced.host_drops:
         # Node ports are at addresses of the node: all its other ports stay closed.
-        port = (
-            f"{key.protocol.name.lower()} dport"
-            if drop.base.table.backend is Backend.NFTABLES
-            else (f"-p {key.protocol.name.lower()} --dport")
+        to_service = _destination_at(drop, situation.key.address, situation.key)
+        to_endpoints = list(dict.fromkeys(_to_endpoints(situation, drop, report))) or [""]
+        commands = [
+            f"`{drop.command.replace('SERVICE-CIDR', to_service).replace('POD-CIDR', each)}`"
+            for each in to_endpoints[:_FEW_COMMANDS]
+        ]
+        left = len(to_endpoints) - len(commands)
+        more = f", the same for {left} more endpoints" if left else ""
+        yield (
+            f"so that it passes {drop.base}: {'; '.join(commands)}{more}, and the same in the configuration of that "
+            "firewall"
         )
-        command = drop.command.replace("SERVICE-CIDR", f"{format_address(key.address)} {port} {key.port}")
-        yield f"so that it passes {drop.base}: `{command}`, and the same in the configuration of that firewall"
+
+
+def _to_endpoints(
+    situation: Situation, drop: HostFirewallFinding, report: AgentReport | None
+) -> Iterator[str]:
+    """Yield what matches the endpoints that the chain keeps the packet from: the pods' networks, or each by itself."""
+    pods = firewall_settings(report).pods if report else PodNetworks()
+    networks = pods.networks if isinstance(pods, PodNetworks) else ()
+    for step in situation.traced.steps:
+        if step.host_drop == drop and step.real_server:
+            address, port, *_ = step.real_server
+            found = [str(network) for network in networks if network.contains(address)]
+            yield found[0] if found else _destination_at(drop, address, situation.met._replace(port=port))
+
+
+def _destination_at(drop: HostFirewallFinding, address: Address, to: VirtualServerKey) -> str:
+    """Return the conditions for an address, and for a protocol and port, in the words of the chain's own program."""
+    protocol = to.protocol.name.lower()
+    port = f"{protocol} dport" if drop.base.table.backend is Backend.NFTABLES else f"-p {protocol} --dport"
+    return f"{format_address(address)} {port} {to.port}"
 
 
 def _by_outcome(situation: Situation, *, mending: bool) -> Iterator[str]:

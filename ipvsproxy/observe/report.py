@@ -58,14 +58,13 @@ def build_report(
     view: View,
     states: Iterable[ServiceState],
     rejections: Iterable[Rejection],
-    warnings: Iterable[str],
     watches: Iterable[WatchState] = (),
 ) -> schema.AgentReport:
     """Build the report of one moment.
 
     `states` are all Services that exist, and `rejections` those that the view does not have: both taken after the view,
-    so that whatever the view has not seen of them is on its way to the kernel. `warnings` are sentences about the node,
-    without a full stop. `watches` are the resources that are followed.
+    so that whatever the view has not seen of them is on its way to the kernel. `watches` are the resources that are
+    followed.
     """
     known = list(states)
     refused = sorted({each._replace(uid="") for each in (*rejections, *view.rejections)})
@@ -83,7 +82,7 @@ def build_report(
         _services(view, known, refused),
         _rejections(refused, known),
         _failures(view),
-        [*([] if identity.node_known else [no_such_node(identity.node_name)]), *warnings],
+        [] if identity.node_known else [no_such_node(identity.node_name)],
         [_watch(state) for state in watches],
         _source_lists(view),
         agent_ports=sorted(view.agent_ports),

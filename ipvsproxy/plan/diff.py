@@ -219,14 +219,16 @@ def diff(desired: Desired, actual: Actual, touched: Touched) -> Operations:
 
 
 def _left_behind(desired: Desired, actual: Actual, touched: Touched) -> Iterator[SetElement]:
-    """Yield the restrictions of ports that are not desired, which nothing that was touched may name.
+    """Yield what maps have for ports and is not desired, which nothing that was touched may name.
 
-    One stays as long as the virtual server is there. It also stays while another one, which may never come, is put off.
+    A restriction stays as long as the virtual server is there. It also stays while another one, which may never come,
+    is put off. A redirection stays while the virtual server can't be edited.
     """
     for key in touched.virtual_servers:
-        left = actual.elements.value(FirewallSet.RESTRICTED_PORTS, key)
-        if left and left not in desired.elements:
-            yield left
+        for of in MAPS:
+            left = actual.elements.value(of, key)
+            if left and left not in desired.elements:
+                yield left
 
 
 def _meanwhile(

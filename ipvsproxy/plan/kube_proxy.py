@@ -7,15 +7,14 @@ filter.
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipvsproxy.model.addresses import Family, family
 from ipvsproxy.model.objects import Protocol
-from ipvsproxy.plan import host_rules
 from ipvsproxy.plan.forwarding import CHAINS
+from ipvsproxy.plan.host_rules import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
+    from ipvsproxy.plan.host_rules import TableName
 
 _CANARY: Final = "KUBE-PROXY-CANARY"
 _CHAINS: Final[Mapping[str, frozenset[str]]] = {
@@ -63,7 +63,7 @@ _MARKING: Final = "KUBE-MARK-MASQ"
 _MASQUERADING: Final = "KUBE-POSTROUTING"
 _FORWARDING: Final = "KUBE-FORWARD"
 # What the agent has in its place.
-_OURS: Final = CHAINS[host_rules.Backend.LEGACY]
+_OURS: Final = CHAINS[Backend.LEGACY]
 
 NODE_PORT_SETS: Final[Mapping[Protocol, str]] = {
     Protocol.TCP: "KUBE-NODE-PORT-TCP",
@@ -112,25 +112,6 @@ IPSETS: Final = frozenset(
 def is_chain(table: str, name: str) -> bool:
     """Say whether a chain of one of iptables' tables is kube-proxy's."""
     return name in _CHAINS.get(table, ()) or (table == "nat" and bool(_SERVICE_CHAIN.fullmatch(name)))
-
-
-class Backend(enum.StrEnum):
-    """What has a table of iptables; the value is the name of the program that makes such tables."""
-
-    NFTABLES = "iptables-nft"
-    LEGACY = "iptables-legacy"
-
-
-class TableName(NamedTuple):
-    """A table of iptables; `family` is nft's name of it, `ip` or `ip6`."""
-
-    backend: Backend
-    family: str
-    name: str
-
-    def __str__(self) -> str:
-        """Return `table ip nat of iptables-nft`."""
-        return f"table {self.family} {self.name} of {self.backend}"
 
 
 class Jump(NamedTuple):

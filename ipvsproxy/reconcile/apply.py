@@ -7,7 +7,7 @@ the order of set-up and tear-down holds whatever fails.
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ from ipvsproxy.kernel.interface import UNREACHABLE, FirewallError, KernelError
 from ipvsproxy.model.firewall import LATE_SETS, MAPS, PORT_SETS, FirewallSet, SetElement
 from ipvsproxy.model.ipvs import Command, IpvsOperation, VirtualServerKey
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.desired import DESTINATIONS
 from ipvsproxy.plan.diff import diff_virtual_server, goes_first
 from ipvsproxy.plan.ownership import record_of
 from ipvsproxy.reconcile.flows import Flows, stale_flow
 from ipvsproxy.reconcile.source_lists import with_source_lists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from typing import TypeAlias
 
@@ -106,6 +107,8 @@ class Applier:
         self._flows = Flows(kernel.conntrack, desired, log)
         self._stuck: set[Address] = set()
         self._uncreated: set[VirtualServerKey] = set()
+        # What the firewall refused to add, by the virtual servers that have to wait for it.
+        self._refused: defaultdict[VirtualServerKey, set[SetElement]] = defaultdict(set)
 
     @property
     def _stuck_addresses(self) -> AbstractSet[Address]:
@@ -237,12 +240,14 @@ class Applier:
         """Change elements; a source list that is not light is only added `alone`, and put off otherwise."""
         # A map has one value for a key: the old one can't wait.
         replaced = {(element.set, element.fields[:3]) for element in add if element.set in MAPS}
-        remove = [
-            element
-            for element in removable
-            if (element.set, element.fields[:3]) in replaced
-            or (element.fields[:3] not in outcome.failures and not self._is_needed(element))
-        ]
+        remove = []
+        for element in removable:
+            if (element.set, element.fields[:3]) in replaced:
+                remove.append(element)
+            elif self._waits_for_elements(_key_of(element)):
+                outcome.failures[element] = "what comes in its place could not be added first"
+            elif element.fields[:3] not in outcome.failures and not self._is_needed(element):
+                remove.append(element)
         known = self._actual.elements
         add, remove, put_off = with_source_lists(add, remove, known, self._desired, any_list=alone)
         outcome.put_off += put_off
@@ -261,6 +266,8 @@ class Applier:
                     if element.set is not FirewallSet.SOURCE_LISTS
                 )
                 outcome.refused.update(counts)
+                if not alone:
+                    self._note_refused(add)
                 return
         self._actual.elements.update(add)
         self._actual.elements.difference_update(remove)
@@ -285,24 +292,56 @@ class Applier:
         """
         if element.set is FirewallSet.SERVICE_ADDRESSES:
             return element.address in self._stuck_addresses
-        if element.set not in PORT_SETS and element.set not in MAPS:
+        if (key := _key_of(element)) is None:
             return False
-        key = VirtualServerKey(*element.fields[:3])
         found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
         if found is None or planned is None or element.set is FirewallSet.SERVICE_PORTS:
             return found is not None
         if goes_first(element, self._desired):
             return False
+        # Who is masqueraded may get the endpoints of the ClusterIP, too.
+        others = self._led_to(key) if element.set is FirewallSet.MASQUERADED_PORTS else ()
+        return any(self._is_to_be_edited(each) for each in (key, *others))
+
+    def _is_to_be_edited(self, key: VirtualServerKey) -> bool:
+        found, planned = self._actual.virtual_servers.get(key), self._desired.virtual_servers.get(key)
+        if found is None or planned is None:
+            return False
         wanted, drain = planned.virtual_server, planned.drain_timeout > 0
         return bool(diff_virtual_server(wanted, found, drain=drain).operations)
+
+    def _note_refused(self, elements: Iterable[SetElement]) -> None:
+        for element in elements:
+            key = _key_of(element)
+            if key and element.set not in LATE_SETS:
+                for each in (key, *self._led_to(key)):
+                    self._refused[each].add(element)
+
+    def _waits_for_elements(self, key: VirtualServerKey | None) -> bool:
+        """Say whether the firewall refused to add what a virtual server has to have first, and it is still to come."""
+        if key is None or not (refused := self._refused.pop(key, None)):
+            return False
+        desired, known = self._desired.elements, self._actual.elements
+        if waits := {each for each in refused if each in desired and each not in known}:
+            self._refused[key] = waits
+        return bool(waits)
+
+    def _led_to(self, key: VirtualServerKey) -> Iterator[VirtualServerKey]:
+        """Yield the ClusterIPs' virtual servers that clients of this one are sent to, or will be."""
+        planned = self._desired.virtual_servers.get(key)
+        if planned and planned.redirect:
+            yield VirtualServerKey(planned.redirect.address, key.protocol, planned.redirect.port)
+        for of in DESTINATIONS.values():
+            match self._actual.elements.value(of, key):
+                case SetElement(_, (_, _, _, address, port)):
+                    yield VirtualServerKey(address, key.protocol, port)
 
     def _ready(self, operations: Operations, outcome: Outcome) -> dict[VirtualServerKey, Edit]:
         """Return the edits whose set elements are there."""
         ready = {}
-        refused_keys = {item.fields[:3] for item in outcome.failures if isinstance(item, SetElement)}
         for edit in operations.edits:
             key = edit.after.key
-            if record_of(key) in self._actual.elements and key not in refused_keys:
+            if record_of(key) in self._actual.elements and not self._waits_for_elements(key):
                 ready[key] = edit
             else:
                 outcome.failures[key] = "its firewall elements could not be added first"
@@ -437,6 +476,12 @@ class Applier:
                 outcome.done["addresses added"] += 1
         self._actual.addresses |= bound
         return bound
+
+
+def _key_of(element: SetElement) -> VirtualServerKey | None:
+    """Return the virtual server that an element is about; None if it is about an address."""
+    of_port = element.set in PORT_SETS or element.set in MAPS
+    return VirtualServerKey(*element.fields[:3]) if of_port else None
 
 
 def _may_be_done(error: KernelError | None) -> bool:

@@ -291,26 +291,31 @@ def _yaml_documents(data: bytes) -> list[_Document]:
 def _parser_and_depth(text: str) -> tuple[_Parser, int]:
     """Return who can follow the text, and how deeply it is nested.
 
-    From version 0.2.6 on, libyaml follows 1,000 levels and no more. Python's own parser, which is slow, follows all.
+    From version 0.2.6 on, libyaml follows 1,000 levels and no more. Python's own parser follows all, and takes many
+    times as long: it is not asked about errors in texts that are not deep.
     """
+    deepest = 0
     try:
-        return SafeLoader, _depth(text, SafeLoader)
+        for depth in _depths(text, SafeLoader):
+            deepest = max(depth, deepest)
     except yaml.MarkedYAMLError:
-        return yaml.SafeLoader, _depth(text, yaml.SafeLoader)
+        if deepest <= json_text.MAXIMUM_DEPTH:
+            raise
+        return yaml.SafeLoader, max(_depths(text, yaml.SafeLoader))
+    return SafeLoader, deepest
 
 
-def _depth(text: str, parser: _Parser) -> int:
-    """Return how deeply the text is nested; ManifestError for more than the API would take."""
-    depth = deepest = 0
+def _depths(text: str, parser: _Parser) -> Iterator[int]:
+    """Yield how deeply each collection of the text is nested; ManifestError for more than the API would take."""
+    depth = 0
     for event in yaml.parse(text, parser):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            deepest = max(depth, deepest)
             if depth > MAXIMUM_DEPTH:
                 raise ManifestError(_line(event.start_mark), f"is nested deeper than {MAXIMUM_DEPTH} levels")
+            yield depth
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-    return deepest
 
 
 def _without_depths(events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:

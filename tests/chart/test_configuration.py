@@ -218,8 +218,10 @@ def defaults() -> dict[str, Any]:
     return {name: setting.read("") for name, setting in SETTINGS.items()}
 
 
-def test_the_agent_has_its_defaults_if_no_value_is_given(tmp_path: Path) -> None:
-    found = arguments(render(), tmp_path)
+# `config:` with nothing but comments below it is null.
+@pytest.mark.parametrize("values", [{}, {"config": None}, {"config": {"ipvs": None}}])
+def test_the_agent_has_its_defaults_if_no_value_is_given(values: dict[str, Any], tmp_path: Path) -> None:
+    found = arguments(render(values), tmp_path)
 
     assert found.effective.ignored == ()
     assert {name: getattr(found.config, name) for name in SETTINGS} == defaults() | {"node_name": "node-1"}

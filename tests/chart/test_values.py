@@ -99,7 +99,6 @@ TRUE_AS_TEXT = "got string, want boolean"
         ("metrics", None, "at '': missing property 'metrics'"),
         ("metrics.podMonitor", None, "at '/metrics': missing property 'podMonitor'"),
         ("agent.drainTimeout", None, "at '/agent': missing property 'drainTimeout'"),
-        ("config", None, "at '': missing property 'config'"),
         # What the schema can't say.
         ("apiServer.host", "", "apiServer.host: give the address of the API server as nodes know it"),
         ("podLabels", {"app.kubernetes.io/name": "x"}, "podLabels: app.kubernetes.io/name is"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipvsproxy.cli.answers import await_report
-from ipvsproxy.observe.agent_socket import SOCKET_NAME, AgentNotRunningError, AgentSilentError
+from ipvsproxy.cli.answers import await_answer, await_report
+from ipvsproxy.observe.agent_socket import RESYNC_COMMAND, SOCKET_NAME, AgentNotRunningError, AgentSilentError
+from ipvsproxy.observe.schema import ResyncResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,12 +35,12 @@ def test_whoever_waits_for_an_agent_that_hangs_is_told(tmp_path: Path) -> None:
         listening.listen()
         notices = Ending(listening)
         with pytest.raises(AgentSilentError):
-            await_report(tmp_path, notices, unusual=0.01)
-    assert notices.getvalue() == "ipvsproxy: the agent has not answered for 0.01 s; waiting up to 15 s\n"
+            await_answer(tmp_path, RESYNC_COMMAND, ResyncResult, notices, patience=75, unusual=0.01)
+    assert notices.getvalue() == "ipvsproxy: the agent has not answered for 0.01 s; waiting up to 75 s\n"
 
 
 def test_nothing_is_said_without_an_agent(tmp_path: Path) -> None:
     notices = io.StringIO()
     with pytest.raises(AgentNotRunningError):
-        await_report(tmp_path, notices, unusual=60)
+        await_report(tmp_path, notices)
     assert notices.getvalue() == ""

@@ -315,7 +315,7 @@ class KubeProxys:
 WITHOUT_IT, WITH_IT = report_of(WEB, view=view_of(WEB, foreign=[NODE_PORT])), report_of(WEB)
 RULES_SHOWN = """\
 These go:
-  1 chain of table ip nat of iptables-nft: KUBE-SERVICES
+  1 chain of table ip nat (iptables-nft): KUBE-SERVICES
   2 ipsets: KUBE-LOOP-BACK, KUBE-NODE-PORT-TCP
 """
 RULES_REMOVED = "Removed: 1 chain, 2 ipsets.\n"
@@ -426,7 +426,7 @@ class TestKubeProxys:
         left.ipsets.busy["KUBE-LOOP-BACK"] = 1000
         left.clean_up(conversation, tmp_path)
         assert conversation.complained == (
-            "ipvsproxy: 1 chain of table ip nat of iptables-nft: not removed: "
+            "ipvsproxy: 1 chain of table ip nat (iptables-nft): not removed: "
             "Error: Could not process rule: Device or resource busy\n"
             "ipvsproxy: ipset KUBE-LOOP-BACK: not removed: a rule uses it\n"
         )
@@ -442,7 +442,7 @@ class TestKubeProxys:
         left.clean_up(conversation, tmp_path)
         assert conversation.said == (
             "These stay:\n"
-            "  chain KUBE-SERVICES of table ip nat of iptables-nft: "
+            "  chain KUBE-SERVICES of table ip nat (iptables-nft): "
             "chain MINE leads to it, which is not kube-proxy's\n"
         )
         assert (left.programs.fed, conversation.exit_code) == ([], 0)
@@ -453,7 +453,8 @@ class TestKubeProxys:
         left.clean_up(conversation, tmp_path)
         assert conversation.complained == (
             "ipvsproxy: the tables of iptables-legacy (ip) can't be looked at: "
-            "iptables-legacy-save is not installed here\n"
+            "iptables-legacy-save is not installed where this runs; "
+            "run this on the host, or in a privileged container\n"
         )
         assert conversation.exit_code == 1
 

@@ -11,6 +11,7 @@ from ipvsproxy.cli.arguments import parse
 from ipvsproxy.cli.arguments.resync import ResyncArguments
 from ipvsproxy.cli.resync import show
 from ipvsproxy.errors import IpvsProxyError
+from ipvsproxy.observe.agent_socket import AgentSilentError
 from ipvsproxy.observe.schema import SCHEMA_VERSION, ResyncResult
 
 DONE = ResyncResult(SCHEMA_VERSION, 0.0123, {}, [])
@@ -46,6 +47,15 @@ def test_a_comparison_that_failed_is_an_error_with_the_reason() -> None:
     with pytest.raises(IpvsProxyError, match="nft is broken"):
         show(lambda: result, output)
     assert output.getvalue() == ""
+
+
+def test_an_agent_that_stays_silent_is_an_error_that_says_what_to_do() -> None:
+    def say_nothing() -> ResyncResult:
+        raise AgentSilentError("the agent has not answered for 75 s")
+
+    with pytest.raises(IpvsProxyError, match="start it again") as caught:
+        show(say_nothing, io.StringIO())
+    assert caught.value.exit_code == 1
 
 
 def test_the_agent_to_ask_is_found_by_its_run_directory() -> None:

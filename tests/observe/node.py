@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ipvsproxy.kernel.interface import FirewallState
 from ipvsproxy.model.ipvs import RealServerStatus
 from ipvsproxy.observe.comparison import KernelTables
@@ -77,7 +79,8 @@ def report_of(
     warnings: Iterable[str] = (),
 ) -> AgentReport:
     """Return the agent's report; without a view, from one that knows all that the store knows."""
-    return build_report(IDENTITY, view or view_of(*states), states, rejections, warnings)
+    report = build_report(IDENTITY, view or view_of(*states), states, rejections)
+    return msgspec.structs.replace(report, warnings=list(warnings))
 
 
 class Kernel(NamedTuple):

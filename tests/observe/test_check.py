@@ -115,7 +115,7 @@ def test_rejections_are_told_by_kind_and_what_leaves_a_service_without_its_clust
 
 def test_a_node_that_the_api_server_does_not_have_is_told_once() -> None:
     identity = IDENTITY._replace(node_known=False)
-    report = build_report(identity, view_of(PLAIN), [PLAIN], [], [])
+    report = build_report(identity, view_of(PLAIN), [PLAIN], [])
     assert len(report.warnings) == 1
     health = health_of(report, 70, None)
     assert (health.node_known, health.warnings) == (False, [])

@@ -514,9 +514,30 @@ class TestUnless:
         assert (told_.unless, told_.is_well) == ([], False)
 
     def test_what_to_do_lets_in_the_port_alone_and_ahead_of_ipvs_only(self) -> None:
-        at_input, at_output = self.firewalled(INPUT="DROP"), self.firewalled(OUTPUT="DROP")
+        at_input = self.firewalled(INPUT="DROP")
         assert f"iptables-legacy -I INPUT -d {SERVICE} -p tcp --dport 80 -j ACCEPT" in at_input.next[0]
-        assert "iptables-legacy -I OUTPUT -d POD-CIDR -j ACCEPT" in at_output.next[0]
+
+    @pytest.mark.parametrize("source", [POD, None])
+    def test_behind_ipvs_it_lets_through_the_pods_networks(self, source: str | None) -> None:
+        kernel = without(kernel_state(web(LOCAL)), host_firewall=HostFirewall(tables(OUTPUT="DROP")))
+        (*_, step) = told(TARGET, kernel, report_of(web(LOCAL)), source).next
+        assert "iptables-legacy -I OUTPUT -d 10.244.0.0/16 -j ACCEPT" in step
+
+    def test_behind_ipvs_it_lets_through_endpoints_of_no_known_network_one_by_one(self) -> None:
+        served = web(*(endpoint(f"192.0.2.{number}") for number in range(1, 6)))
+        kernel = without(kernel_state(served), host_firewall=HostFirewall(tables(OUTPUT="DROP")))
+        (step, *_) = told(TARGET, kernel).next
+        for number in (1, 2, 3):
+            assert f"iptables-legacy -I OUTPUT -d 192.0.2.{number} -p tcp --dport 8080 -j ACCEPT" in step
+        assert ("192.0.2.4" in step, "2 more endpoints" in step) == (False, True)
+
+    def test_what_else_may_drop_a_packet_that_is_dropped_is_not_told(self) -> None:
+        undecided = "-A INPUT -m set --match-set blocked src -j DROP"
+        drops = "-A FORWARD -j DROP"
+        assert self.firewalled(undecided, drops).unless == []
+        assert self.firewalled(undecided).unless != []
+        seen = HostFirewall(tables(drops), ("iptables-legacy can't be looked at",))
+        assert told(TARGET, without(kernel_state(web(LOCAL)), host_firewall=seen)).unless == []
 
     def test_one_that_refuses_is_a_refusal(self) -> None:
         assert self.firewalled("-A INPUT -p tcp -j REJECT").outcome is ExplainedOutcome.REFUSED

@@ -88,7 +88,7 @@ def test_it_says_how_each_watch_goes() -> None:
             "nodes", connected=False, seconds_since_contact=None, error="Gone", connections=0, failures=1
         ),
     ]
-    report = build_report(IDENTITY, view_of(), [], [], [], watches)
+    report = build_report(IDENTITY, view_of(), [], [], watches)
     assert report.watches == [
         WatchInfo("services", connected=True, seconds_since_contact=7, error=None),
         WatchInfo("nodes", connected=False, seconds_since_contact=None, error="Gone"),
@@ -104,7 +104,7 @@ def test_it_says_how_each_watch_goes() -> None:
     ],
 )
 def test_how_the_rules_are_set_can_be_read_back_from_the_answer(settings: FirewallSettings) -> None:
-    report = build_report(IDENTITY._replace(firewall=settings), view_of(), [], [], [])
+    report = build_report(IDENTITY._replace(firewall=settings), view_of(), [], [])
     answer = msgspec.json.encode(report)
     assert firewall_settings(msgspec.json.decode(answer, type=AgentReport)) == settings
 
@@ -315,7 +315,8 @@ def test_what_is_rejected_in_several_places_is_told_once() -> None:
 
 def test_warnings_about_the_node_are_there_before_the_first_sync_too() -> None:
     for view in (view_of(), view_of(synced=False)):
-        assert report_of(view=view, warnings=["the host drops"]).warnings == ["the host drops"]
+        (warning,) = build_report(IDENTITY._replace(node_known=False), view, [], []).warnings
+        assert NODE in warning
 
 
 def test_a_rejected_slice_is_its_services_as_far_as_that_is_known() -> None:

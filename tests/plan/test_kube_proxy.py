@@ -6,14 +6,13 @@ import pytest
 
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import Protocol
+from ipvsproxy.plan.host_rules import Backend, TableName
 from ipvsproxy.plan.kube_proxy import (
     IPSETS,
-    Backend,
     Jump,
     Leftovers,
     NamedPorts,
     Table,
-    TableName,
     is_chain,
     named,
     removal_of,
@@ -21,7 +20,7 @@ from ipvsproxy.plan.kube_proxy import (
 )
 from tests.builders import address, key
 
-NAT = TableName(Backend.NFTABLES, "ip", "nat")
+NAT = TableName(Backend.IPTABLES_NFT, "ip", "nat")
 FILTER = TableName(Backend.LEGACY, "ip6", "filter")
 
 
@@ -131,8 +130,8 @@ class TestRemoval:
         assert removal.chains == ()
 
     def test_a_table_is_told_by_its_family_and_by_who_made_it(self) -> None:
-        assert str(NAT) == "table ip nat of iptables-nft"
-        assert str(FILTER) == "table ip6 filter of iptables-legacy"
+        assert str(NAT) == "table ip nat (iptables-nft)"
+        assert str(FILTER) == "table ip6 filter (iptables-legacy)"
 
 
 def test_node_ports_are_named_at_the_nodes_addresses_and_others_by_address() -> None:

@@ -46,7 +46,7 @@ from tests.builders import (
 from tests.reconcile.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import RealServer, VirtualServer
@@ -439,10 +439,32 @@ TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=100, stateful_step_count=25)
 
 
-@pytest.mark.parametrize("absent", [None, False, True], ids=["running", "absent", "absent, rules edited"])
-def test_the_laws_hold_while_each_policy_changes_to_each_other_one(*, absent: bool | None) -> None:
-    """`absent`: the change is made while no agent runs, and says whether somebody edited the rules meanwhile."""
-    laws = Laws()
+ABSENCES = pytest.mark.parametrize(
+    "absent", [None, False, True], ids=["running", "absent", "absent, rules edited"]
+)
+FAULTS: dict[str, Callable[[Laws], None]] = {
+    "the firewall refuses a change and the whole table": lambda laws: laws.refuse_firewall(2),
+    "the firewall refuses more": lambda laws: laws.refuse_firewall(3),
+    "the firewall can't be reached": lambda laws: laws.adapter_breaks("firewall", 3),
+    "the ClusterIP is not edited": lambda laws: laws.refuse_virtual_server(
+        key(CLUSTER_IPS[0], 443), errno.ENOMEM
+    ),
+    "the external IP is not edited": lambda laws: laws.refuse_virtual_server(
+        key(EXTERNAL_IPS[0], 443), errno.ENOMEM
+    ),
+    "nobody knows whether the external IP is edited": lambda laws: laws.refuse_virtual_server(
+        key(EXTERNAL_IPS[0], 443), errno.ENOBUFS
+    ),
+    "answers are lost": lambda laws: laws.lose_answers(2),
+    "IPVS can't be reached": lambda laws: laws.adapter_breaks("ipvs", 2),
+}
+
+
+def change_policies(laws: Laws, *, absent: bool | None, fault: Callable[[Laws], None] | None = None) -> None:
+    """Change each pair of policies to each other one, with a fault before each change.
+
+    `absent`: the change is made while no agent runs, and says whether somebody edited the rules meanwhile.
+    """
     laws.begin()
     laws.put_slice(NAMES[0], [endpoint(PODS[0], node=NODE), endpoint(PODS[1], node="node-b")])
     web = service(
@@ -459,9 +481,32 @@ def test_the_laws_hold_while_each_policy_changes_to_each_other_one(*, absent: bo
         )
         laws.put_service(first)
         laws.check_the_order()
+        if fault:
+            # Whatever is left of the change before ends first.
+            laws.pass_time(31.0)
+            laws.check_the_order()
+            fault(laws)
         if absent is None:
             laws.put_service(then)
         else:
             laws.the_agent_starts_over(changed=[then], left=set(), edited=absent)
         laws.check_the_order()
+        if fault:
+            for seconds in (1.0, 5.0, 31.0):
+                laws.pass_time(seconds)
+                laws.check_the_order()
+            laws.end_faults()
     laws.teardown()
+
+
+@ABSENCES
+def test_the_laws_hold_while_each_policy_changes_to_each_other_one(*, absent: bool | None) -> None:
+    change_policies(Laws(), absent=absent)
+
+
+@ABSENCES
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_the_laws_hold_where_such_a_change_fails_half_way(
+    fault: Callable[[Laws], None], *, absent: bool | None
+) -> None:
+    change_policies(Laws(), absent=absent, fault=fault)

@@ -143,6 +143,15 @@ class TestLargeLists:
         world.advance(1.0)
         assert leads_to(world) == [source_list(*LARGE).name]
 
+    def test_endpoints_change_while_one_is_refused(self, world: World) -> None:
+        world.list_objects(balanced(*SMALL))
+        world.store.put_service(balanced(*LARGE))
+        world.controller.step()
+        world.firewall.refuse(times=100)
+        world.settle()
+        world.put(endpoint_slice("10.244.0.1", of=WEB))
+        assert [each.address for each in world.ipvs.state()[BALANCER].real_servers] == [address("10.244.0.1")]
+
     def test_one_that_is_refused_again_and_again_is_tried_after_pauses_that_double(
         self, world: World
     ) -> None:

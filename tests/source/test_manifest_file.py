@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ipvsproxy.model.addresses import parse_address
 from ipvsproxy.model.objects import EndpointSlice, Node, ObjectKey, Service, SliceAuthor
+from ipvsproxy.source import manifest_file
 from ipvsproxy.source.manifest_file import Manifest, ManifestError, Remark, keep_last_good, read_manifest
 from tests.builders import WEB
 from tests.source.malformed import HARMLESS
@@ -210,6 +211,35 @@ DEEP = {
 def test_what_is_nested_deeply_in_yaml_and_used_by_nobody_harms_no_object(value: str) -> None:
     deep = SERVICE.replace("metadata:\n", f"metadata:\n  managedFields: {value}\n")
     assert read(f"{NODE}---\n{deep}").objects[1].values == read(SERVICE).objects[0].values
+
+
+class Libyaml026(yaml.CSafeLoader):
+    """Follows 1,000 levels, as libyaml does from version 0.2.6 on."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def get_event(self) -> yaml.Event | None:
+        event = super().get_event()
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        self._depth -= isinstance(event, yaml.CollectionEndEvent)
+        if event and self._depth > 1000:
+            raise yaml.MarkedYAMLError(problem="exceeded max depth")
+        return event
+
+
+@pytest.mark.parametrize("value", ["{a: " * 1_010 + "}" * 1_010, "[" * 200 + "]" * 200], ids=["1,010", "200"])
+def test_a_libyaml_that_follows_fewer_levels_harms_no_object_either(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_file, "SafeLoader", Libyaml026)
+    test_what_is_nested_deeply_in_yaml_and_used_by_nobody_harms_no_object(value)
+
+
+def test_the_slow_parser_is_not_asked_about_a_text_that_is_not_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml, "SafeLoader", None)
+    assert refused(f"{NODE}---\na: [1\nb: 2\n")[0] == 6
 
 
 # A file that is no text is refused as a whole.

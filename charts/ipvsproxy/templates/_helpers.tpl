@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The file that the agent reads: the value `config`, without what the chart decides. */}}
 {{- define "ipvsproxy.config" -}}
-{{- $config := deepCopy .Values.config -}}
+{{- $config := deepCopy (.Values.config | default dict) -}}
 {{- range $path := keys (include "ipvsproxy.leftOut" . | fromYaml) -}}
 {{- $names := splitList "." $path -}}
 {{- $section := $config -}}
@@ -82,20 +82,20 @@ metricsBindAddress: Prometheus asks at the pod's own IP, port 10249
 
 {{/* The agent's own defaults for what the configuration leaves out. */}}
 {{- define "ipvsproxy.healthzBindAddress" -}}
-{{- .Values.config.healthzBindAddress | default "0.0.0.0:10256" -}}
+{{- (.Values.config).healthzBindAddress | default "0.0.0.0:10256" -}}
 {{- end -}}
 
 {{- define "ipvsproxy.metricsBindAddress" -}}
 {{- if include "ipvsproxy.metricsAtPod" . -}}
 127.0.0.1:10249
 {{- else -}}
-{{- .Values.config.metricsBindAddress | default "127.0.0.1:10249" -}}
+{{- (.Values.config).metricsBindAddress | default "127.0.0.1:10249" -}}
 {{- end -}}
 {{- end -}}
 
 {{/* Whether a monitor needs metrics at the pod's own IP, since the configuration has them where only the node reaches them. */}}
 {{- define "ipvsproxy.metricsAtPod" -}}
-{{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^($|127[.]|\\[::1\\])" (.Values.config.metricsBindAddress | default "")) }}true{{ end -}}
+{{- if and (include "ipvsproxy.hasMonitor" .) (regexMatch "^($|127[.]|\\[::1\\])" ((.Values.config).metricsBindAddress | default "")) }}true{{ end -}}
 {{- end -}}
 
 {{/* Of ADDRESS:PORT, the port. */}}
@@ -129,7 +129,7 @@ httpGet:
 {{- fail "apiServer.kubeconfig: names the API server already; give either this or apiServer.host" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (include "ipvsproxy.hasMonitor" .) (eq (.Values.config.metricsBindAddress | default "") "none") -}}
+{{- if and (include "ipvsproxy.hasMonitor" .) (eq ((.Values.config).metricsBindAddress | default "") "none") -}}
 {{- fail "config.metricsBindAddress: Prometheus can't ask where nobody answers; leave it empty for the pod's own IP" -}}
 {{- end -}}
 {{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}

@@ -63,7 +63,7 @@ def judge_host_firewall(
             findings.append(Finding(Check.HOST_FIREWALL, Severity.INFO, meaning, about=about))
         else:
             findings.append(Finding(Check.HOST_FIREWALL, Severity.WARNING, drop.meaning, drop.mend, about))
-    findings += [unknown(Check.HOST_FIREWALL, each) for each in unseen]
+    findings += [Finding(Check.HOST_FIREWALL, Severity.UNKNOWN, each) for each in unseen]
     if not findings:
         return [
             Finding(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ipvsproxy.model.addresses import Address
     from ipvsproxy.model.ipvs import VirtualServerKey
     from ipvsproxy.plan.foreign_rules import ForeignRule
-    from ipvsproxy.plan.kube_proxy import Leftovers, TableName
+    from ipvsproxy.plan.host_rules import TableName
+    from ipvsproxy.plan.kube_proxy import Leftovers
 
 CLEANUP: Final = "ipvsproxy cleanup --kube-proxy"
 
@@ -67,7 +68,7 @@ def judge_leftovers(
 
     `kept` are the chains that `cleanup --kube-proxy` leaves, each with the reason.
     """
-    findings = [unknown(Check.KUBE_PROXY_LEFTOVERS, each) for each in leftovers.unseen]
+    findings = [Finding(Check.KUBE_PROXY_LEFTOVERS, Severity.UNKNOWN, each) for each in leftovers.unseen]
     if not running:
         findings += [
             Finding(
@@ -114,7 +115,7 @@ def judge_foreign_rules(
         Finding(Check.FOREIGN_RULES, Severity.WARNING, str(rule), _MENDS[rule.kind], rule.place)
         for rule in that_meet(rules, places)
     ]
-    findings += [unknown(Check.FOREIGN_RULES, each) for each in unseen]
+    findings += [Finding(Check.FOREIGN_RULES, Severity.UNKNOWN, each) for each in unseen]
     if findings:
         return findings
     return [

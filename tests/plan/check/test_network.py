@@ -52,8 +52,8 @@ def test_a_chain_that_the_agent_could_not_make_is_an_error() -> None:
 
 
 def test_a_firewall_that_could_not_be_seen_is_unknown_and_not_fine() -> None:
-    (found,) = judge_host_firewall([], ["nft is not there"])
-    assert (found.severity, found.meaning) == (Severity.UNKNOWN, "can't be looked at: nft is not there")
+    (found,) = judge_host_firewall([], ["nftables can't be looked at"])
+    assert (found.severity, found.meaning) == (Severity.UNKNOWN, "nftables can't be looked at")
     assert [each.severity for each in judge_host_firewall([], [])] == [Severity.OK]
 
 

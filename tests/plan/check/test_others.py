@@ -15,10 +15,11 @@ from ipvsproxy.plan.check.others import (
     judge_ports,
 )
 from ipvsproxy.plan.foreign_rules import ForeignRule, ForeignRuleKind
-from ipvsproxy.plan.kube_proxy import Backend, Leftovers, TableName
+from ipvsproxy.plan.host_rules import Backend, TableName
+from ipvsproxy.plan.kube_proxy import Leftovers
 from tests.builders import address, key
 
-NAT = TableName(Backend.NFTABLES, "ip", "nat")
+NAT = TableName(Backend.IPTABLES_NFT, "ip", "nat")
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,10 @@ def test_what_is_left_is_counted_and_of_a_running_kube_proxy_it_is_no_fault() ->
 
 def test_nothing_left_is_fine_as_far_as_it_could_be_seen() -> None:
     assert [each.severity for each in judge_leftovers(Leftovers(), [], {}, running=False)] == [Severity.OK]
-    unseen = judge_leftovers(Leftovers(unseen=("no ipsets",)), [], {}, running=False)
-    assert [each.severity for each in unseen] == [Severity.UNKNOWN]
+    unseen = judge_leftovers(Leftovers(unseen=("ipsets can't be looked at",)), [], {}, running=False)
+    assert [(each.severity, each.meaning) for each in unseen] == [
+        (Severity.UNKNOWN, "ipsets can't be looked at")
+    ]
 
 
 def test_what_the_clean_up_leaves_is_told_and_never_a_warning() -> None:
