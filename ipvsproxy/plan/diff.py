@@ -21,7 +21,7 @@ from ipvsproxy.model.objects import Protocol
 from ipvsproxy.plan.ownership import guards, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 
     from ipvsproxy.model.addresses import Address, Holding
     from ipvsproxy.model.firewall import ElementFields
@@ -100,6 +100,10 @@ class KnownElements:
         self._lists.clear()
         self.leading_to.clear()
         self.update(elements)
+
+    def of_maps(self) -> Collection[SetElement]:
+        """Return the elements of maps."""
+        return self._values.values()
 
     def value(self, of: FirewallSet, key: ElementFields) -> SetElement | None:
         """Return the element that a map has for a port."""
@@ -231,7 +235,7 @@ def _meanwhile(
     """Return the elements that are there only until all virtual servers are edited."""
     going: Iterable[SetElement] = ()
     if touched.more_follows:
-        going = (element for element in actual.elements if element not in desired.elements)
+        going = (element for element in actual.elements.of_maps() if element not in desired.elements)
     return list(dict.fromkeys(masqueraded_meanwhile((*add, *going), actual.elements, desired)))
 
 
