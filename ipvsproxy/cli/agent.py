@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ipvsproxy.model.reasons import Rejection
     from ipvsproxy.observe.schema import AgentReport
     from ipvsproxy.plan.node import NodeFacts
+    from ipvsproxy.plan.view import Round
     from ipvsproxy.source.health import SourceHealth
     from ipvsproxy.source.store import Store
 
@@ -109,7 +110,9 @@ class Agent:
             lambda: self._config.masquerade_bit if self._config.accept_forwarded else None,
             log,
         )
-        self._health = Health(patience(config), self._is_eligible, time.monotonic, time.time)
+        self._health = Health(
+            patience(config), config.sync_period, self._is_eligible, time.monotonic, time.time
+        )
         self._http = HttpServer(log)
         self._node_ports_health = NodePortHealth(
             self._http, self._health.is_healthy, log, source.on_rejection
@@ -128,7 +131,7 @@ class Agent:
             kube_proxy_is_here=has_ipsets,
             health_check_changed=self._node_ports_health.update,
             node_changed=self._node_changed,
-            observe=self._metrics.observe,
+            observe=self._observe,
         )
         self.controller = Controller(
             source.store, self._kernel, controller_settings(config), time.monotonic, log, hooks
@@ -159,7 +162,7 @@ class Agent:
         """Go by another configuration from now on, as far as config.reload says that it can; from one other thread."""
         self._config = config
         self.controller.configure(controller_settings(config))
-        self._health.expect(patience(config))
+        self._health.expect(patience(config), config.sync_period)
         self._healthz.move(_place(config.healthz_bind_address))
         self._monitoring.move(_place(config.metrics_bind_address))
         # The reconciler's sockets are its own.
@@ -185,6 +188,10 @@ class Agent:
         self._monitoring.retry()
         self._node_ports_health.retry()
         self._host_firewall.ask()
+
+    def _observe(self, done: Round) -> None:
+        self._metrics.observe(done)
+        self._health.fails(done.numbers.waiting_since)
 
     def _surroundings(self, config: Config) -> Surroundings:
         """Return what is looked at for each scrape."""

@@ -2,7 +2,9 @@
 
 The agent is healthy while its last success, a comparison of everything with the kernel, is not too long ago; before the
 first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, or is not
-known, so that new clients come by other nodes. /livez and /readyz are about the agent alone, and turn together.
+known, so that new clients come by other nodes. /livez and /readyz are about the agent alone. /readyz also turns 503
+while a part of what should be in the kernel can't be programmed, so that a roll-out stops there. A restart would not
+help, and the rest of the node serves: so /livez and /healthz do not.
 /healthz and /livez have the bodies of kube-proxy's (pkg/proxy/healthcheck/proxy_health.go of 1.36). /readyz has a
 line for a person who watches a roll-out.
 """
@@ -31,17 +33,20 @@ class Health:
     def __init__(
         self,
         timeout: float,
+        tolerance: float,
         is_eligible: Callable[[], bool],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         """Begin unhealthy.
 
-        A success makes healthy for `timeout` seconds of `clock`, which is monotonic. `is_eligible` tells whether the
-        node is one for new clients; it is called at each request. `wall_clock`, in seconds since the epoch, is for
-        people to read.
+        A success makes healthy for `timeout` seconds of `clock`, which is monotonic. What can't be programmed for more
+        than `tolerance` seconds makes the agent not ready. `is_eligible` tells whether the node is one for new clients;
+        it is called at each request. `wall_clock`, in seconds since the epoch, is for people to read.
         """
         self._timeout = timeout
+        self._tolerance = tolerance
+        self._failing_since: float | None = None
         self._is_eligible = is_eligible
         self._clock = clock
         self._wall_clock = wall_clock
@@ -51,9 +56,13 @@ class Health:
         """Note that everything is, at this moment, as it should be."""
         self._last_success = self._clock()
 
-    def expect(self, timeout: float) -> None:
-        """Go by another timeout from now on."""
-        self._timeout = timeout
+    def fails(self, since: float | None) -> None:
+        """Note since when a part of what should be in the kernel is not; None if all is there."""
+        self._failing_since = since
+
+    def expect(self, timeout: float, tolerance: float) -> None:
+        """Go by other times from now on."""
+        self._timeout, self._tolerance = timeout, tolerance
 
     def is_healthy(self) -> bool:
         """Say whether the last success is recent; whether the node is eligible plays no part."""
@@ -87,15 +96,21 @@ class Health:
         return Response(status, json.dumps(body, separators=(",", ":")).encode(), "application/json")
 
     def _readiness(self) -> Response:
-        last = self._last_success
-        if self.is_healthy():
+        reason = self._reason()
+        if reason is None:
             return Response(http.HTTPStatus.OK, b"ready\n")
-        reason = (
-            "nothing has been compared with the kernel yet, the log says what is waited for"
-            if last is None
-            else f"the last comparison with the kernel was {self._clock() - last:.0f} s ago, the log says why"
-        )
         return Response(http.HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n".encode())
+
+    def _reason(self) -> str | None:
+        """Return why the agent is not ready; None if it is."""
+        last, since, now = self._last_success, self._failing_since, self._clock()
+        if last is None:
+            return "nothing has been compared with the kernel yet, the log says what is waited for"
+        if not self.is_healthy():
+            return f"the last comparison with the kernel was {now - last:.0f} s ago, the log says why"
+        if since is not None and now - since > self._tolerance:
+            return f"the kernel lacks a part of what it should have for {now - since:.0f} s, see `ipvsproxy dump`"
+        return None
 
 
 def _rfc3339(seconds: float) -> str:

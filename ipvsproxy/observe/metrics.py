@@ -74,7 +74,7 @@ class Metrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # ships no type for it
         self._clock = clock
         self._wall_clock = wall_clock
-        self._numbers = Numbers(0, 0, 0, {}, 0, {})
+        self._numbers = Numbers(0, 0, 0, {}, None, 0, {})
         self._last_round = 0.0
         self._last_resync: float | None = None
         self._registry = CollectorRegistry()

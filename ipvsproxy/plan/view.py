@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class Failure(NamedTuple):
-    """Why an item is not as it should be, how often it was tried, and when it is tried next."""
+    """Why an item is not as it should be, since when, how often it was tried, and when it is tried next."""
 
     reason: str
     attempts: int
     next_try: float
+    since: float
 
 
 class DrainKey(NamedTuple):
@@ -97,15 +98,17 @@ class Numbers(NamedTuple):
     """How much there is after a round.
 
     `virtual_servers` and `real_servers` are ours and in the kernel; of the latter `draining` drain. `waiting` are the
-    items that failed and wait for their next try, by what they are: "virtual server", "address", "set element".
-    `refused` counts the parts of Services that can't be had. `without_local_endpoints` are the Services with endpoints
-    on other nodes alone, by the traffic policy that is Local: "internal", "external".
+    items that failed and wait for their next try, by what they are: "virtual server", "address", "set element". The
+    oldest of these failures is from `waiting_since`, in seconds of the controller's clock. `refused` counts the parts
+    of Services that can't be had. `without_local_endpoints` are the Services with endpoints on other nodes alone, by
+    the traffic policy that is Local: "internal", "external".
     """
 
     virtual_servers: int
     real_servers: int
     draining: int
     waiting: Mapping[str, int]
+    waiting_since: float | None
     refused: int
     without_local_endpoints: Mapping[str, int]
 

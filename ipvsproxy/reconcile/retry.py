@@ -38,6 +38,11 @@ class Retries:
         """How many failures there are, by the kind of item."""
         return self._kinds
 
+    @property
+    def since(self) -> float | None:
+        """When the failure came that is there for longest; None if there is none."""
+        return min((failure.since for failure in self._failures.values()), default=None)
+
     def settle(self, tried: Touched, failures: Mapping[Item, str], now: float) -> None:
         """Forget what was tried and went well; put off what failed, by a longer pause if it was its turn."""
         if self._failures:
@@ -54,7 +59,7 @@ class Retries:
                 self._kinds[kind_of(item)] += 1
             attempts = known.attempts + 1 if known else 1
             pause = min(FIRST_PAUSE * 2 ** (attempts - 1), LONGEST_PAUSE)
-            self._failures[item] = Failure(reason, attempts, now + pause)
+            self._failures[item] = Failure(reason, attempts, now + pause, known.since if known else now)
 
     def spare(self, touched: Touched, now: float) -> None:
         """Take out of `touched` what waits for its next try."""

@@ -162,6 +162,7 @@ class Rounds:
             state.real_servers,
             state.drains.count,
             dict(state.retries.kinds),
+            state.retries.since,
             planner.refused,
             dict(planner.without_local_endpoints),
         )

@@ -97,7 +97,7 @@ STATES = (API, DNS, EXTERNAL, SHOP, WEB)
 WEB_KEY, API_KEY = key("10.96.0.10"), key("fd00:10:96::20", 443)
 LEFT, DENIED = (
     real_server("10.244.1.9", weight=0)._replace(upper_threshold=100),
-    Failure("adding the address: EACCES: Permission denied", 3, NOW + 4),
+    Failure("adding the address: EACCES: Permission denied", 3, NOW + 4, NOW),
 )
 
 

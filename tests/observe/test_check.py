@@ -89,7 +89,9 @@ def test_an_agent_that_is_well_has_nothing_to_tell() -> None:
 
 
 def test_rejections_are_told_by_kind_and_what_leaves_a_service_without_its_clusterip_first() -> None:
-    failures: dict[Item, Failure] = {address("10.96.0.1"): Failure("EACCES: Permission denied", 3, NOW + 4)}
+    failures: dict[Item, Failure] = {
+        address("10.96.0.1"): Failure("EACCES: Permission denied", 3, NOW + 4, NOW)
+    }
     rejections = [
         Rejection("Service", ObjectKey("default", "broken"), "spec.ports", "wrong"),
         Rejection("Service", ObjectKey("default", "web"), "spec.externalIPs", "taken"),

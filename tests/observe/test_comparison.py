@@ -408,7 +408,7 @@ def test_a_virtual_server_that_went_while_the_kernel_was_read_is_missing_or_no_s
 
 
 def test_one_service_is_shown_by_itself() -> None:
-    failed = Failure("EINVAL: Invalid argument", 1, NOW + 1)
+    failed = Failure("EINVAL: Invalid argument", 1, NOW + 1, NOW)
     view = view_of(STATE, DNS, failures={KEY: failed, address("10.96.0.2"): failed})
     rejections = [
         Rejection("EndpointSlice", ObjectKey("default", "never-readable"), "", "-"),
@@ -433,7 +433,7 @@ def test_one_service_is_shown_by_itself() -> None:
 
 def test_of_the_node_ports_of_all_services_only_its_own_failures_are_a_services() -> None:
     other = state(service("10.96.0.2", of=DNS_NAME, ports=(port(node_port=30081),)))
-    refused = Failure("EINVAL: Invalid argument", 1, NOW + 1)
+    refused = Failure("EINVAL: Invalid argument", 1, NOW + 1, NOW)
     mine, theirs = key("203.0.113.1", 30080), key("203.0.113.1", 30081)
     failures: dict[Item, Failure] = {
         item: refused for each in (mine, theirs) for item in (each, SetElement(FirewallSet.LOCAL_PORTS, each))

@@ -359,7 +359,7 @@ class TestDifferences:
 
     def test_what_the_kernel_refused_is_told_with_the_next_try(self) -> None:
         served = web(LOCAL)
-        failures: dict[Item, Failure] = {TARGET: Failure("EINVAL: Invalid argument", 3, NOW + 8)}
+        failures: dict[Item, Failure] = {TARGET: Failure("EINVAL: Invalid argument", 3, NOW + 8, NOW)}
         report = report_of(served, view=view_of(served, failures=failures))
         told_ = told(TARGET, without(kernel_state(served), virtual_servers={}, statuses={}), report)
         assert told_.next[0] == (

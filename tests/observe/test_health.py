@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipvsproxy.observe.http_connection import Response
 
 TIMEOUT = 60.0
+TOLERANCE = 30.0
 NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 
 
@@ -24,7 +25,7 @@ class Agent:
         self.passed = 0.0
         self.eligible = True
         self.health = Health(
-            TIMEOUT, lambda: self.eligible, lambda: 5000 + self.passed, lambda: NOON + self.passed
+            TIMEOUT, TOLERANCE, lambda: self.eligible, lambda: 5000 + self.passed, lambda: NOON + self.passed
         )
 
     def ask(self, path: str) -> Response:
@@ -128,8 +129,23 @@ def test_an_agent_is_ready_from_its_first_success_on_while_they_go_on(agent: Age
 def test_another_timeout_holds_at_once(agent: Agent) -> None:
     agent.health.succeeded()
     agent.passed = TIMEOUT + 1
-    agent.health.expect(TIMEOUT + 2)
+    agent.health.expect(TIMEOUT + 2, TOLERANCE)
     assert agent.ask("/livez").status == 200
+
+
+def test_what_can_not_be_programmed_for_long_makes_an_agent_not_ready_and_nothing_else(agent: Agent) -> None:
+    agent.health.succeeded()
+    agent.health.fails(5000.0)
+    for passed, status in ((TOLERANCE, 200), (TOLERANCE + 1, 503)):
+        agent.passed = passed
+        assert agent.ask("/readyz").status == status
+    assert [agent.ask(path).status for path in ("/healthz", "/livez")] == [200, 200]
+    agent.health.expect(TIMEOUT, TOLERANCE + 1)
+    assert agent.ask("/readyz").status == 200
+    agent.passed += 1
+    assert agent.ask("/readyz").status == 503
+    agent.health.fails(None)
+    assert agent.ask("/readyz").status == 200
 
 
 def test_there_is_nothing_at_other_paths(agent: Agent) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ipvsproxy.source.health import WatchState
 
-NUMBERS = Numbers(3, 10, 2, {"address": 1}, 4, {"internal": 2})
+NUMBERS = Numbers(3, 10, 2, {"address": 1}, 5.0, 4, {"internal": 2})
 CHANGES = Round(Occasion.CHANGES, 0.0004, {}, {}, {}, (), NUMBERS)
 SYNC = "kubeproxy_sync_proxy_rules_duration_seconds"
 PARTIAL = "kubeproxy_sync_partial_proxy_rules_duration_seconds"

@@ -367,7 +367,7 @@ def test_at_each_address_of_a_node_port_its_own_real_servers_drain() -> None:
 
 def test_failures_name_what_failed_and_when_it_is_tried_again() -> None:
     element = SetElement(FirewallSet.SERVICE_PORTS, key("10.96.0.1", 53, Protocol.UDP))
-    failed = Failure("ENOENT: No such file or directory", 3, NOW + 4)
+    failed = Failure("ENOENT: No such file or directory", 3, NOW + 4, NOW)
     view = view_of(failures={key("fd00::1"): failed, element: failed, address("10.96.0.1"): failed})
     found = report_of(view=view).failures
     assert [(each.item, each.address) for each in found] == [

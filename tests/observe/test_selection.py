@@ -197,7 +197,7 @@ def test_a_virtual_server_and_a_real_server_have_the_differences_that_are_about_
 
 
 def test_a_virtual_server_has_the_failures_of_its_address_and_elements() -> None:
-    failure = Failure("EACCES: Permission denied", 3, NOW + 4)
+    failure = Failure("EACCES: Permission denied", 3, NOW + 4, NOW)
     element = SetElement(FirewallSet.SERVICE_PORTS, WEB_KEY)
     failures: dict[Item, Failure] = {
         WEB_KEY: failure,

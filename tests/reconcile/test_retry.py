@@ -42,6 +42,17 @@ def test_a_try_before_its_turn_that_fails_as_before_does_not_lengthen_the_pause(
     assert retries.failures[WEB].reason == "ENOMEM"
 
 
+def test_it_is_known_since_when_something_fails() -> None:
+    assert Retries().since is None
+    retries = Retries()
+    retries.settle(TRIED, {WEB: "ENOENT"}, 10.0)
+    retries.settle(Touched(addresses={address("10.96.0.2")}), {address("10.96.0.2"): "EPERM"}, 12.0)
+    retries.settle(TRIED, {WEB: "ENOMEM"}, 15.0)
+    assert retries.since == 10.0
+    retries.settle(TRIED, {}, 20.0)
+    assert retries.since == 12.0
+
+
 def test_success_forgets_the_failure() -> None:
     retries = Retries()
     retries.settle(TRIED, {WEB: "ENOENT"}, 10.0)
