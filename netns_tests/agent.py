@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from netns_tests.addressing import ALLOWED_EXTERNAL_IPS
 from netns_tests.deadline import DeadlineError, await_that
 from netns_tests.manifests import ManifestDirectory
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from netns_tests.topology import CLUSTER_CIDRS
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class Agent:
     def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one of the commands that ask this agent, on this node, and wait for it to end."""
         with self.node.namespace.entered():
-            return subprocess.run(
-                self.command(*words), capture_output=True, text=True, check=False, cwd=_REPOSITORY
-            )
+            return run_to_end(self.command(*words))
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of one of the commands that ask this agent."""
@@ -101,14 +99,7 @@ class Agent:
     def cleanup(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `ipvsproxy cleanup` on this node to its end, without a terminal."""
         with self.node.namespace.entered():
-            return subprocess.run(
-                [*PROGRAM, "cleanup", *options, *self._run_directory_option()],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=_REPOSITORY,
-            )
+            return run_to_end(self.command("cleanup", *options))
 
     def finish_change(self) -> None:
         """Return once the agent has done the whole change that it is at: it answers questions in between only."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsproxy.cli.main import main
 from netns_tests.bare_node import REPOSITORY
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, without_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def _run_here(words: Sequence[str]) -> str:
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
         main(words)
-    return written.getvalue()
+    return without_waiting(written.getvalue())
 
 
 def _run(command: Sequence[str]) -> str:

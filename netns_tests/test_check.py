@@ -28,11 +28,11 @@ from ipvsproxy.model.objects import ServiceType
 from ipvsproxy.observe.check import check_result
 from ipvsproxy.plan.check.finding import by_severity, exit_code
 from netns_tests import manifests
-from netns_tests.bare_node import REPOSITORY, Node
+from netns_tests.bare_node import Node
 from netns_tests.deadline import await_that
 from netns_tests.manifests import Endpoint, Port, ServiceSpec
 from netns_tests.namespaces import Namespace
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from tests import api_server_objects
 from tests.builders import key
 
@@ -92,13 +92,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def run(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
     with node.namespace.entered():
-        return subprocess.run(
-            [*PROGRAM, "check", node.run_directory_flag, *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=REPOSITORY,
-        )
+        return run_to_end([*PROGRAM, "check", node.run_directory_flag, *words])
 
 
 def check(node: Node, *words: str) -> Found:
@@ -653,13 +647,7 @@ def test_an_agent_of_another_schema_version_is_an_error_and_all_else_is_looked_a
 def check_by(node: Node, *privileges: str) -> subprocess.CompletedProcess[str]:
     """Run the command with these options of setpriv."""
     with node.namespace.entered():
-        return subprocess.run(
-            ["setpriv", *privileges, *PROGRAM, "check"],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=REPOSITORY,
-        )
+        return run_to_end(["setpriv", *privileges, *PROGRAM, "check"])
 
 
 def test_a_root_without_the_right_to_configure_the_network_is_told_what_can_be_seen(node: Node) -> None:

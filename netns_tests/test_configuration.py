@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,17 @@ import pytest
 from ipvsproxy.model.addresses import Family
 from ipvsproxy.model.objects import ServiceType
 from netns_tests import tables
-from netns_tests.bare_node import REPOSITORY, Node
+from netns_tests.bare_node import Node
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
 from netns_tests.namespaces import Namespace
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from netns_tests.traffic import Connection
 from tests.api_server_state import EVENTS
 from tests.observe.http_clients import get, refuses
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from netns_tests.bare_node import Agent
@@ -80,7 +80,7 @@ def agent(node: Node, config_map: ConfigMap) -> Iterator[Agent]:
 
 def run(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
     with node.namespace.entered():
-        return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+        return run_to_end([*PROGRAM, *words])
 
 
 def settings(node: Node) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +15,14 @@ from netns_tests import others, tables
 from netns_tests.addressing import Via, external_ip
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from netns_tests.cluster import ServiceUnderTest
     from netns_tests.traffic import Target
@@ -231,10 +231,4 @@ def restart(cluster: Cluster) -> None:
 
 def run(cluster: Cluster, *options: str) -> subprocess.CompletedProcess[str]:
     with cluster.node.namespace.entered():
-        return subprocess.run(
-            [*PROGRAM, "dump", *options],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=Path(__file__).parents[1],
-        )
+        return run_to_end([*PROGRAM, "dump", *options])

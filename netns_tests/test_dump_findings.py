@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import socket
-import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -18,11 +17,12 @@ from ipvsproxy.model.objects import ServiceType
 from netns_tests import others, tables
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from netns_tests.servers import HTTP_PORT
 from netns_tests.traffic import Connection
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
     from netns_tests.cluster import ServiceUnderTest
@@ -64,13 +64,7 @@ def dump(
 ) -> subprocess.CompletedProcess[str]:
     directory = run_directory or cluster.agent.run_directory
     with cluster.node.namespace.entered():
-        return subprocess.run(
-            [*prefix, *PROGRAM, "dump", f"--run-directory={directory}", *options],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=REPOSITORY,
-        )
+        return run_to_end([*prefix, *PROGRAM, "dump", f"--run-directory={directory}", *options])
 
 
 def rows(text: str) -> list[list[str]]:

@@ -18,6 +18,7 @@ from netns_tests import others, tables
 from netns_tests.addressing import Via
 from netns_tests.cluster import Cluster
 from netns_tests.deadline import await_that
+from netns_tests.program import without_waiting
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Connection, Failure, failure_of, request
@@ -96,7 +97,7 @@ def run(cluster: Cluster, *words: str) -> Told:
         contextlib.redirect_stderr(stderr),
     ):
         code = main(line)
-    return Told(code, stdout.getvalue(), stderr.getvalue())
+    return Told(code, stdout.getvalue(), without_waiting(stderr.getvalue()))
 
 
 def words(cluster: Cluster, client: str, target: Target) -> list[str]:

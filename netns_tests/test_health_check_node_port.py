@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -78,9 +79,8 @@ def health(cluster: Cluster, service: ServiceUnderTest, family: Family) -> Healt
         checker = HealthChecker(cluster["outside"], cluster.node.addresses[family], port)
     except ConnectionRefusedError:
         return None
-    answer = checker.ask()
-    checker.close()
-    return answer
+    with contextlib.closing(checker):
+        return checker.ask()
 
 
 def expected(service: ServiceUnderTest, local_endpoints: int) -> Health:

@@ -15,7 +15,7 @@ from ipvsproxy.observe.metrics_table import METRICS
 from netns_tests import others, tables
 from netns_tests.addressing import Via
 from netns_tests.cluster import Cluster
-from netns_tests.deadline import await_that
+from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.traffic import Connection, request
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Scrape:
 
 def scrape(cluster: Cluster) -> Scrape:
     with cluster.node.namespace.entered():
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE)
         connection.connect()
     connection.request("GET", "/metrics")
     response = connection.getresponse()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 from ipvsproxy.model.addresses import Family
 from netns_tests import others
 from netns_tests.load import Load, Style
+from netns_tests.program import run_to_end
 from netns_tests.servers import HTTP_PORT
 from netns_tests.tables import Tables
 from netns_tests.traffic import Connection, request
@@ -183,9 +183,7 @@ def test_words_that_fit_nothing_are_one_line_and_exit_code_2(
 
 def test_without_the_permission_it_is_one_line_and_exit_code_77(cluster: Cluster) -> None:
     drop = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
-    ended = subprocess.run(
-        [*drop, *cluster.agent.command("top")], capture_output=True, text=True, check=False, cwd=REPOSITORY
-    )
+    ended = run_to_end([*drop, *cluster.agent.command("top")])
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (77, "", 1)
     assert "CAP_NET_ADMIN" in ended.stderr
 
