@@ -336,3 +336,10 @@ class TestSupervision:
         child = int((tmp_path / "child").read_text())
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
+
+
+def test_test_kernels_have_a_cpu_each_as_long_as_there_are_some() -> None:
+    claimant = f"test of process {os.getpid()}"
+    assert [uml.claim_cpu({5, 7}, claimant) for _ in range(2)] == [5, 7]
+    assert uml.claim_cpu({5, 7}, claimant) in {5, 7}
+    assert uml.claim_cpu({5, 7}, f"another {claimant}") == 5
