@@ -98,8 +98,7 @@ class Agent:
 
     def cleanup(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `ipvsproxy cleanup` on this node to its end, without a terminal."""
-        with self.node.namespace.entered():
-            return run_to_end(self.command("cleanup", *options))
+        return self.ask("cleanup", *options)
 
     def finish_change(self) -> None:
         """Return once the agent has done the whole change that it is at: it answers questions in between only."""

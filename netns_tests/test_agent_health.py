@@ -7,15 +7,17 @@ import json
 import socket
 import subprocess
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipvsproxy.observe.agent_socket import ask_report
+from netns_tests import manifests, tables
 from netns_tests.bare_node import REPOSITORY, Node
 from netns_tests.deadline import PATIENCE, await_that
 from netns_tests.namespaces import Namespace
-from netns_tests.program import PROGRAM
+from netns_tests.program import PROGRAM, run_to_end
 from tests import api_server_objects as objects
 from tests.observe.http_clients import get, refuses
 
@@ -178,6 +180,29 @@ def take_the_agents_interface(node: Node) -> None:
         return False
 
     await_that(took, "the agent's interface is taken")
+
+
+def test_an_agent_is_not_ready_while_a_part_of_what_should_be_there_can_not_be_programmed(node: Node) -> None:
+    def is_ready() -> bool:
+        with node.namespace.entered():
+            return get(PORT, "/readyz").status == HTTPStatus.OK
+
+    web = manifests.service("web", ["10.96.0.1", "fd00:10:96::1"], [manifests.Port("http", 80, 8080)])
+    node.manifests.write("web", [web])
+    setting = f"net/ipv6/conf/{tables.INTERFACE}/disable_ipv6"
+    with node.agent(node.manifests_flag, "--sync-period=1s") as agent:
+        agent.await_line("first sync")
+        assert is_ready()
+        # It takes the IPv6 addresses along, and no new ones can be added.
+        node.namespace.sysctl(setting, "1")
+        await_that(lambda: not is_ready(), "the agent is not ready")
+        assert statuses(node) == (200, 200)
+        with node.namespace.entered():
+            checked = run_to_end([*PROGRAM, "check", node.manifests_flag, node.run_directory_flag])
+        assert checked.returncode == 1
+        assert checked.stdout.startswith("error    ipv6 ")
+        node.namespace.sysctl(setting, "0")
+        await_that(is_ready, "the agent is ready again")
 
 
 def test_none_listens_nowhere(node: Node) -> None:

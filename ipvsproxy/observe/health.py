@@ -3,8 +3,8 @@
 The agent is healthy while its last success, a comparison of everything with the kernel, is not too long ago; before the
 first one it is not. /healthz is what load balancers ask: it also turns 503 when the node is about to go, or is not
 known, so that new clients come by other nodes. /livez and /readyz are about the agent alone. /readyz also turns 503
-while a part of what should be in the kernel can't be programmed, so that a roll-out stops there. A restart would not
-help, and the rest of the node serves: so /livez and /healthz do not.
+while a part of what should be in the kernel can't be programmed: a roll-out stops there. /livez and /healthz do not: a
+restart would not help, and all the rest of the node serves.
 /healthz and /livez have the bodies of kube-proxy's (pkg/proxy/healthcheck/proxy_health.go of 1.36). /readyz has a
 line for a person who watches a roll-out.
 """

@@ -118,8 +118,10 @@ class Applier:
         return self._stuck
 
     def forget(self, keys: Iterable[VirtualServerKey]) -> None:
-        """Forget failures to create these virtual servers, which are not desired any more."""
-        self._uncreated.difference_update(keys)
+        """Forget failures about these virtual servers, which are not desired any more."""
+        for key in keys:
+            self._uncreated.discard(key)
+            self._refused.pop(key, None)
 
     def apply(self, operations: Operations, redirected: Iterable[VirtualServerKey] = ()) -> Outcome:
         """Apply all operations; every failure is in the outcome, under the item that it left as it was.
